@@ -1,0 +1,52 @@
+import * as v from 'valibot'
+import { allowList, allowListInput, serviceName, timestamp } from './fields.ts'
+
+/** `POST /v1/services`: claims the service `name` of the caller, or answers the one they already have.
+ *  Needs a session of an operator. */
+export const ClaimServiceRequest = v.strictObject({
+  name: serviceName,
+  type: v.literal('tls'),
+  /** Wanted label; generated when left out. Ignored for a service that exists. */
+  label: v.optional(v.pipe(v.string(), v.maxLength(63))),
+  /** Needed to create. For a service that exists: ALLOW_LIST_DIFFERS unless equal or `replaceAllowList`. */
+  allow: v.optional(allowListInput),
+  replaceAllowList: v.optional(v.boolean(), false),
+})
+
+export const Service = v.object({
+  id: v.string(),
+  label: v.string(),
+  /** `<label>.<domain>` */
+  host: v.string(),
+  name: v.string(),
+  type: v.literal('tls'),
+  owner: v.string(),
+  allow: allowList,
+  revision: v.number(),
+  createdAt: timestamp,
+  /** Connectors attached now; 0 means offline. */
+  connectors: v.number(),
+  /** Flows relayed now. */
+  flows: v.number(),
+})
+
+export const ClaimServiceResponse = v.object({ service: Service, created: v.boolean() })
+
+/** `GET /v1/services`: own services; all of them for an admin. */
+export const ListServicesResponse = v.object({ services: v.array(Service) })
+
+/** `GET | PATCH | DELETE /v1/services/:label`, by label or full host. */
+export const UpdateServiceRequest = v.strictObject({
+  name: v.optional(serviceName),
+  allow: v.optional(allowListInput),
+  /** Refused with REVISION_CONFLICT when the service is no longer at this revision. */
+  revision: v.optional(v.number()),
+})
+export const ServiceResponse = v.object({ service: Service })
+
+export type Service = v.InferOutput<typeof Service>
+export type ClaimServiceRequest = v.InferInput<typeof ClaimServiceRequest>
+export type ClaimServiceResponse = v.InferOutput<typeof ClaimServiceResponse>
+export type ListServicesResponse = v.InferOutput<typeof ListServicesResponse>
+export type UpdateServiceRequest = v.InferInput<typeof UpdateServiceRequest>
+export type ServiceResponse = v.InferOutput<typeof ServiceResponse>

@@ -1,0 +1,39 @@
+import * as v from 'valibot'
+import { timestamp } from './fields.ts'
+
+/** `GET /v1/edge`, without a session: what a client must know before it signs in. */
+export const EdgeResponse = v.object({
+  domain: v.string(),
+  /** The OIDC issuer, equal to the edge's origin. */
+  issuer: v.string(),
+  clientId: v.string(),
+  version: v.string(),
+  /** The edge's clock. */
+  now: timestamp,
+})
+
+/** `GET /v1/session`: who the bearer of the token is. `DELETE /v1/session` ends the session. */
+export const SessionResponse = v.object({
+  identity: v.object({
+    issuer: v.string(),
+    subject: v.string(),
+    email: v.string(),
+    groups: v.array(v.string()),
+  }),
+  session: v.object({ id: v.string(), createdAt: timestamp, expiresAt: timestamp }),
+  roles: v.array(v.picklist(['operator', 'admin'])),
+})
+
+/** Every answer with a status of 400 and more. */
+export const ErrorResponse = v.object({
+  error: v.object({
+    code: v.string(),
+    message: v.string(),
+    hint: v.string(),
+    details: v.optional(v.record(v.string(), v.unknown())),
+  }),
+})
+
+export type EdgeResponse = v.InferOutput<typeof EdgeResponse>
+export type SessionResponse = v.InferOutput<typeof SessionResponse>
+export type ErrorResponse = v.InferOutput<typeof ErrorResponse>

@@ -1,0 +1,178 @@
+/** The one table of everything that can go wrong with a name: what the edge answers over HTTP, how the
+ *  command line exits, whether a stranger may see it, and what to do next. `docs/errors.md` explains each
+ *  code in words; a test keeps the two equal. */
+
+interface ErrorKind {
+  /** HTTP status of an API answer. */
+  readonly http: number
+  /** Exit code of a command: 1 failed · 2 usage or config · 4 sign-in needed · 5 denied · 6 unreachable. */
+  readonly exit: 1 | 2 | 4 | 5 | 6 | 130
+  /** Only public codes leave the edge; the rest become `INTERNAL` with a request id. */
+  readonly public: boolean
+  /** The next step, used when the place that throws knows no better one. */
+  readonly hint: string
+}
+
+const kind = (http: number, exit: ErrorKind['exit'], hint: string): ErrorKind => ({
+  http,
+  exit,
+  public: true,
+  hint,
+})
+const hidden = (http: number, exit: ErrorKind['exit'], hint: string): ErrorKind => ({
+  http,
+  exit,
+  public: false,
+  hint,
+})
+
+export const ERRORS = {
+  // what was asked for cannot be understood
+  USAGE_INVALID: kind(400, 2, 'run the command with --help to see its options and examples'),
+  CONFIG_INVALID: hidden(500, 2, 'correct the file and try: postern-edge config check --config FILE'),
+  REQUEST_INVALID: kind(400, 2, 'check that postern and postern-edge have the same version'),
+  REQUEST_TOO_LARGE: kind(413, 2, 'send less in one request'),
+  ADDRESS_INVALID: kind(400, 2, 'write an address as name@domain, for example contractor@example.com'),
+  DOMAIN_INVALID: kind(400, 2, 'write a domain as in mycorp.com, without @ and without *'),
+  LABEL_INVALID: kind(400, 2, 'use 3 to 63 lower-case letters, digits and inner hyphens'),
+  DURATION_INVALID: kind(400, 2, 'write a number and a unit: 30s, 5m, 12h or 7d'),
+  ALLOW_LIST_EMPTY: kind(
+    400,
+    2,
+    'name who may enter: --allowed-email-domains, --allowed-email-addresses or --allow-any-authenticated',
+  ),
+  ALLOW_LIST_DIFFERS: kind(
+    409,
+    2,
+    'leave the lists out to keep what the service has, or add --replace-allow-list to overwrite it',
+  ),
+  LABEL_TAKEN: kind(409, 1, 'choose another label, or leave --label out to get a generated one'),
+  NAME_TAKEN: kind(409, 1, 'choose another name'),
+  SERVICE_UNKNOWN: kind(404, 1, 'list your services: postern service list'),
+  REVISION_CONFLICT: kind(409, 1, 'somebody else changed it at the same time: look at it and try again'),
+  NOT_FOUND: kind(404, 1, 'check that postern and postern-edge have the same version'),
+
+  // who are you
+  EDGE_UNKNOWN: kind(400, 4, 'sign in to the edge once: postern login --edge https://HOST'),
+  SIGN_IN_REQUIRED: kind(401, 4, 'sign in: postern login --edge https://HOST'),
+  SESSION_ENDED: kind(401, 4, 'sign in again: postern login --edge https://HOST'),
+  LOGIN_FAILED: kind(400, 4, 'try again: postern login --edge https://HOST'),
+  LOGIN_REFUSED: kind(403, 5, 'sign in with an account of the company, or ask an administrator'),
+  DPOP_INVALID: kind(401, 4, 'sign in again: postern login --edge https://HOST'),
+  CLOCK_OFF: kind(400, 1, "set this machine's clock (timedatectl set-ntp true) and try again"),
+
+  // you may not
+  ACCESS_DENIED: kind(403, 5, 'ask the owner of the service to admit you'),
+  OPERATOR_REQUIRED: kind(403, 5, 'ask an administrator of the edge to add you to `operators`'),
+  ADMIN_REQUIRED: kind(403, 5, 'ask an administrator of the edge'),
+  CERTIFICATE_REFUSED: kind(403, 5, 'run the command again: it gets a new certificate'),
+  CERTIFICATE_REVOKED: kind(403, 5, 'sign in again: postern login --edge https://HOST'),
+  CERTIFICATE_EXPIRED: kind(403, 5, 'run the command again: it gets a new certificate'),
+  CERTIFICATE_WRONG_SERVICE: kind(403, 5, 'use the certificate that was issued for this service'),
+  FLOW_REVOKED: kind(403, 5, 'ask the owner of the service, or sign in again'),
+
+  // it is not there
+  EDGE_UNREACHABLE: kind(503, 6, 'check the network and that the edge is running'),
+  EDGE_UNTRUSTED: kind(
+    502,
+    6,
+    'if the edge has its own CA, name it: postern login --edge https://HOST --ca-file ca.pem',
+  ),
+  EDGE_STOPPING: kind(503, 6, 'try again in a moment'),
+  SERVICE_OFFLINE: kind(503, 6, 'start its connector: postern connect --name NAME --port PORT'),
+  SERVICE_REFUSED: kind(502, 6, 'check that the service is running on the machine of the connector'),
+  SERVICE_UNREACHABLE: kind(504, 6, 'check the host and port that the connector was started with'),
+  FLOW_CUT: kind(502, 6, 'bytes may be missing: repeat the transfer'),
+  PROTOCOL_INVALID: kind(400, 6, 'check that postern and postern-edge have the same version'),
+
+  // the connector's own
+  CONNECTOR_REFUSED: kind(403, 5, 'start the connector again: postern connect …'),
+  CONNECTOR_SUPERSEDED: kind(
+    403,
+    5,
+    'a copy of this connector renewed its certificate: all copies were ended; start it again on one machine',
+  ),
+
+  // our side
+  RATE_LIMITED: kind(429, 6, 'wait a minute and try again'),
+  RECORD_FAILED: kind(
+    503,
+    6,
+    'the edge cannot write its audit log, and does not relay what it cannot record',
+  ),
+  STATE_INVALID: kind(500, 1, 'move the named file away and sign in again'),
+  BUSY: kind(503, 1, 'another postern process holds the lock: wait for it or end it'),
+  CHECK_FAILED: kind(500, 1, 'do what stands below the lines that begin with fail'),
+  INTERRUPTED: kind(499, 130, 'the command was interrupted'),
+  INTERNAL: kind(500, 1, 'tell the administrator of the edge the request id'),
+} as const satisfies Record<string, ErrorKind>
+
+export type ErrorCode = keyof typeof ERRORS
+
+export interface ErrorOptions {
+  /** The next command or step; the table's own hint is used when left out. */
+  hint?: string
+  /** What was caught. Goes to the log, never to the person. */
+  cause?: unknown
+  /** Machine-readable facts for `--json` and the log. Never secrets. */
+  details?: Record<string, unknown>
+}
+
+/** Every failure with a name. Decide by `code`, never by `message`. */
+export class PosternError extends Error {
+  override readonly name = 'PosternError'
+  readonly code: ErrorCode
+  readonly hint: string
+  readonly details: Record<string, unknown> | undefined
+
+  /** @param message what happened and to what, lower case, no final period: "service db is offline" */
+  constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.code = code
+    this.hint = options.hint ?? ERRORS[code].hint
+    this.details = options.details
+  }
+
+  get exitCode(): number {
+    return ERRORS[this.code].exit
+  }
+}
+
+export function isErrorCode(value: unknown): value is ErrorCode {
+  return typeof value === 'string' && Object.hasOwn(ERRORS, value)
+}
+
+/** Wraps what is not ours, once, where it enters. Ours passes through. */
+export function toPosternError(error: unknown, code: ErrorCode, message: string): PosternError {
+  return error instanceof PosternError ? error : new PosternError(code, message, { cause: error })
+}
+
+/** The shape in which an error travels: error frames and API answers. */
+export interface PublicError {
+  code: ErrorCode
+  message: string
+  hint: string
+}
+
+/** What may leave the edge: public codes as they are, everything else as `INTERNAL` with the id to ask for.
+ *  @param requestId names the request or flow in the log */
+export function toPublicError(error: unknown, requestId: string): PublicError {
+  if (error instanceof PosternError && ERRORS[error.code].public) {
+    return { code: error.code, message: error.message, hint: error.hint }
+  }
+  return {
+    code: 'INTERNAL',
+    message: `the edge failed, request id ${requestId}`,
+    hint: ERRORS.INTERNAL.hint,
+  }
+}
+
+/** Reads an error that came over the wire. A code this version does not know stays readable as `fallback`. */
+export function fromPublicError(
+  body: { code: string; message: string; hint?: string | undefined },
+  fallback: ErrorCode,
+): PosternError {
+  const options = body.hint ? { hint: body.hint } : {}
+  if (isErrorCode(body.code)) return new PosternError(body.code, body.message, options)
+  return new PosternError(fallback, `${body.message} (${body.code})`, options)
+}

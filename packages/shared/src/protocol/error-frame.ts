@@ -1,0 +1,22 @@
+import { fromPublicError, PosternError } from '../errors.ts'
+
+/** Reads the body of an error frame: `ErrorFrame` of control-frames.ts, checked by hand. Every `postern client tls`
+ *  that starts loads this, and the schema library would be a good part of all it loads.
+ *  @throws PROTOCOL_INVALID */
+export function readErrorFrame(body: unknown): PosternError {
+  const { code, message, hint } = (body ?? {}) as Record<string, unknown>
+  if (!isText(code, 128) || code === '' || !isOptionalText(message) || !isOptionalText(hint)) {
+    throw new PosternError('PROTOCOL_INVALID', 'the error frame is malformed')
+  }
+  return fromPublicError({ code, message: message ?? 'the other side ended the flow', hint }, 'FLOW_CUT')
+}
+
+const MAX_TEXT_LENGTH = 2_000
+
+function isOptionalText(value: unknown): value is string | undefined {
+  return value === undefined || isText(value, MAX_TEXT_LENGTH)
+}
+
+function isText(value: unknown, maxLength: number): value is string {
+  return typeof value === 'string' && value.length <= maxLength
+}
