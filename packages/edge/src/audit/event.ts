@@ -1,0 +1,215 @@
+import type { ErrorCode } from '@postern/shared/errors'
+import type { AllowList } from '@postern/shared/identity'
+
+/** What the audit log knows. An event is a fact about people, services and certificates, with the ids that lead
+ *  to the rest; never a token, a key, or a byte of a flow. All times are epoch milliseconds; `record` adds when
+ *  it happened. Adding a type here is all it takes; renaming one breaks the readers of old logs. */
+export type AuditEvent =
+  | LoginOk
+  | LoginRefused
+  | SessionEnded
+  | CertificateIssued
+  | CertificateRefused
+  | ConnectorAttached
+  | ConnectorLost
+  | ConnectorRefused
+  | ConnectorRenewed
+  | ServiceCreated
+  | ServiceUpdated
+  | ServiceDeleted
+  | FlowDecided
+  | FlowRefused
+  | FlowClosed
+
+export type AuditEventType = AuditEvent['type']
+
+/** A member that may be missing, or be undefined where it is written. */
+type Maybe<T> = T | undefined
+
+export interface LoginOk {
+  type: 'login.ok'
+  identityId: string
+  sessionId: string
+  issuer: string
+  subject: string
+  email: string
+  /** `device`: the code of a program was typed into a browser. */
+  kind: 'browser' | 'device'
+  clientId: string
+  clientAddress: string
+  /** Address of that browser; `clientAddress` is the program's. */
+  confirmedFrom?: Maybe<string>
+  /** End of the session. */
+  expiresAt: number
+}
+
+/** Somebody came back from the provider and was not let in. */
+export interface LoginRefused {
+  type: 'login.refused'
+  code: ErrorCode
+  reason: string
+  issuer: string
+  subject?: Maybe<string>
+  email?: Maybe<string>
+  clientAddress: string
+}
+
+export interface SessionEnded {
+  type: 'session.ended'
+  sessionId: string
+  identityId: string
+  email?: Maybe<string>
+  /** `logout`, `revoked`, … */
+  reason: string
+}
+
+interface CertificateSubject {
+  kind: 'client' | 'connector'
+  identityId: string
+  email: string
+  clientAddress: string
+}
+
+export interface CertificateIssued extends CertificateSubject {
+  type: 'certificate.issued'
+  certificateSerial: string
+  keyHash: string
+  serviceId: string
+  label?: Maybe<string>
+  sessionId?: Maybe<string>
+  connectorId?: Maybe<string>
+  machine?: Maybe<string>
+  notBefore: number
+  notAfter: number
+}
+
+export interface CertificateRefused extends CertificateSubject {
+  type: 'certificate.refused'
+  code: ErrorCode
+  /** The policy's rule, where the policy refused. */
+  rule?: Maybe<string>
+  serviceId?: Maybe<string>
+  label?: Maybe<string>
+}
+
+interface ConnectorFacts {
+  connectorId: string
+  serviceId: string
+  label?: Maybe<string>
+  /** The operator who registered it. */
+  identityId?: Maybe<string>
+  email?: Maybe<string>
+  certificateSerial?: Maybe<string>
+  machine?: Maybe<string>
+}
+
+export interface ConnectorAttached extends ConnectorFacts {
+  type: 'connector.attached'
+  attachmentId: string
+  clientAddress: string
+  software?: Maybe<string>
+}
+
+export interface ConnectorLost extends ConnectorFacts {
+  type: 'connector.lost'
+  attachmentId: string
+  durationMs?: Maybe<number>
+  /** Why, when it was not the connector's own wish. */
+  code?: Maybe<ErrorCode>
+  reason?: Maybe<string>
+}
+
+export interface ConnectorRefused extends Partial<ConnectorFacts> {
+  type: 'connector.refused'
+  code: ErrorCode
+  clientAddress: string
+  reason?: Maybe<string>
+}
+
+export interface ConnectorRenewed extends ConnectorFacts {
+  type: 'connector.renewed'
+  /** Of the certificate that was replaced. */
+  previousSerial: string
+  notAfter: number
+  clientAddress: string
+}
+
+interface ServiceFacts {
+  serviceId: string
+  label: string
+  /** Who did it: the owner or an admin. */
+  identityId: string
+  email: string
+  clientAddress?: Maybe<string>
+}
+
+interface ServiceSettings {
+  name: string
+  allow: AllowList
+}
+
+export interface ServiceCreated extends ServiceFacts, ServiceSettings {
+  type: 'service.created'
+}
+
+export interface ServiceUpdated extends ServiceFacts {
+  type: 'service.updated'
+  before: ServiceSettings
+  after: ServiceSettings
+}
+
+export interface ServiceDeleted extends ServiceFacts {
+  type: 'service.deleted'
+  name: string
+}
+
+interface FlowFacts {
+  flowId: string
+  identityId: string
+  email: string
+  serviceId: string
+  label: string
+  clientAddress: string
+  certificateSerial: string
+}
+
+/** Written before any byte moves. */
+export interface FlowDecided extends FlowFacts {
+  type: 'flow.decided'
+  decision: 'allow' | 'deny'
+  /** What decided; auditors see it, the person does not. */
+  rule: string
+  code?: Maybe<ErrorCode>
+}
+
+/** Refused before there was anything to decide. Without `identityId` it was a stranger: those are counted per code
+ *  and minute instead of written one by one, and `count` says how many one event stands for. */
+export interface FlowRefused {
+  type: 'flow.refused'
+  code: ErrorCode
+  clientAddress?: Maybe<string>
+  flowId?: Maybe<string>
+  /** Label or host name that was asked for. */
+  label?: Maybe<string>
+  identityId?: Maybe<string>
+  email?: Maybe<string>
+  serviceId?: Maybe<string>
+  certificateSerial?: Maybe<string>
+  count?: Maybe<number>
+  /** The first few addresses of the minute, without ports. */
+  clientAddresses?: Maybe<readonly string[]>
+  /** Start of the minute that was counted. */
+  since?: Maybe<number>
+}
+
+export interface FlowClosed extends FlowFacts {
+  type: 'flow.closed'
+  /** Left out when no connector was found. */
+  connectorId?: Maybe<string>
+  /** From the client to the service. */
+  bytesUp: number
+  bytesDown: number
+  durationMs: number
+  /** Why it ended abnormally; left out after a clean end. */
+  code?: Maybe<ErrorCode>
+}

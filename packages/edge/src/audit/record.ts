@@ -1,0 +1,138 @@
+import { PosternError } from '@postern/shared/errors'
+import type { Kysely } from 'kysely'
+import { type AuditRow, insertAuditEvents } from '../store/audit-events.ts'
+import type { Database } from '../store/schema.ts'
+import { StrangerCounts } from './count-strangers.ts'
+import type { AuditEvent } from './event.ts'
+
+/** The audit log. What it says has happened is on disk; what it cannot write must not happen, so whoever records
+ *  waits, and lets a rejection stop what they were about to do. It is not logging: no levels, no free text. */
+export interface AuditLog extends AsyncDisposable {
+  /** Resolves once the event is durable. A stranger's refusal (`flow.refused` without an identity) is only
+   *  counted and resolves at once.
+   *  @throws RECORD_FAILED the store failed, too many events wait for it, or the log is closed */
+  record(event: AuditEvent): Promise<void>
+  /** Writes what waits, and the counts. Afterwards nothing is recorded any more.
+   *  @throws RECORD_FAILED */
+  close(): Promise<void>
+}
+
+interface Waiting {
+  row: AuditRow
+  settle: { resolve: () => void; reject: (error: unknown) => void }
+}
+
+const COUNT_EVERY_MS = 60_000
+/** Some 10 MB. A store that is that far behind will not catch up with what comes in. */
+const MAX_WAITING = 10_000
+
+/** `waiting` is how many events are not on disk yet.
+ *  @param clock epoch milliseconds */
+export function openAuditLog(
+  db: Kysely<Database>,
+  clock: () => number = Date.now,
+  options: { maxWaiting?: number } = {},
+): AuditLog & { readonly waiting: number } {
+  return new GroupedAuditLog(db, clock, options.maxWaiting ?? MAX_WAITING)
+}
+
+/** Group commit: a commit costs one flush of the disk however many events it holds, so the events of one turn, and
+ *  those that come in while the disk is busy, share one. */
+class GroupedAuditLog implements AuditLog {
+  readonly #db: Kysely<Database>
+  readonly #clock: () => number
+  readonly #maxWaiting: number
+  readonly #strangers = new StrangerCounts()
+  readonly #timer: NodeJS.Timeout
+  #waiting: Waiting[] = []
+  /** Of those, the ones whose commit is under way. */
+  #committing = 0
+  #writing: Promise<void> | undefined
+  #isClosed = false
+
+  constructor(db: Kysely<Database>, clock: () => number, maxWaiting: number) {
+    this.#db = db
+    this.#clock = clock
+    this.#maxWaiting = maxWaiting
+    this.#timer = setInterval(() => void this.#recordCounts(this.#clock()).catch(() => {}), COUNT_EVERY_MS)
+    this.#timer.unref()
+  }
+
+  get waiting(): number {
+    return this.#waiting.length + this.#committing
+  }
+
+  async record(event: AuditEvent): Promise<void> {
+    if (this.#isClosed) throw new PosternError('RECORD_FAILED', 'the audit log is closed')
+    if (event.type === 'flow.refused' && event.identityId === undefined) {
+      return this.#strangers.add(event, this.#clock())
+    }
+    return this.#write(event)
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return this.#writing
+    this.#isClosed = true
+    clearInterval(this.#timer)
+    await Promise.all([this.#recordCounts(), this.#writing])
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #recordCounts(now?: number): Promise<void> {
+    const counts = this.#strangers.take(now)
+    const results = await Promise.allSettled(counts.map((event) => this.#write(event)))
+    this.#strangers.restore(counts.filter((_, index) => results[index]!.status === 'rejected'))
+    const failed = results.find((result) => result.status === 'rejected')
+    if (failed) throw failed.reason
+  }
+
+  #write(event: AuditEvent): Promise<void> {
+    if (this.#waiting.length >= this.#maxWaiting) {
+      return Promise.reject(
+        new PosternError('RECORD_FAILED', `${this.#waiting.length} events wait to be recorded`),
+      )
+    }
+    const row = toRow(event, this.#clock())
+    const written = new Promise<void>((resolve, reject) => {
+      this.#waiting.push({ row, settle: { resolve, reject } })
+    })
+    this.#writing ??= this.#writeAll()
+    return written
+  }
+
+  /** Runs until nothing waits. Never rejects: each event hears of its own commit. */
+  async #writeAll(): Promise<void> {
+    await new Promise(setImmediate) // lets the events of this turn join
+    while (this.#waiting.length > 0) {
+      const group = this.#waiting
+      this.#waiting = []
+      this.#committing = group.length
+      try {
+        await insertAuditEvents(
+          this.#db,
+          group.map(({ row }) => row),
+        )
+        for (const { settle } of group) settle.resolve()
+      } catch (cause) {
+        const error = new PosternError('RECORD_FAILED', 'the audit log cannot be written', { cause })
+        for (const { settle } of group) settle.reject(error)
+      }
+    }
+    this.#committing = 0
+    this.#writing = undefined
+  }
+}
+
+function toRow(event: AuditEvent, at: number): AuditRow {
+  return {
+    at,
+    type: event.type,
+    flowId: 'flowId' in event ? event.flowId : undefined,
+    identityId: 'identityId' in event ? event.identityId : undefined,
+    serviceId: 'serviceId' in event ? event.serviceId : undefined,
+    event: JSON.stringify(event),
+  }
+}

@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { X509Certificate } from 'node:crypto'
+import { chmodSync, copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { after, describe, it } from 'node:test'
+import { AUTHORITY_KINDS, createAuthorities, loadAuthorities, openAuthorities } from './authorities.ts'
+
+const scratch = mkdtempSync(path.join(tmpdir(), 'postern-ca-'))
+after(() => rmSync(scratch, { recursive: true }))
+const newFolder = () => mkdtempSync(path.join(scratch, 'data-'))
+
+describe('authorities', () => {
+  it('are one self-signed root per kind, under names and keys of their own', async () => {
+    const authorities = await createAuthorities(newFolder(), Date.now())
+    const certificates = AUTHORITY_KINDS.map((kind) => new X509Certificate(authorities[kind].certificatePem))
+    assert.equal(new Set(certificates.map((certificate) => certificate.subject)).size, 3)
+    assert.equal(new Set(AUTHORITY_KINDS.map((kind) => authorities[kind].certificate.serialNumber)).size, 3)
+    for (const kind of AUTHORITY_KINDS) {
+      const { certificateFile } = authorities[kind]
+      execFileSync('openssl', ['verify', '-x509_strict', '-CAfile', certificateFile, certificateFile])
+      const text = execFileSync('openssl', ['x509', '-in', certificateFile, '-noout', '-text']).toString()
+      assert.match(text, /Basic Constraints: critical\s+CA:TRUE, pathlen:0/)
+      assert.match(text, /Key Usage: critical\s+Certificate Sign, CRL Sign/)
+      assert.match(text, new RegExp(`CN = Postern ${kind} CA [0-9a-f]{16}\\n`))
+    }
+  })
+
+  it('lie in files that only their owner reads', async () => {
+    const folder = newFolder()
+    await createAuthorities(folder, Date.now())
+    const files = readdirSync(path.join(folder, 'ca'))
+    assert.equal(files.length, 6)
+    for (const file of files) assert.equal(statSync(path.join(folder, 'ca', file)).mode & 0o777, 0o600, file)
+    assert.equal(statSync(path.join(folder, 'ca')).mode & 0o777, 0o700)
+  })
+
+  it('are never overwritten', async () => {
+    const folder = newFolder()
+    const first = await createAuthorities(folder, Date.now())
+    await assert.rejects(createAuthorities(folder, Date.now()), {
+      code: 'CONFIG_INVALID',
+      message: /has certificate authorities already/,
+    })
+    assert.equal(readFileSync(first.client.certificateFile, 'utf8'), first.client.certificatePem)
+    assert.deepEqual(readdirSync(folder), ['ca'], 'no draft is left behind')
+  })
+
+  it('are the same for two that open an empty folder at once', async () => {
+    const folder = newFolder()
+    const [one, two] = await Promise.all([1, 2].map(() => openAuthorities(folder, Date.now())))
+    assert.equal(one!.edge.certificatePem, two!.edge.certificatePem)
+    assert.equal((await openAuthorities(folder, Date.now())).edge.certificatePem, one!.edge.certificatePem)
+  })
+
+  it('refuse a key that others can read, and one that belongs to another kind', async () => {
+    const folder = newFolder()
+    await createAuthorities(folder, Date.now())
+    const key = path.join(folder, 'ca', 'client-ca.key')
+    chmodSync(key, 0o640)
+    await assert.rejects(loadAuthorities(folder), { code: 'CONFIG_INVALID', hint: `run: chmod 600 ${key}` })
+    chmodSync(key, 0o600)
+    copyFileSync(path.join(folder, 'ca', 'edge-ca.key'), key)
+    await assert.rejects(loadAuthorities(folder), { message: /the key belongs to another certificate/ })
+    rmSync(key)
+    await assert.rejects(loadAuthorities(folder), { code: 'CONFIG_INVALID', message: /cannot be read/ })
+  })
+})

@@ -1,0 +1,176 @@
+import {
+  createHash,
+  createPrivateKey,
+  generateKeyPairSync,
+  type KeyObject,
+  randomBytes,
+  type webcrypto,
+  X509Certificate,
+} from 'node:crypto'
+import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { PosternError } from '@postern/shared/errors'
+import { nameOf, randomSerial, SIGNING_ALGORITHM } from './leaf.ts'
+import { x509 } from './x509.ts'
+
+/** The edge's own certificate authorities: one self-signed root per kind of certificate, so that a room which
+ *  trusts one kind cannot be entered with another (with a common root, OpenSSL accepts a leaf of the wrong kind as
+ *  soon as it brings its own intermediate). This folder signs; it does not decide who gets a certificate and does
+ *  not store any. */
+export const AUTHORITY_KINDS = ['client', 'connector', 'edge'] as const
+export type AuthorityKind = (typeof AUTHORITY_KINDS)[number]
+
+export interface Authority {
+  kind: AuthorityKind
+  /** PEM, for `ca:` of a room and for clients. */
+  certificatePem: string
+  /** Where the PEM lies. */
+  certificateFile: string
+  certificate: InstanceType<typeof x509.X509Certificate>
+  /** What `identify` verifies leaves with. */
+  publicKey: KeyObject
+  signingKey: webcrypto.CryptoKey
+}
+
+export type Authorities = Readonly<Record<AuthorityKind, Authority>>
+
+/** SHA-256 of the root's DER, for `postern login --ca-fingerprint`. */
+export function fingerprintOf({ certificate }: Pick<Authority, 'certificate'>): string {
+  return `sha256:${createHash('sha256').update(Buffer.from(certificate.rawData)).digest('hex')}`
+}
+
+const FOLDER = 'ca'
+const BACKDATE_MS = 3_600_000
+const LIFETIME_MS = 10 * 365 * 86_400_000
+
+/** Creates all kinds, in files that only this user reads: `DATA_DIR/ca/<kind>-ca.pem` and `<kind>-ca.key`. The
+ *  folder appears whole or not at all.
+ *  @throws CONFIG_INVALID when there is one: keys are never overwritten, every certificate hangs on them */
+export async function createAuthorities(dataDir: string, now: number): Promise<Authorities> {
+  const folder = path.join(dataDir, FOLDER)
+  const draft = `${folder}.new-${randomBytes(6).toString('hex')}`
+  await mkdir(draft, { recursive: true, mode: 0o700 })
+  try {
+    for (const kind of AUTHORITY_KINDS) await writeAuthority(draft, kind, now)
+    await rename(draft, folder) // fails on a folder that has files
+  } catch (cause) {
+    await rm(draft, { recursive: true, force: true })
+    if (!isAlreadyThere(cause)) throw cause
+    throw new PosternError('CONFIG_INVALID', `${folder} has certificate authorities already`, {
+      hint: 'keep them: without their keys every certificate issued so far is worthless',
+      cause,
+    })
+  }
+  return loadAuthorities(dataDir)
+}
+
+/** @throws CONFIG_INVALID a file is missing, open to others, malformed or does not fit the other */
+export async function loadAuthorities(dataDir: string): Promise<Authorities> {
+  const [client, connector, edge] = await Promise.all(
+    AUTHORITY_KINDS.map((kind) => loadAuthority(path.join(dataDir, FOLDER), kind)),
+  )
+  return { client: client!, connector: connector!, edge: edge! }
+}
+
+/** Loads them, or creates them in a `dataDir` that has none. */
+export async function openAuthorities(dataDir: string, now: number): Promise<Authorities> {
+  if (await exists(path.join(dataDir, FOLDER))) return loadAuthorities(dataDir)
+  return createAuthorities(dataDir, now).catch((error: unknown) => {
+    // another process was faster
+    if (error instanceof PosternError) return loadAuthorities(dataDir)
+    throw error
+  })
+}
+
+async function writeAuthority(folder: string, kind: AuthorityKind, now: number): Promise<void> {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const spki = publicKey.export({ type: 'spki', format: 'der' })
+  const signer = new x509.PublicKey(spki)
+  const name = nameOf(`Postern ${kind} CA ${createHash('sha256').update(spki).digest('hex').slice(0, 16)}`)
+  const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: randomSerial(),
+    issuer: name,
+    subject: name,
+    notBefore: new Date(now - BACKDATE_MS),
+    notAfter: new Date(now + LIFETIME_MS),
+    publicKey: signer,
+    signingKey: toSigningKey(privateKey),
+    signingAlgorithm: SIGNING_ALGORITHM,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 0, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(signer),
+    ],
+  })
+  const key = privateKey.export({ type: 'pkcs8', format: 'pem' })
+  await writePrivateFile(keyFile(folder, kind), key.toString())
+  await writePrivateFile(certificateFile(folder, kind), `${certificate.toString('pem')}\n`)
+}
+
+async function loadAuthority(folder: string, kind: AuthorityKind): Promise<Authority> {
+  try {
+    await refuseOpenToOthers(keyFile(folder, kind))
+    const certificatePem = await readFile(certificateFile(folder, kind), 'utf8')
+    const certificate = new x509.X509Certificate(certificatePem)
+    const privateKey = createPrivateKey(await readFile(keyFile(folder, kind), 'utf8'))
+    const parsed = new X509Certificate(certificatePem)
+    if (!parsed.checkPrivateKey(privateKey)) throw new Error('the key belongs to another certificate')
+    return {
+      kind,
+      certificatePem,
+      certificateFile: certificateFile(folder, kind),
+      certificate,
+      publicKey: parsed.publicKey,
+      signingKey: toSigningKey(privateKey),
+    }
+  } catch (cause) {
+    if (cause instanceof PosternError) throw cause
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new PosternError('CONFIG_INVALID', `the ${kind} CA in ${folder} cannot be read: ${reason}`, {
+      hint: 'bring the folder back from a backup; postern-edge init makes a new one in an empty data_dir',
+      cause,
+    })
+  }
+}
+
+async function refuseOpenToOthers(file: string): Promise<void> {
+  const { mode } = await stat(file)
+  if (process.platform === 'win32' || (mode & 0o077) === 0) return
+  throw new PosternError('CONFIG_INVALID', `the key ${file} can be read by other users`, {
+    hint: `run: chmod 600 ${file}`,
+  })
+}
+
+function toSigningKey(privateKey: KeyObject): webcrypto.CryptoKey {
+  return privateKey.toCryptoKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])
+}
+
+async function writePrivateFile(file: string, text: string): Promise<void> {
+  const handle = await open(file, 'wx', 0o600)
+  try {
+    await handle.writeFile(text)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+function keyFile(folder: string, kind: AuthorityKind): string {
+  return path.join(folder, `${kind}-ca.key`)
+}
+
+function certificateFile(folder: string, kind: AuthorityKind): string {
+  return path.join(folder, `${kind}-ca.pem`)
+}
+
+async function exists(file: string): Promise<boolean> {
+  return stat(file).then(
+    () => true,
+    () => false,
+  )
+}
+
+function isAlreadyThere(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'EEXIST' || code === 'ENOTEMPTY'
+}

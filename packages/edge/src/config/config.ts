@@ -1,0 +1,70 @@
+import type { AllowList } from '@postern/shared/identity'
+
+/** The edge's settings after parsing: complete, checked, in the units the names say. Nobody reads the file or
+ *  the environment after this. */
+export interface EdgeConfig {
+  /** `edge.example.com`; services are `<label>.edge.example.com`. Lower case. */
+  domain: string
+  /** `host` is a name or an IP address without brackets; empty means every address. */
+  listen: { host: string; port: number }
+  /** Port that clients see, when a balancer or port mapping stands in front; else the listening port. */
+  publicPort: number | undefined
+  dataDir: string
+  /** `sqlite:PATH` or `postgres://…`, with the password in it: show it with `describeStore` only. */
+  store: string
+  identity: UpstreamIdentity | DevIdentity
+  login: { device: boolean }
+  /** Who may expose services. */
+  operators: AllowList
+  /** Who sees everything. */
+  admins: AllowList
+  certificates: {
+    /** Client certificates: valid this long ahead. */
+    ttlMs: number
+    /** And this long before now, for clocks that are behind. */
+    backdateMs: number
+    /** A login ends after this, whatever happens. */
+    sessionMs: number
+    connectorTtlMs: number
+  }
+  /** Files of a public certificate; undefined means the internal edge CA. */
+  tls: { certificateFile: string; keyFile: string } | undefined
+  limits: EdgeLimits
+  /** Where `/metrics` is served in the clear; undefined means nowhere. */
+  metrics: { host: string; port: number } | undefined
+}
+
+export interface UpstreamIdentity {
+  kind: 'upstream'
+  issuer: URL
+  clientId: string
+  clientSecret: string
+  scopes: readonly string[]
+  groupsClaim: string
+  /** Domains this provider may vouch for; empty means every domain. */
+  emailDomains: readonly string[]
+  /** Claims that must be there with exactly this value (or contain it, for arrays). */
+  requiredClaims: Readonly<Record<string, string | number | boolean>>
+  unsafeAcceptUnverifiedEmail: boolean
+}
+
+/** A page that believes any address. For trying Postern out. */
+export interface DevIdentity {
+  kind: 'dev'
+}
+
+export interface EdgeLimits {
+  /** A ClientHello that is not whole after this long is dropped. */
+  handshakeTimeoutMs: number
+  maxClientHelloBytes: number
+  /** Connections before their handshake is done. */
+  maxPendingHandshakes: number
+  /** Flows at once, over all services. */
+  maxFlows: number
+  /** Connections of each HTTP room, after their handshake. */
+  maxHttpConnections: number
+  /** Data connections of one connector, used and warm. */
+  maxDataConnectionsPerConnector: number
+  /** How long a flow waits for a data connection and for the service to answer. */
+  routeTimeoutMs: number
+}

@@ -1,0 +1,295 @@
+import path from 'node:path'
+import { PosternError } from '@postern/shared/errors'
+import * as v from 'valibot'
+import { parseStoreLocation, withPassword } from '../store/location.ts'
+import type { DevIdentity, EdgeConfig, UpstreamIdentity } from './config.ts'
+import { ConfigFile, EXAMPLES, listKeys, sectionOf } from './schema.ts'
+import { isLoopback, readListen } from './values.ts'
+import { readYaml } from './yaml-file.ts'
+
+/** One thing that is wrong with the file. */
+export interface ConfigProblem {
+  /** Line of the key, or of the section that misses it. */
+  line: number
+  /** `identity.issuer`; empty for the file as a whole. */
+  key: string
+  /** What stands there, shortened; undefined when nothing does or when it may be a secret. */
+  value?: string | undefined
+  message: string
+  example?: string | undefined
+}
+
+/** How the files that the configuration names are read; throws an Error with what is wrong. */
+export interface ConfigFiles {
+  readSecret(file: string): string
+  /** That only its owner can read the configuration file itself. Left out where there is no file yet. */
+  checkOwnMode?(): void
+  checkCertificate(certificateFile: string, keyFile: string, domain: string): void
+}
+
+type Report = (keyPath: string, message: string, value?: unknown) => void
+
+/** Reads the text of a configuration file.
+ *  @param name of the file, for messages · @param folder where relative paths start
+ *  @throws CONFIG_INVALID with all problems at once, in `details.problems` too */
+export function parseConfig(
+  text: string,
+  parts: { name: string; folder: string; files: ConfigFiles },
+): EdgeConfig {
+  const yaml = readYaml(text)
+  const problems: ConfigProblem[] = yaml.problems.map((problem) => ({ ...problem, key: '' }))
+  if (problems.length > 0) throw invalid(parts.name, problems)
+
+  const report: Report = (keyPath, message, value) => {
+    problems.push({
+      line: yaml.lineOf(keyPath.split('.')),
+      key: keyPath,
+      value: value === undefined ? undefined : describeValue(keyPath, value),
+      message,
+      example: EXAMPLES[keyPath.replace(/\.\d+$/, '')],
+    })
+  }
+  reportUnknownKeys(yaml.content, ConfigFile, '', report)
+  const result = v.safeParse(ConfigFile, yaml.content)
+  for (const issue of result.issues ?? []) reportIssue(issue, report)
+  reportContradictions(yaml.content, report)
+  if (!result.typed || problems.length > 0) throw invalid(parts.name, problems)
+
+  const config = toConfig(result.output, parts, report)
+  if (problems.length > 0) throw invalid(parts.name, problems)
+  return config
+}
+
+function reportUnknownKeys(content: unknown, schema: unknown, prefix: string, report: Report): void {
+  const section = sectionOf(schema)
+  // valibot takes a list for an object without its keys
+  if (section && Array.isArray(content)) return report(prefix.slice(0, -1), 'must be a section, not a list')
+  if (!section || !isSection(content)) return
+  for (const [name, value] of Object.entries(content)) {
+    const key = `${prefix}${name}`
+    if (Object.hasOwn(section.entries, name)) {
+      reportUnknownKeys(value, section.entries[name], `${key}.`, report)
+    } else {
+      // without its value: whoever writes client_secret: … has written a secret
+      report(key, `is not a key${suggestion(key)}`)
+    }
+  }
+}
+
+function reportIssue(issue: v.BaseIssue<unknown>, report: Report): void {
+  const key = v.getDotPath(issue) ?? ''
+  if (issue.input === undefined) return report(key, 'is missing')
+  if (issue.input === null) return report(key, 'has no value')
+  report(key, issue.message, isSection(issue.input) ? undefined : issue.input)
+}
+
+/** What no single key shows. Looks at the file itself, so that it is reported with all other problems. */
+function reportContradictions(content: unknown, report: Report): void {
+  if (!isSection(content)) return
+  if (isSection(content.metrics)) {
+    const { listen, unsafe_other_addresses } = content.metrics
+    if (unsafe_other_addresses !== true && !isLoopbackListen(listen)) {
+      const message =
+        'is served in the clear to everybody: name a loopback address, or unsafe_other_addresses: true'
+      report('metrics.listen', message, listen)
+    }
+  }
+  if (!isSection(content.identity)) return
+  const { identity, listen } = content
+  if (identity.dev === true) {
+    for (const key of ['issuer', 'client_id', 'client_secret_file']) {
+      if (key in identity) report(`identity.${key}`, 'contradicts identity.dev: true, remove one of them')
+    }
+    if (identity.unsafe_dev_identity !== true && !isLoopbackListen(listen ?? ':443')) {
+      report(
+        'identity.dev',
+        'believes any address, so it needs a loopback listen address, or unsafe_dev_identity: true',
+        listen ?? ':443',
+      )
+    }
+    return
+  }
+  for (const key of ['issuer', 'client_id', 'client_secret_file']) {
+    if (!(key in identity)) report(`identity.${key}`, 'is missing')
+  }
+}
+
+function isLoopbackListen(listen: unknown): boolean {
+  try {
+    return isLoopback(readListen(String(listen)).host)
+  } catch {
+    return true // not there, or its own problem is reported already
+  }
+}
+
+function toConfig(
+  file: ConfigFile,
+  parts: { folder: string; files: ConfigFiles },
+  report: Report,
+): EdgeConfig {
+  const resolve = (name: string) => path.resolve(parts.folder, name)
+  const dataDir = resolve(file.data_dir)
+  return {
+    domain: file.domain,
+    listen: file.listen,
+    publicPort: file.public_port,
+    dataDir,
+    store: toStore(file, path.join(dataDir, 'edge.sqlite'), resolve, parts.files, report),
+    identity: file.identity.dev ? { kind: 'dev' } : toUpstream(file, resolve, parts.files, report),
+    login: { device: file.login.device === 'on' },
+    operators: toPeople(file.operators),
+    admins: toPeople(file.admins),
+    certificates: {
+      ttlMs: file.certificates.ttl,
+      backdateMs: file.certificates.backdate,
+      sessionMs: file.certificates.session,
+      connectorTtlMs: file.certificates.connector_ttl,
+    },
+    tls: file.tls && toTls(file.tls, file.domain, resolve, parts.files, report),
+    limits: {
+      handshakeTimeoutMs: file.limits.handshake_timeout,
+      maxClientHelloBytes: file.limits.max_client_hello_bytes,
+      maxPendingHandshakes: file.limits.max_pending_handshakes,
+      maxFlows: file.limits.max_flows,
+      maxHttpConnections: file.limits.max_http_connections,
+      maxDataConnectionsPerConnector: file.limits.max_data_connections_per_connector,
+      routeTimeoutMs: file.limits.route_timeout,
+    },
+    metrics: file.metrics.listen,
+  }
+}
+
+function toStore(
+  file: ConfigFile,
+  defaultPath: string,
+  resolve: (name: string) => string,
+  files: ConfigFiles,
+  report: Report,
+): string {
+  const store = file.store ?? `sqlite:${defaultPath}`
+  const location = parseStoreLocation(store)
+  if (location.kind === 'postgres' && location.password !== undefined) {
+    attempt(
+      () => files.checkOwnMode?.(),
+      (message) => report('store', `has a password, and this file ${message}`),
+    )
+  }
+  if (file.store_password_file !== undefined && location.kind === 'postgres') {
+    const passwordFile = resolve(file.store_password_file)
+    const complete = attempt(
+      () => withPassword(store, files.readSecret(passwordFile)),
+      (message) => report('store_password_file', message, passwordFile),
+    )
+    return complete ?? store
+  }
+  return location.kind === 'sqlite' ? `sqlite:${resolve(location.path)}` : store
+}
+
+function toUpstream(
+  { identity }: ConfigFile,
+  resolve: (name: string) => string,
+  files: ConfigFiles,
+  report: Report,
+): UpstreamIdentity | DevIdentity {
+  const secretFile = resolve(identity.client_secret_file!)
+  const clientSecret = attempt(
+    () => files.readSecret(secretFile),
+    (message) => report('identity.client_secret_file', message, secretFile),
+  )
+  return {
+    kind: 'upstream',
+    issuer: identity.issuer!,
+    clientId: identity.client_id!,
+    clientSecret: clientSecret ?? '',
+    scopes: identity.scopes,
+    groupsClaim: identity.groups_claim,
+    emailDomains: identity.email_domains,
+    requiredClaims: identity.required_claims,
+    unsafeAcceptUnverifiedEmail: identity.unsafe_accept_unverified_email,
+  }
+}
+
+function toTls(
+  tls: NonNullable<ConfigFile['tls']>,
+  domain: string,
+  resolve: (name: string) => string,
+  files: ConfigFiles,
+  report: Report,
+): EdgeConfig['tls'] {
+  const [certificateFile, keyFile] = [resolve(tls.certificate_file), resolve(tls.key_file)]
+  attempt(
+    () => files.checkCertificate(certificateFile, keyFile, domain),
+    (message) => report('tls.certificate_file', message, certificateFile),
+  )
+  return { certificateFile, keyFile }
+}
+
+function toPeople(people: ConfigFile['operators']): EdgeConfig['operators'] {
+  return {
+    emailDomains: people.email_domains,
+    emailAddresses: people.email_addresses,
+    anyAuthenticated: false,
+  }
+}
+
+function attempt<T>(read: () => T, onProblem: (message: string) => void): T | undefined {
+  try {
+    return read()
+  } catch (error) {
+    onProblem((error as Error).message)
+    return undefined
+  }
+}
+
+function isSection(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Short, and never a secret: a store's URL may hold a password. */
+function describeValue(key: string, value: unknown): string {
+  if (key === 'store') return JSON.stringify(String(value).replace(/:\/\/.*$/, '://…'))
+  const text = JSON.stringify(value) ?? String(value)
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text
+}
+
+const KNOWN_KEYS = [...new Set([...Object.keys(ConfigFile.entries), ...listKeys()])]
+
+function suggestion(key: string): string {
+  const last = key.split('.').at(-1)!
+  const near = KNOWN_KEYS.filter(
+    (known) =>
+      known.split('.').at(-1) === last ||
+      (Math.abs(known.length - key.length) <= 2 && distance(known, key) <= 2),
+  )
+  if (near.length > 0) return `, did you mean ${near.join(' or ')}?`
+  return last === 'client_secret' ? ': write it into a file and name that in client_secret_file' : ''
+}
+
+/** Levenshtein. */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
+      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1))
+    }
+    row = next
+  }
+  return row[b.length]!
+}
+
+function invalid(name: string, problems: ConfigProblem[]): PosternError {
+  problems.sort((a, b) => a.line - b.line)
+  const count = problems.length === 1 ? 'one problem' : `${problems.length} problems`
+  const lines = problems.map((problem) => `  ${describeProblem(problem)}`)
+  return new PosternError('CONFIG_INVALID', [`${name} has ${count}`, ...lines].join('\n'), {
+    details: { file: name, problems },
+  })
+}
+
+/** `line 3: listen: "443" is not HOST:PORT (example: ":443")` */
+export function describeProblem({ line, key, value, message, example }: ConfigProblem): string {
+  const what = [key && `${key}:`, value, message].filter(Boolean).join(' ')
+  return `line ${line}: ${what}${example === undefined ? '' : ` (example: ${example})`}`
+}

@@ -1,0 +1,214 @@
+import * as v from 'valibot'
+import {
+  durationReader,
+  readDomain,
+  readEmailAddress,
+  readEmailDomain,
+  readIssuer,
+  readListen,
+  readStore,
+} from './values.ts'
+
+/** The configuration file: what may stand in it and what it means when it does not. `docs/config.md` says the same
+ *  in words; a test compares the two. Unknown keys are found by `parse.ts`, all of them. */
+
+const TEXT = 'must be text'
+const text = v.pipe(v.string(TEXT), v.nonEmpty('must not be empty'), v.maxLength(4_096, 'is too long'))
+
+function readBy<T>(read: (value: string) => T) {
+  return v.pipe(
+    text,
+    v.rawTransform<string, T>(({ dataset, addIssue, NEVER }) => {
+      try {
+        return read(dataset.value)
+      } catch (error) {
+        addIssue({ message: (error as Error).message })
+        return NEVER
+      }
+    }),
+  )
+}
+
+function listOf<T>(read: (value: string) => T) {
+  return v.optional(v.array(readBy(read), 'must be a list'), [])
+}
+
+function wholeNumber(initial: number, min: number, max: number) {
+  return v.optional(
+    v.pipe(
+      v.number('must be a number'),
+      v.integer('must be a whole number'),
+      v.minValue(min, `must be ${min} or more`),
+      v.maxValue(max, `must be ${max} or less`),
+    ),
+    initial,
+  )
+}
+
+const duration = (initial: string, min: string, max: string) =>
+  v.optional(readBy(durationReader(min, max)), initial)
+
+const people = v.optional(
+  v.object(
+    { email_domains: listOf(readEmailDomain), email_addresses: listOf(readEmailAddress) },
+    'must be a section',
+  ),
+  {},
+)
+
+const identity = v.object(
+  {
+    issuer: v.optional(readBy(readIssuer)),
+    client_id: v.optional(text),
+    client_secret_file: v.optional(text),
+    scopes: v.optional(
+      v.pipe(
+        v.array(text, 'must be a list'),
+        v.check((scopes) => scopes.includes('openid'), 'must contain openid'),
+      ),
+      ['openid', 'email', 'profile'],
+    ),
+    groups_claim: v.optional(text, 'groups'),
+    email_domains: listOf(readEmailDomain),
+    required_claims: v.optional(
+      v.record(
+        v.string(),
+        v.union([v.string(), v.number(), v.boolean()], 'must be text, a number, true or false'),
+        'must be a section',
+      ),
+      {},
+    ),
+    unsafe_accept_unverified_email: v.optional(v.boolean('must be true or false'), false),
+    dev: v.optional(v.boolean('must be true or false'), false),
+    unsafe_dev_identity: v.optional(v.boolean('must be true or false'), false),
+  },
+  'must be a section',
+)
+
+export const ConfigFile = v.object(
+  {
+    domain: readBy(readDomain),
+    listen: v.optional(readBy(readListen), ':443'),
+    public_port: v.optional(
+      v.pipe(
+        v.number('must be a number'),
+        v.integer('must be a whole number'),
+        v.minValue(1, 'must be 1 or more'),
+        v.maxValue(65_535, 'must be 65535 or less'),
+      ),
+    ),
+    data_dir: v.optional(text, 'data'),
+    store: v.optional(readBy(readStore)),
+    store_password_file: v.optional(text),
+    identity,
+    login: v.optional(
+      v.object(
+        { device: v.optional(v.picklist(['on', 'off'], 'must be on or off'), 'off') },
+        'must be a section',
+      ),
+      {},
+    ),
+    operators: people,
+    admins: people,
+    certificates: v.optional(
+      v.object(
+        {
+          ttl: duration('5m', '1s', '24h'),
+          backdate: duration('5m', '0s', '1h'),
+          session: duration('12h', '1s', '30d'),
+          connector_ttl: duration('24h', '1s', '30d'),
+        },
+        'must be a section',
+      ),
+      {},
+    ),
+    tls: v.optional(v.object({ certificate_file: text, key_file: text }, 'must be a section')),
+    limits: v.optional(
+      v.object(
+        {
+          handshake_timeout: duration('10s', '1s', '5m'),
+          max_client_hello_bytes: wholeNumber(16_384, 4_096, 65_536),
+          max_pending_handshakes: wholeNumber(1_024, 1, 1_000_000),
+          max_flows: wholeNumber(10_000, 1, 1_000_000),
+          max_http_connections: wholeNumber(4_096, 1, 1_000_000),
+          max_data_connections_per_connector: wholeNumber(10_000, 2, 100_000),
+          route_timeout: duration('10s', '1s', '5m'),
+        },
+        'must be a section',
+      ),
+      {},
+    ),
+    metrics: v.optional(
+      v.object(
+        {
+          listen: v.optional(readBy(readListen)),
+          unsafe_other_addresses: v.optional(v.boolean('must be true or false'), false),
+        },
+        'must be a section',
+      ),
+      {},
+    ),
+  },
+  'must be a section with keys',
+)
+
+export type ConfigFile = v.InferOutput<typeof ConfigFile>
+
+/** An example for every key, shown with each problem. */
+export const EXAMPLES: Readonly<Record<string, string>> = {
+  identity: '{ issuer: …, client_id: …, client_secret_file: … }, or { dev: true }',
+  domain: 'edge.example.com',
+  listen: '":443"',
+  public_port: '443',
+  data_dir: '/var/lib/postern-edge',
+  store: 'sqlite:/var/lib/postern-edge/edge.sqlite',
+  store_password_file: '/etc/postern-edge/store-password',
+  'identity.issuer': 'https://accounts.google.com',
+  'identity.client_id': 'postern-edge',
+  'identity.client_secret_file': '/etc/postern-edge/client-secret',
+  'identity.scopes': '[openid, email, profile]',
+  'identity.groups_claim': 'groups',
+  'identity.email_domains': '[mycorp.com]',
+  'identity.required_claims': '{ hd: mycorp.com }',
+  'identity.unsafe_accept_unverified_email': 'false',
+  'identity.dev': 'true',
+  'identity.unsafe_dev_identity': 'false',
+  'login.device': 'off',
+  'operators.email_domains': '[mycorp.com]',
+  'operators.email_addresses': '[contractor@example.com]',
+  'admins.email_domains': '[ops.mycorp.com]',
+  'admins.email_addresses': '[admin@mycorp.com]',
+  'certificates.ttl': '5m',
+  'certificates.backdate': '5m',
+  'certificates.session': '12h',
+  'certificates.connector_ttl': '24h',
+  'tls.certificate_file': '/etc/postern-edge/tls/fullchain.pem',
+  'tls.key_file': '/etc/postern-edge/tls/privkey.pem',
+  'limits.handshake_timeout': '10s',
+  'limits.max_client_hello_bytes': '16384',
+  'limits.max_pending_handshakes': '1024',
+  'limits.max_flows': '10000',
+  'limits.max_http_connections': '4096',
+  'limits.max_data_connections_per_connector': '10000',
+  'limits.route_timeout': '10s',
+  'metrics.listen': '127.0.0.1:9464',
+  'metrics.unsafe_other_addresses': 'false',
+}
+
+interface Section {
+  readonly entries: Readonly<Record<string, unknown>>
+}
+
+/** The section behind a schema, if it is one: `v.object` or an optional one. */
+export function sectionOf(schema: unknown): Section | undefined {
+  const { entries, wrapped } = schema as Partial<Section> & { wrapped?: unknown }
+  if (entries) return { entries }
+  return wrapped ? sectionOf(wrapped) : undefined
+}
+
+/** `identity.issuer`, …: every key that may stand in the file. */
+export function listKeys(schema: unknown = ConfigFile, prefix = ''): string[] {
+  return Object.entries(sectionOf(schema)!.entries).flatMap(([name, entry]) =>
+    sectionOf(entry) ? listKeys(entry, `${prefix}${name}.`) : [`${prefix}${name}`],
+  )
+}

@@ -1,0 +1,192 @@
+/** How a connector gets and keeps its certificate. It lives on that certificate, not on its operator's session. */
+import { createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto'
+import { RENEW_JWS_TYPE, RenewConnectorClaims } from '@postern/shared/api/certificates'
+import { formatDuration } from '@postern/shared/duration'
+import { PosternError } from '@postern/shared/errors'
+import { compactVerify, EmbeddedJWK, errors } from 'jose'
+import * as v from 'valibot'
+import type { Authority } from '../ca/authorities.ts'
+import { issueConnectorCertificate } from '../ca/issue-connector.ts'
+import type { IssuedLeaf } from '../ca/leaf.ts'
+import { readCsrPublicKey, spkiHash } from '../ca/public-key.ts'
+import {
+  type CertificateRecord,
+  findCertificate,
+  insertCertificate,
+  type NewCertificate,
+  renewCertificate,
+  revokeConnectorLineage,
+} from '../store/certificates.ts'
+import { inTransaction } from '../store/in-transaction.ts'
+import { newId } from '../store/new-id.ts'
+import { useOnce } from '../store/replay-guards.ts'
+import { takeTurn } from '../store/take-turns.ts'
+import { type ConnectorTrust, checkStanding } from './identify-connector.ts'
+
+/** A server that was off over a holiday may come back. */
+const RENEWABLE_AFTER_EXPIRY_MS = 30 * 86_400_000
+const CLOCK_TOLERANCE_MS = 60_000
+
+export interface ConnectorIssuer {
+  trust: ConnectorTrust
+  authority: Authority
+  ttlMs: number
+  backdateMs: number
+  origin: () => string
+}
+
+export interface ConnectorCertificate extends IssuedLeaf {
+  connectorId: string
+}
+
+/** A certificate for a new process of a service's connector. */
+export async function issueForNewProcess(
+  request: { identityId: string; serviceId: string; csr: string; machine: string },
+  issuer: ConnectorIssuer,
+): Promise<ConnectorCertificate> {
+  const publicKey = await readCsrPublicKey(request.csr)
+  const connectorId = newId('con')
+  const issued = await issue(connectorId, publicKey, issuer)
+  await insertCertificate(issuer.trust.db, toRecord(issued, { ...request, connectorId }, issuer))
+  return { ...issued, connectorId }
+}
+
+export interface Renewal {
+  renewed: ConnectorCertificate
+  previous: CertificateRecord
+}
+
+/** Replaces a certificate by a request that its own key has signed (see `RenewConnectorRequest`).
+ *  @throws CERTIFICATE_REFUSED unknown, wrong key, too old · CONNECTOR_REFUSED · CONNECTOR_SUPERSEDED it was
+ *  renewed before: two hold the key, so the whole lineage ends · CLOCK_OFF */
+export async function renewByOldKey(jws: string, issuer: ConnectorIssuer): Promise<Renewal> {
+  const { db, clock } = issuer.trust
+  const { claims, keyHash } = await readRenewal(jws, issuer)
+  const previous = await findCertificate(db, claims.serial)
+  if (previous?.kind !== 'connector' || !previous.connectorId || previous.keyHash !== keyHash) {
+    throw new PosternError('CERTIFICATE_REFUSED', 'the certificate to renew is not known here')
+  }
+  if (!(await useOnce(db, `renew:${claims.serial}:${claims.jti}`, clock() + 2 * CLOCK_TOLERANCE_MS))) {
+    throw new PosternError('CERTIFICATE_REFUSED', 'this renewal was used before')
+  }
+  if (clock() > previous.notAfter + RENEWABLE_AFTER_EXPIRY_MS) {
+    throw new PosternError('CERTIFICATE_EXPIRED', 'the certificate expired more than 30 days ago', {
+      hint: 'start the connector again as a signed-in operator',
+    })
+  }
+  await checkStanding(previous, issuer.trust)
+  const publicKey = await readCsrPublicKey(claims.csr)
+  const renewed = await issue(previous.connectorId, publicKey, issuer)
+  const record = toRecord(
+    renewed,
+    { ...previous, connectorId: previous.connectorId, machine: previous.machine ?? 'unknown' },
+    issuer,
+  )
+  if (!(await renewCertificate(db, previous.serial, record)))
+    await renewAgainOrEnd(previous.serial, record, issuer)
+  return { renewed: { ...renewed, connectorId: previous.connectorId }, previous }
+}
+
+/** The certificate was renewed before. When the new key is the same as then, our answer was lost and is given
+ *  again: only the real connector has that key. Otherwise the old key is in two hands. */
+async function renewAgainOrEnd(
+  serial: string,
+  record: NewCertificate,
+  { trust }: ConnectorIssuer,
+): Promise<void> {
+  const isAnsweredAgain = await inTransaction(trust.db, async (trx) => {
+    await takeTurn(trx, `lineage:${record.connectorId}`)
+    const previous = await findCertificate(trx, serial)
+    const successor =
+      previous?.renewedBy === undefined ? undefined : await findCertificate(trx, previous.renewedBy)
+    if (successor?.keyHash === record.keyHash && successor.revokedAt === undefined) {
+      await insertCertificate(trx, record)
+      return true
+    }
+    const revocation = { reason: 'superseded', now: trust.clock() }
+    await revokeConnectorLineage(trx, record.connectorId!, revocation)
+    return false
+  })
+  if (isAnsweredAgain) return
+  throw new PosternError(
+    'CONNECTOR_SUPERSEDED',
+    'this certificate was renewed before: two processes have its key',
+    { details: { connectorId: record.connectorId } },
+  )
+}
+
+async function readRenewal(
+  jws: string,
+  issuer: ConnectorIssuer,
+): Promise<{ claims: RenewConnectorClaims; keyHash: string }> {
+  const refuse = (why: string, cause?: unknown) =>
+    new PosternError('CERTIFICATE_REFUSED', `the renewal request ${why}`, { cause })
+  const verified = await compactVerify(jws, EmbeddedJWK, { algorithms: ['ES256'] }).catch(
+    (cause: unknown) => {
+      throw refuse(
+        cause instanceof errors.JOSEError ? 'is not signed by the key it names' : 'cannot be read',
+        cause,
+      )
+    },
+  )
+  if (verified.protectedHeader.typ !== RENEW_JWS_TYPE) throw refuse('is another kind of token')
+  const parsed = v.safeParse(RenewConnectorClaims, parseJson(verified.payload))
+  if (!parsed.success) throw refuse('is malformed')
+  const claims = parsed.output
+  if (claims.aud !== issuer.origin()) throw refuse('is for another edge')
+  const offsetMs = claims.iat * 1_000 - issuer.trust.clock()
+  if (Math.abs(offsetMs) > CLOCK_TOLERANCE_MS) {
+    const side = offsetMs < 0 ? 'behind' : 'ahead of'
+    throw new PosternError(
+      'CLOCK_OFF',
+      `this machine's clock is ${formatDuration(offsetMs)} ${side} the edge's`,
+      {
+        details: { offsetMs },
+      },
+    )
+  }
+  const { jwk } = verified.protectedHeader
+  const publicKey = createPublicKey({ key: jwk as JsonWebKey, format: 'jwk' })
+  return { claims, keyHash: spkiHash(publicKey) }
+}
+
+function parseJson(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(bytes).toString('utf8'))
+  } catch {
+    return undefined
+  }
+}
+
+function issue(
+  connectorId: string,
+  publicKey: KeyObject,
+  { trust, authority, ttlMs, backdateMs }: ConnectorIssuer,
+) {
+  return issueConnectorCertificate(
+    authority,
+    // a connector renews when half of its certificate's life is over: backdating must never put that in the past
+    { domain: trust.domain, connectorId, publicKey, ttlMs, backdateMs: Math.min(backdateMs, ttlMs / 2) },
+    trust.clock(),
+  )
+}
+
+function toRecord(
+  issued: IssuedLeaf,
+  of: { identityId: string; serviceId: string; connectorId: string; machine: string },
+  { trust }: ConnectorIssuer,
+): NewCertificate {
+  return {
+    serial: issued.serial,
+    kind: 'connector',
+    keyHash: issued.keyHash,
+    identityId: of.identityId,
+    sessionId: undefined,
+    serviceId: of.serviceId,
+    connectorId: of.connectorId,
+    machine: of.machine,
+    notBefore: issued.notBefore,
+    notAfter: issued.notAfter,
+    issuedAt: trust.clock(),
+  }
+}

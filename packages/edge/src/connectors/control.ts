@@ -1,0 +1,332 @@
+/** The control connections of connectors: one WebSocket each, on `mtls.<domain>`. Attaches a connector to its
+ *  service, asks it for data connections, and notices when it is gone. Carries no byte of any flow. */
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
+import type { TLSSocket } from 'node:tls'
+import { PosternError, type PublicError, toPosternError, toPublicError } from '@postern/shared/errors'
+import type { Logger } from '@postern/shared/logger'
+import {
+  type AttachedMessage,
+  AttachMessage,
+  CONTROL_PATH,
+  CONTROL_PING_MS,
+  CONTROL_SILENCE_MS,
+  CONTROL_SUBPROTOCOL,
+  CONTROL_VERSION,
+  type EdgeMessage,
+  MAX_CONTROL_MESSAGE_BYTES,
+} from '@postern/shared/protocol/connector-control'
+import * as v from 'valibot'
+import { type WebSocket, WebSocketServer } from 'ws'
+import type { AuditLog } from '../audit/record.ts'
+import type { EdgeLimits } from '../config/config.ts'
+import { formatAddress } from '../flow/ingress.ts'
+import { DataPool } from './data-pool.ts'
+import { type ConnectorTrust, type IdentifiedConnector, identifyConnector } from './identify-connector.ts'
+import type { Attachment, ConnectorRegistry } from './registry.ts'
+
+export interface ControlTimings {
+  /** A connector that has not said `attach` after this long is closed. */
+  attachTimeoutMs: number
+  pingMs: number
+  silenceMs: number
+}
+
+const TIMINGS: ControlTimings = {
+  attachTimeoutMs: 10_000,
+  pingMs: CONTROL_PING_MS,
+  silenceMs: CONTROL_SILENCE_MS,
+}
+const WARM = 1
+/** Control connections of one certificate, attached or not. An honest connector has one, and a dead one or two. */
+const MAX_PER_CERTIFICATE = 8
+/** What may wait for a connector that does not read; what the edge has to say is a few hundred bytes. */
+const MAX_UNREAD_BYTES = 1024 * 1024
+const MAX_TIMEOUT_MS = 0x7fff_ffff
+/** Close code of a refusal, in the range for applications (RFC 6455 §7.4.2). */
+const CLOSE_REFUSED = 4403
+const CLOSE_REPLACED = 4409
+
+export interface ControlParts {
+  trust: ConnectorTrust
+  registry: ConnectorRegistry
+  audit: AuditLog
+  limits: EdgeLimits
+  log: Logger
+  /** Set once the edge takes no new connectors. */
+  isStopping: () => boolean
+  timings?: ControlTimings | undefined
+  /** Told of each connection that ended because its certificate opened too many. */
+  onCrowdedOut?: (() => void) | undefined
+}
+
+export interface Control {
+  /** For the `upgrade` event of the mtls room: the handshake has required a connector certificate. */
+  upgrade(request: IncomingMessage, socket: TLSSocket, head: Buffer): void
+  /** Open connections, attached or not. */
+  readonly size: number
+  /** Ends every connection; resolves once the end of each is recorded. */
+  close(): Promise<void>
+}
+
+export function openControl(parts: ControlParts): Control {
+  const server = new WebSocketServer({
+    noServer: true,
+    perMessageDeflate: false,
+    maxPayload: MAX_CONTROL_MESSAGE_BYTES,
+    handleProtocols: (offered) => (offered.has(CONTROL_SUBPROTOCOL) ? CONTROL_SUBPROTOCOL : false),
+  })
+  const serving = new Set<Promise<void>>()
+  const byCertificate = new Map<string, Set<WebSocket>>() // the oldest first
+  /** The oldest goes: a connector that comes back is served, whatever its dead connections hold. */
+  const crowdOut = (ws: WebSocket, fingerprint: string) => {
+    const others = byCertificate.get(fingerprint) ?? new Set()
+    byCertificate.set(fingerprint, others.add(ws))
+    ws.once('close', () => {
+      others.delete(ws)
+      if (others.size === 0 && byCertificate.get(fingerprint) === others) byCertificate.delete(fingerprint)
+    })
+    const [oldest] = others
+    if (!oldest || others.size <= MAX_PER_CERTIFICATE) return
+    others.delete(oldest)
+    parts.onCrowdedOut?.()
+    oldest.terminate()
+  }
+  return {
+    get size() {
+      return server.clients.size
+    },
+    upgrade(request, socket, head) {
+      const leaf = socket.getPeerX509Certificate() // gone after close: read now
+      const path = request.url?.split('?', 1)[0]
+      if (
+        !leaf ||
+        path !== CONTROL_PATH ||
+        request.headers['sec-websocket-protocol'] !== CONTROL_SUBPROTOCOL
+      ) {
+        socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+        return void socket.destroySoon() // the HTTP server does not look after it any more
+      }
+      server.handleUpgrade(request, socket, head, (ws) => {
+        crowdOut(ws, leaf.fingerprint256)
+        const clientAddress = formatAddress(socket.remoteAddress ?? 'unknown', socket.remotePort)
+        const served = serveConnector(ws, () => identifyConnector(leaf, parts.trust), clientAddress, parts)
+          .catch((error: unknown) => {
+            parts.log.error('connector.failed', { error })
+            ws.terminate()
+          })
+          .finally(() => serving.delete(served))
+        serving.add(served)
+      })
+    },
+    async close() {
+      for (const ws of server.clients) ws.terminate()
+      await Promise.all(serving)
+    },
+  }
+}
+
+/** The life of one control connection: attach, stay, leave. */
+async function serveConnector(
+  ws: WebSocket,
+  identify: () => Promise<IdentifiedConnector>,
+  clientAddress: string,
+  parts: ControlParts,
+): Promise<void> {
+  ws.on('error', (error) => parts.log.debug('connector.socket_error', { error: error.message }))
+  const closed = new Promise<void>((resolve) => ws.once('close', () => resolve()))
+  const timings = parts.timings ?? TIMINGS
+  watchSilence(ws, timings)
+  let connector: IdentifiedConnector
+  let software: string
+  try {
+    software = (await readAttach(ws, timings.attachTimeoutMs)).software
+    if (parts.isStopping()) throw new PosternError('EDGE_STOPPING', 'the edge is about to stop')
+    connector = await identify()
+  } catch (error) {
+    const told = sayRefused(ws, error, parts.log)
+    return parts.audit.record({
+      type: 'connector.refused',
+      clientAddress,
+      code: told.code,
+      reason: told.message,
+    })
+  }
+  const attachment = createAttachment(ws, connector, parts)
+  const attachedAt = parts.trust.clock()
+  const event = {
+    attachmentId: attachment.id,
+    connectorId: connector.connectorId,
+    serviceId: connector.service.id,
+    label: connector.service.label,
+    identityId: connector.owner.id,
+    email: connector.owner.email,
+    certificateSerial: connector.certificate.serial,
+    machine: attachment.machine,
+  }
+  try {
+    await parts.audit.record({ type: 'connector.attached', ...event, clientAddress, software })
+  } catch (error) {
+    attachment.refuse(toPosternError(error, 'INTERNAL', 'the connector could not be attached'))
+    throw error
+  }
+  const expiry = refuseAtExpiry(attachment, connector.certificate.notAfter, parts.trust.clock)
+  if (ws.readyState === ws.OPEN) enter(attachment, parts.registry)
+  say(ws, attachedMessage(attachment, connector, parts.trust.domain))
+  // what was revoked or deleted while it attached has not found it in the registry
+  await identify().catch((error: unknown) =>
+    attachment.refuse(toPosternError(error, 'INTERNAL', 'the connector could not be looked up')),
+  )
+  await closed
+  expiry[Symbol.dispose]()
+  attachment.leave(new PosternError('SERVICE_OFFLINE', 'the connector has gone'))
+  await parts.audit.record({
+    type: 'connector.lost',
+    ...event,
+    durationMs: parts.trust.clock() - attachedAt,
+    code: attachment.refusal?.code,
+    reason: attachment.refusal?.message,
+  })
+}
+
+/** Puts the connector into the registry. One process is attached once: when it comes back before its old
+ *  connection was noticed dead, the new one takes its place. */
+function enter(attachment: Attachment, registry: ConnectorRegistry): void {
+  registry.ofConnector(attachment.connectorId)?.replace()
+  registry.add(attachment)
+}
+
+function createAttachment(
+  ws: WebSocket,
+  { connectorId, service, certificate }: IdentifiedConnector,
+  { registry, limits, log }: ControlParts,
+): Attachment {
+  const attachment: Attachment = {
+    id: randomUUID(),
+    connectorId,
+    serviceId: service.id,
+    machine: certificate.machine ?? 'unknown',
+    pool: new DataPool((count) => say(ws, { type: 'want', count }), limits.maxDataConnectionsPerConnector),
+    refusal: undefined,
+    leave(reason) {
+      registry.remove(attachment)
+      attachment.pool.close(reason)
+    },
+    refuse(reason) {
+      attachment.refusal ??= reason
+      attachment.leave(reason) // now, not when the connector agrees to close: it may be one that never does
+      sayRefused(ws, reason, log)
+    },
+    announceDrain: () => say(ws, { type: 'draining' }),
+    replace() {
+      attachment.leave(new PosternError('SERVICE_OFFLINE', 'the connector has attached again'))
+      ws.close(CLOSE_REPLACED)
+    },
+  }
+  return attachment
+}
+
+/** A connector renews and attaches anew long before; one that does not may not stay. */
+function refuseAtExpiry(attachment: Attachment, notAfter: number, clock: () => number): Disposable {
+  let timer: NodeJS.Timeout
+  const check = () => {
+    const leftMs = notAfter - clock()
+    if (leftMs > 0) timer = setTimeout(check, Math.min(leftMs, MAX_TIMEOUT_MS))
+    else
+      attachment.refuse(
+        new PosternError('CERTIFICATE_EXPIRED', 'the certificate of the connector has expired'),
+      )
+  }
+  check()
+  return { [Symbol.dispose]: () => clearTimeout(timer) }
+}
+
+function attachedMessage(
+  attachment: Attachment,
+  { service }: IdentifiedConnector,
+  domain: string,
+): AttachedMessage {
+  return {
+    type: 'attached',
+    version: CONTROL_VERSION,
+    attachmentId: attachment.id,
+    service: {
+      id: service.id,
+      label: service.label,
+      name: service.name,
+      host: `${service.label}.${domain}`,
+      allow: {
+        emailDomains: [...service.allow.emailDomains],
+        emailAddresses: [...service.allow.emailAddresses],
+        anyAuthenticated: service.allow.anyAuthenticated,
+      },
+    },
+    warm: WARM,
+  }
+}
+
+/** Waits for the first message.
+ *  @throws PROTOCOL_INVALID late, gone, malformed, or a feature this edge does not have is required */
+async function readAttach(ws: WebSocket, timeoutMs: number): Promise<AttachMessage> {
+  const text = await new Promise<string>((resolve, reject) => {
+    const fail = (why: string) => reject(new PosternError('PROTOCOL_INVALID', `the connector ${why}`))
+    const timer = setTimeout(() => fail('did not attach in time'), timeoutMs)
+    ws.once('close', () => {
+      clearTimeout(timer)
+      fail('left before it attached')
+    })
+    ws.once('message', (data, isBinary) => {
+      clearTimeout(timer)
+      if (isBinary) fail('sent bytes where a message was expected')
+      else resolve(data.toString())
+    })
+  })
+  const parsed = v.safeParse(AttachMessage, parseJson(text))
+  if (!parsed.success) throw new PosternError('PROTOCOL_INVALID', 'the attach message is malformed')
+  const missing = parsed.output.requires[0]
+  if (missing !== undefined) {
+    throw new PosternError(
+      'PROTOCOL_INVALID',
+      `this edge does not have ${JSON.stringify(missing)}, which the connector requires`,
+    )
+  }
+  return parsed.output
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** Pings, and ends a connection that has been silent for too long: a machine can be gone without a FIN. */
+function watchSilence(ws: WebSocket, { pingMs, silenceMs }: ControlTimings): void {
+  let lastHeard = performance.now()
+  const heard = () => {
+    lastHeard = performance.now()
+    if (ws.bufferedAmount > MAX_UNREAD_BYTES) ws.terminate() // asks (each ping is answered) and never reads
+  }
+  ws.on('pong', heard)
+  ws.on('ping', heard)
+  ws.on('message', heard) // later messages of the connector: none has a meaning yet, all show that it lives
+  const timer = setInterval(() => {
+    if (performance.now() - lastHeard > silenceMs) return ws.terminate()
+    ws.ping()
+  }, pingMs)
+  ws.once('close', () => clearInterval(timer))
+}
+
+function say(ws: WebSocket, message: EdgeMessage): void {
+  if (ws.readyState === ws.OPEN) ws.send(JSON.stringify(message))
+}
+
+function sayRefused(ws: WebSocket, error: unknown, log: Logger): PublicError {
+  const requestId = randomUUID()
+  const told = toPublicError(error, requestId)
+  if (told.code === 'INTERNAL') log.error('connector.failed', { requestId, error })
+  say(ws, { type: 'refused', ...told })
+  ws.close(CLOSE_REFUSED)
+  return told
+}

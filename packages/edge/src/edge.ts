@@ -1,0 +1,296 @@
+/** Builds the edge from its parts: the only place that knows all of them. */
+import { X509Certificate } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { AddressInfo, Server } from 'node:net'
+import { getRequestListener } from '@hono/node-server'
+import { PosternError } from '@postern/shared/errors'
+import type { Logger } from '@postern/shared/logger'
+import { VERSION } from '@postern/shared/version'
+import type { Kysely } from 'kysely'
+import { type AuditLog, openAuditLog } from './audit/record.ts'
+import { openAuthorities } from './ca/authorities.ts'
+import type { EdgeConfig } from './config/config.ts'
+import { type ControlTimings, openControl } from './connectors/control.ts'
+import { acceptDataConnection } from './connectors/data-connection.ts'
+import type { ConnectorTrust } from './connectors/identify-connector.ts'
+import { ConnectorRegistry } from './connectors/registry.ts'
+import { openEnforcement } from './flow/enforce.ts'
+import { serveFlow } from './flow/flow.ts'
+import { openIngress } from './flow/ingress.ts'
+import { LiveFlows } from './flow/live-flows.ts'
+import { openRooms } from './flow/rooms.ts'
+import { createApi } from './http/api.ts'
+import { createLogin } from './login/login.ts'
+import { createMetrics, type Metrics } from './metrics.ts'
+import { openMetricsListener } from './metrics-listener.ts'
+import { readRoles } from './policy/roles.ts'
+import { openServerIdentity } from './server-identity.ts'
+import { openStore } from './store/open.ts'
+import { useOnce } from './store/replay-guards.ts'
+import type { Database } from './store/schema.ts'
+
+export interface EdgeParts {
+  log: Logger
+  /** Epoch milliseconds. */
+  clock?: () => number
+  overrides?: EdgeOverrides
+}
+
+/** For tests: a store or audit log that fails or takes its time, and connectors that are given up sooner. */
+export interface EdgeOverrides {
+  db?: (db: Kysely<Database>) => Kysely<Database>
+  audit?: (audit: AuditLog) => AuditLog
+  controlTimings?: ControlTimings
+  helloTimeoutMs?: number
+}
+
+export interface RunningEdge {
+  /** `https://edge.example.com`, with the port where it is not 443. */
+  origin: string
+  port: number
+  /** The internal CA that clients must trust; undefined with a public certificate. */
+  caFile: string | undefined
+  /** `sha256:HEX` of that CA. */
+  caFingerprint: string | undefined
+  /** Takes no new flows, lets live ones finish until the deadline, ends the rest.
+   *  @returns whether all of them finished */
+  close(options?: { deadlineMs: number }): Promise<{ drained: boolean }>
+}
+
+const PURGE_EVERY_MS = 10 * 60_000
+/** For what was ended to tell its client and to be recorded. */
+const LAST_WORDS_MS = 2_000
+
+/** Starts an edge and resolves once it listens.
+ *  @throws CONFIG_INVALID · STATE_INVALID · whatever `listen` throws (EADDRINUSE, EACCES) as CONFIG_INVALID */
+export async function startEdge(
+  config: EdgeConfig,
+  { log, clock = Date.now, overrides = {} }: EdgeParts,
+): Promise<RunningEdge> {
+  const { domain, limits } = config
+  await using opened = new AsyncDisposableStack() // closes what is open when a later step fails
+  const authorities = await openAuthorities(config.dataDir, clock())
+  const store = opened.use(await openStore(config.store, clock))
+  const db = overrides.db?.(store.db) ?? store.db
+  const ownAudit = opened.use(openAuditLog(db, clock))
+  const writtenAudit = overrides.audit?.(ownAudit) ?? ownAudit
+  let origin = ''
+  let isStopping = false
+
+  const roles = readRoles(config)
+  const connectors = new ConnectorRegistry()
+  const live = new LiveFlows(clock)
+  const metrics = createMetrics({
+    connectionsOpen: () => ingress.size.open,
+    handshakesPending: () => ingress.size.pending,
+    turnedAway: () => ingress.turnedAway,
+    httpConnections: () => rooms.httpConnections(),
+    flowsLive: () => live.size,
+    pools: () => connectors.all().map(({ pool }) => pool),
+    controlConnections: () => control.size,
+    auditWaiting: () => ownAudit.waiting,
+  })
+  const audit = countingEvents(writtenAudit, metrics)
+  const enforcement = openEnforcement({ db, live, connectors })
+  const trust: ConnectorTrust = {
+    db,
+    domain,
+    connectorCa: new X509Certificate(authorities.connector.certificatePem),
+    roles,
+    clock,
+  }
+  const login = await createLogin({
+    config,
+    origin: () => origin,
+    db,
+    clock,
+    log,
+    async record(event) {
+      await audit.record(event)
+      if (event.type === 'login.ok') await enforcement.identityUpdated(event.identityId)
+    },
+  })
+  login.onSessionEnded((session) => enforcement.sessionEnded(session.id))
+
+  const api = createApi({
+    config,
+    origin: () => origin,
+    version: VERSION,
+    db,
+    clock,
+    log,
+    audit,
+    login,
+    roles,
+    authorities,
+    connectors,
+    connectorIssuer: {
+      trust,
+      authority: authorities.connector,
+      ttlMs: config.certificates.connectorTtlMs,
+      backdateMs: config.certificates.backdateMs,
+      origin: () => origin,
+    },
+    live,
+    enforcement,
+    countRefused: metrics.countApiRefused,
+    isReady: () => (isStopping ? Promise.resolve(false) : canWrite(db, clock())),
+  })
+  const answerApi = getRequestListener(api.fetch, { overrideGlobalObjects: false })
+  const onHttps = (request: IncomingMessage, response: ServerResponse) => {
+    login
+      .handle(request, response)
+      .then((isLogin) => (isLogin ? undefined : answerApi(request, response)))
+      .catch((error: unknown) => {
+        log.error('http.failed', { error })
+        response.destroy()
+      })
+  }
+
+  const control = openControl({
+    trust,
+    registry: connectors,
+    audit,
+    limits,
+    log,
+    isStopping: () => isStopping,
+    timings: overrides.controlTimings,
+    onCrowdedOut: metrics.countControlCrowdedOut,
+  })
+  const clientCa = new X509Certificate(authorities.client.certificatePem)
+  const flowParts = {
+    domain,
+    clientCa,
+    db,
+    live,
+    connectors,
+    audit,
+    limits,
+    log,
+    clock,
+    isStopping: () => isStopping,
+  }
+  const serverIdentity = opened.use(await openServerIdentity(config, authorities.edge, { clock, log }))
+  const rooms = openRooms({
+    domain,
+    serverIdentity: serverIdentity.current,
+    clientCa: authorities.client.certificatePem,
+    connectorCa: authorities.connector.certificatePem,
+    handshakeTimeoutMs: limits.handshakeTimeoutMs,
+    maxHttpConnections: limits.maxHttpConnections,
+    onHttps,
+    onMtls: (_request, response) => void response.writeHead(404).end(),
+    onMtlsUpgrade: control.upgrade,
+    onFlow(entered) {
+      serveFlow(entered, flowParts).catch((error: unknown) => log.error('flow.failed', { error }))
+    },
+    onData(entered) {
+      const { helloTimeoutMs } = overrides
+      acceptDataConnection(entered, { trust, registry: connectors, log, helloTimeoutMs }).catch(
+        (error: unknown) => log.error('connector.data_failed', { error }),
+      )
+    },
+    onHttpRefused: metrics.countHttpRefused,
+    onRefused({ room, code, clientHost }) {
+      metrics.countHandshakeRefused({ room, code })
+      log.info('handshake.refused', { room, code, clientAddress: clientHost })
+      if (room !== 'flow' || LEFT.has(code)) return
+      const refused = code === 'CERT_HAS_EXPIRED' ? 'CERTIFICATE_EXPIRED' : 'CERTIFICATE_REFUSED'
+      audit.record({ type: 'flow.refused', code: refused, clientAddress: clientHost }).catch(() => {})
+    },
+  })
+  serverIdentity.onRenewed(rooms.replaceServerIdentity)
+  const ingress = openIngress({ chooseRoom: rooms.choose, limits, log })
+
+  if (config.metrics) {
+    const listener = opened.use(await openMetricsListener(config.metrics, metrics.registry))
+    log.info('metrics.ready', { port: listener.port })
+  }
+  const port = await listen(ingress.server, config)
+  const publicPort = config.publicPort ?? port
+  origin = publicPort === 443 ? `https://${domain}` : `https://${domain}:${publicPort}`
+  const purge = setInterval(() => {
+    store.purge().catch((error: unknown) => log.warn('store.purge_failed', { error }))
+  }, PURGE_EVERY_MS)
+  log.info('edge.ready', { origin, port })
+  const keptOpen = opened.move()
+
+  /** Listens on while it drains: who comes now is told why not, and `/readyz` says so too. */
+  const drainAndClose = async (deadlineMs: number) => {
+    isStopping = true
+    for (const attachment of connectors.all()) attachment.announceDrain()
+    const drained = await settlesWithin(live.drained(), deadlineMs)
+    const disconnected = ingress.close()
+    live.cutWhere({}, new PosternError('EDGE_STOPPING', 'the edge was stopped'))
+    await settlesWithin(live.drained(), LAST_WORDS_MS)
+    await settlesWithin(control.close(), LAST_WORDS_MS)
+    rooms.close()
+    await settlesWithin(disconnected, LAST_WORDS_MS)
+    ingress.destroyAll()
+    clearInterval(purge)
+    await keptOpen.disposeAsync()
+    log.info('edge.stopped', { drained })
+    return { drained }
+  }
+  let closing: Promise<{ drained: boolean }> | undefined
+  const close = ({ deadlineMs } = { deadlineMs: 0 }) => {
+    closing ??= drainAndClose(deadlineMs)
+    return closing
+  }
+  return { origin, port, caFile: serverIdentity.caFile, caFingerprint: serverIdentity.caFingerprint, close }
+}
+
+/** Codes of handshakes that nobody refused: the client went away or never finished. */
+const LEFT: ReadonlySet<string> = new Set(['ECONNRESET', 'ERR_TLS_HANDSHAKE_TIMEOUT'])
+
+function listen(server: Server, { listen: { host, port } }: EdgeConfig): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const onError = (cause: NodeJS.ErrnoException) =>
+      reject(
+        new PosternError('CONFIG_INVALID', `the edge cannot listen on ${host}:${port} (${cause.code})`, {
+          hint: 'choose another listen address, or stop what uses this one',
+          cause,
+        }),
+      )
+    server.once('error', onError)
+    server.listen({ host, port, backlog: 4_096 }, () => {
+      server.off('error', onError)
+      resolve((server.address() as AddressInfo).port)
+    })
+  })
+}
+
+/** The same audit log, with everything it records in the metrics too. */
+function countingEvents(audit: AuditLog, metrics: Metrics): AuditLog {
+  return {
+    async record(event) {
+      try {
+        await audit.record(event)
+      } catch (error) {
+        metrics.countUnrecorded()
+        throw error
+      }
+      metrics.countEvent(event)
+    },
+    close: () => audit.close(),
+    [Symbol.asyncDispose]: () => audit.close(),
+  }
+}
+
+/** Whether the store, and with it the audit log, takes a write: one in five seconds, however often it is asked. */
+async function canWrite(db: Kysely<Database>, now: number): Promise<boolean> {
+  return useOnce(db, `ready:${Math.floor(now / 5_000)}`, now + 60_000).then(
+    () => true,
+    () => false,
+  )
+}
+
+async function settlesWithin(promise: Promise<void>, ms: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms)
+  })
+  const result = await Promise.race([promise.then(() => true), late])
+  clearTimeout(timer)
+  return result
+}

@@ -1,0 +1,28 @@
+import { PosternError } from '@postern/shared/errors'
+import type { Identity } from '@postern/shared/identity'
+import type { ServiceLabel } from '@postern/shared/service-label'
+import type { Kysely } from 'kysely'
+import { type Decision, evaluate } from '../policy/evaluate.ts'
+import type { Database } from '../store/schema.ts'
+import { findServiceByLabel, type ServiceRecord } from '../store/services.ts'
+
+/** Decides for one flow with the policy as it is written now: it is read again for every flow.
+ *  @throws CERTIFICATE_WRONG_SERVICE the certificate is for another service than the host name asked for; a
+ *  service that does not exist looks the same */
+export async function authorize(
+  identity: Identity,
+  label: ServiceLabel,
+  certificateServiceId: string,
+  db: Kysely<Database>,
+): Promise<{ service: ServiceRecord; decision: Decision }> {
+  const service = await findServiceByLabel(db, label)
+  if (service?.id !== certificateServiceId) {
+    throw new PosternError('CERTIFICATE_WRONG_SERVICE', `the certificate is not for the service ${label}`)
+  }
+  return { service, decision: evaluate(service.allow, identity) }
+}
+
+/** What a person hears who is not admitted, and also who asks for a service that does not exist. */
+export function denied(host: string): PosternError {
+  return new PosternError('ACCESS_DENIED', `${host} is not available to you`)
+}

@@ -1,0 +1,178 @@
+/** The life of a flow, from the finished handshake to the closed stream: the product in one function. */
+import type { X509Certificate } from 'node:crypto'
+import { PosternError, toPublicError } from '@postern/shared/errors'
+import type { Identity } from '@postern/shared/identity'
+import type { Logger } from '@postern/shared/logger'
+import { parseServiceLabel } from '@postern/shared/service-label'
+import type { FlowEnd } from '@postern/shared/stream/flow-end'
+import type { Traffic } from '@postern/shared/stream/splice'
+import type { Kysely } from 'kysely'
+import type { AuditEvent } from '../audit/event.ts'
+import type { AuditLog } from '../audit/record.ts'
+import type { EdgeLimits } from '../config/config.ts'
+import type { ConnectorRegistry } from '../connectors/registry.ts'
+import type { Database } from '../store/schema.ts'
+import { authorize, denied } from './authorize.ts'
+import { identify } from './identify.ts'
+import type { LiveFlow, LiveFlows } from './live-flows.ts'
+import { openClientEnd, relay } from './relay.ts'
+import type { Entered } from './rooms.ts'
+import { route } from './route.ts'
+
+export interface FlowParts {
+  domain: string
+  clientCa: X509Certificate
+  db: Kysely<Database>
+  live: LiveFlows
+  connectors: ConnectorRegistry
+  audit: AuditLog
+  limits: EdgeLimits
+  log: Logger
+  clock: () => number
+  /** Set once the edge takes no new flows. */
+  isStopping: () => boolean
+}
+
+/** What is known of a flow so far, for the audit log. */
+interface Known {
+  flowId: string
+  clientAddress: string
+  label: string
+  identityId?: string
+  email?: string
+  certificateSerial?: string
+  serviceId?: string
+}
+
+/** Serves one client connection until its stream is closed. Never rejects: what goes wrong is told to the client,
+ *  recorded and logged here. */
+export async function serveFlow(entered: Entered, parts: FlowParts): Promise<void> {
+  using flow = parts.live.enter() // from here on any revocation aborts it: flow.signal
+  const client = openClientEnd(entered)
+  const label = entered.hello.serverName!.slice(0, -parts.domain.length - 1)
+  const known: Known = { flowId: flow.id, clientAddress: entered.clientAddress, label }
+  try {
+    const admitted = await admit(entered, flow, known, parts)
+    await carry(client, admitted, flow, known, parts)
+  } catch (error) {
+    refuse(client, error, flow, parts.log)
+  }
+}
+
+/** Tells the client of a flow that has not been relayed. */
+function refuse(client: FlowEnd, error: unknown, flow: LiveFlow, log: Logger): void {
+  const { code, message, hint } = toPublicError(error, flow.id)
+  client.abort(new PosternError(code, message, { hint }))
+  if (code === 'INTERNAL' || code === 'RECORD_FAILED') log.error('flow.failed', { flowId: flow.id, error })
+}
+
+interface Admitted {
+  identity: Identity
+  serviceId: string
+}
+
+/** Identify and authorize. The decision is durable when this returns: before any byte moves, and a flow that
+ *  cannot be recorded is refused. */
+async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: FlowParts): Promise<Admitted> {
+  const { domain, clientCa, db, audit } = parts
+  const { identity, service, decision } = await recordingRefusal(known, parts, async () => {
+    refuseWhenFull(parts)
+    const leaf = entered.tls.getPeerX509Certificate()
+    if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the client showed no certificate')
+    const { identity, certificate } = await identify(leaf, flow.facts, {
+      db,
+      domain,
+      clientCa,
+      now: parts.clock(),
+    })
+    Object.assign(known, {
+      identityId: identity.id,
+      email: identity.email,
+      certificateSerial: certificate.serial,
+    })
+    const { service, decision } = await authorize(
+      identity,
+      parseServiceLabel(known.label),
+      certificate.serviceId,
+      db,
+    )
+    known.serviceId = service.id
+    flow.signal.throwIfAborted()
+    return { identity, service, decision }
+  })
+  await audit.record({
+    type: 'flow.decided',
+    ...(known as Required<Known>),
+    decision: decision.allowed ? 'allow' : 'deny',
+    rule: decision.rule,
+    code: decision.allowed ? undefined : 'ACCESS_DENIED',
+  })
+  if (!decision.allowed) throw denied(`${known.label}.${domain}`)
+  return { identity, serviceId: service.id }
+}
+
+/** Route and relay, and what became of it. */
+async function carry(
+  client: FlowEnd,
+  admitted: Admitted,
+  flow: LiveFlow,
+  known: Known,
+  parts: FlowParts,
+): Promise<void> {
+  const { limits, connectors, log } = parts
+  const service = { id: admitted.serviceId, host: `${known.label}.${parts.domain}` }
+  let traffic: Traffic = { bytesUp: 0, bytesDown: 0 }
+  let failure: unknown
+  try {
+    using target = await route(service, connectors, { timeoutMs: limits.routeTimeoutMs, signal: flow.signal })
+    flow.facts.connectorId = target.attachment.connectorId
+    traffic = await relay(client, target, {
+      flow,
+      service,
+      identity: admitted.identity,
+      clientAddress: known.clientAddress,
+      answerTimeoutMs: limits.routeTimeoutMs,
+    })
+    failure = brokenBy(traffic) // the client knows
+  } catch (error) {
+    failure = error
+    refuse(client, error, flow, log)
+  }
+  const event: AuditEvent = {
+    type: 'flow.closed',
+    ...(known as Required<Known>),
+    connectorId: flow.facts.connectorId,
+    bytesUp: traffic.bytesUp,
+    bytesDown: traffic.bytesDown,
+    durationMs: parts.clock() - flow.startedAt,
+    code: failure === undefined ? undefined : toPublicError(failure, flow.id).code,
+  }
+  // too late to refuse anything: the bytes have passed
+  await parts.audit
+    .record(event)
+    .catch((error: unknown) => log.error('flow.end_not_recorded', { event, error }))
+}
+
+function refuseWhenFull({ isStopping, live, limits }: FlowParts): void {
+  if (isStopping())
+    throw new PosternError('EDGE_STOPPING', 'the edge is about to stop and takes no new flows')
+  if (live.size > limits.maxFlows)
+    throw new PosternError('RATE_LIMITED', 'the edge relays as many flows as it may')
+}
+
+/** Writes down why a flow ended before there was a decision. */
+async function recordingRefusal<T>(known: Known, parts: FlowParts, step: () => Promise<T>): Promise<T> {
+  try {
+    return await step()
+  } catch (error) {
+    const { code } = toPublicError(error, known.flowId)
+    await parts.audit.record({ type: 'flow.refused', ...known, code })
+    throw error
+  }
+}
+
+/** Why a relayed flow ended abnormally; undefined for a clean end. A client that leaves once it has the whole
+ *  answer ended well: ssh and `postern client tls` do. */
+function brokenBy({ cut }: Traffic): PosternError | undefined {
+  return !cut || (cut.by === 'left' && cut.downEnded) ? undefined : cut.error
+}

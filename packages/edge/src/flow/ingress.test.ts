@@ -1,0 +1,236 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
+import net, { type AddressInfo, type Socket } from 'node:net'
+import { afterEach, beforeEach, describe, it } from 'node:test'
+import type { EdgeLimits } from '../config/config.ts'
+import { Heard, TestLog } from '../edge-stage.ts'
+import { type Arrival, formatAddress, type Ingress, openIngress, type TurnedAway } from './ingress.ts'
+
+const HELLO = Buffer.from(
+  JSON.parse(readFileSync(new URL('../../vectors/client-hello.json', import.meta.url), 'utf8'))[0].hex,
+  'hex',
+)
+const LIMITS = { handshakeTimeoutMs: 10_000, maxClientHelloBytes: 16_384, maxPendingHandshakes: 100 }
+
+let ingress: Ingress
+let log: TestLog
+let heard: Heard
+let arrivals: Arrival[]
+let hasRoom: boolean
+
+async function open(limits: Partial<EdgeLimits> = {}): Promise<void> {
+  log = new TestLog()
+  heard = new Heard()
+  arrivals = []
+  hasRoom = true
+  const room = {
+    name: 'test',
+    enter(arrival: Arrival) {
+      arrivals.push(arrival)
+      heard.tell()
+    },
+  }
+  ingress = openIngress({
+    chooseRoom: () => (hasRoom ? room : undefined),
+    limits: { ...LIMITS, ...limits } as EdgeLimits,
+    log,
+  })
+  ingress.server.listen(0, '127.0.0.1')
+  await once(ingress.server, 'listening')
+}
+
+async function connect(): Promise<Socket> {
+  const { port } = ingress.server.address() as AddressInfo
+  const socket = net.connect({ port, host: '127.0.0.1', noDelay: true })
+  socket.on('error', () => {})
+  await once(socket, 'connect')
+  return socket
+}
+
+const arrival = () =>
+  heard.until(
+    () => arrivals.shift(),
+    () => 'an arrival',
+  )
+const closed = (socket: Socket) =>
+  new Promise<void>((resolve) => {
+    if (socket.closed) return resolve()
+    socket.once('close', () => resolve())
+    socket.resume()
+  })
+
+async function assertTurnedAway(socket: Socket, reason: TurnedAway): Promise<void> {
+  await closed(socket)
+  assert.deepEqual([...ingress.turnedAway], [[reason, 1]])
+}
+
+describe('ingress', () => {
+  beforeEach(() => open())
+  afterEach(() => {
+    void ingress.close()
+    ingress.destroyAll()
+  })
+
+  it('hands on a connection with every byte it has read', async () => {
+    const client = await connect()
+    client.write(Buffer.concat([HELLO, Buffer.from('and more')]))
+    const { socket, hello, clientAddress, clientHost } = await arrival()
+    assert.deepEqual(hello.alpn, ['postern/1'])
+    assert.equal(clientHost, '127.0.0.1')
+    assert.equal(clientAddress, `127.0.0.1:${client.localPort}`)
+    const bytes: Buffer[] = []
+    socket.on('data', (chunk: Buffer) => bytes.push(chunk))
+    client.end('and the last')
+    await once(socket, 'end')
+    assert.equal(
+      Buffer.concat(bytes).toString('hex'),
+      Buffer.concat([HELLO, Buffer.from('and moreand the last')]).toString('hex'),
+    )
+    assert.equal(ingress.turnedAway.size, 0)
+  })
+
+  it('reads a hello that comes byte by byte', async () => {
+    const client = await connect()
+    for (const byte of HELLO) client.write(Buffer.of(byte))
+    const { socket } = await arrival()
+    socket.destroy()
+  })
+
+  it('hands on a hello whose sender has ended at once: half-close is the room’s matter', async () => {
+    const client = await connect()
+    client.end(HELLO)
+    const { socket } = await arrival()
+    socket.resume()
+    await once(socket, 'end')
+    assert.equal(socket.writable, true)
+  })
+
+  it('closes what is no ClientHello', async () => {
+    const client = await connect()
+    client.write('GET / HTTP/1.1\r\n\r\n')
+    await assertTurnedAway(client, 'malformed')
+  })
+
+  it('closes what has no room', async () => {
+    hasRoom = false
+    const client = await connect()
+    client.write(HELLO)
+    await assertTurnedAway(client, 'no_room')
+  })
+
+  it('closes its side when the other leaves before its hello is whole', async () => {
+    const client = await connect()
+    client.end(HELLO.subarray(0, 100))
+    await assertTurnedAway(client, 'left')
+  })
+
+  it('notices a reset before the hello is whole', async () => {
+    const client = await connect()
+    client.write(HELLO.subarray(0, 100))
+    const turnedAway = log.until('ingress.turned_away')
+    client.resetAndDestroy()
+    assert.deepEqual(await turnedAway, { reason: 'left' })
+  })
+
+  it('goes on when a connection cannot be accepted', async () => {
+    for (let times = 0; times < 2; times++) ingress.server.emit('error', new Error('accept EMFILE'))
+    assert.equal(log.events('ingress.accept_failed').length, 2)
+    const client = await connect()
+    client.write(HELLO)
+    await arrival()
+  })
+
+  it('leaves no descriptor behind', async () => {
+    const countFds = () => readdirSync('/proc/self/fd').length
+    const before = countFds()
+    const clients = await Promise.all(Array.from({ length: 60 }, connect))
+    for (const [index, client] of clients.entries()) {
+      if (index % 3 === 0) client.end(HELLO.subarray(0, 5))
+      if (index % 3 === 1) client.resetAndDestroy()
+      if (index % 3 === 2) client.write('x')
+    }
+    await Promise.all(clients.map(closed))
+    const emptied = new Promise<void>((resolve) => {
+      const look = () =>
+        ingress.server.getConnections((_error, count) => (count === 0 ? resolve() : setImmediate(look)))
+      look()
+    })
+    await emptied
+    assert.ok(countFds() <= before)
+  })
+})
+
+describe('ingress under pressure', () => {
+  afterEach(() => {
+    void ingress.close()
+    ingress.destroyAll()
+  })
+
+  it('closes a hello that is late', async () => {
+    await open({ handshakeTimeoutMs: 50 })
+    const client = await connect()
+    client.write(HELLO.subarray(0, 100))
+    await assertTurnedAway(client, 'late')
+  })
+
+  it('closes a hello that is too large', async () => {
+    await open({ maxClientHelloBytes: 4_096 })
+    const client = await connect()
+    client.write(Buffer.concat([Buffer.from([22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff]), Buffer.alloc(5_000)]))
+    await assertTurnedAway(client, 'too_large')
+  })
+
+  it('lets the oldest go when too many are pending, so that silent ones lock nobody out', async () => {
+    await open({ maxPendingHandshakes: 2 })
+    const silent = await connect()
+    const slow = await connect()
+    slow.write(HELLO.subarray(0, 100))
+    const honest = await connect()
+    honest.write(HELLO)
+    const entered = await arrival()
+    await closed(silent)
+    assert.deepEqual([...ingress.turnedAway], [['too_many', 1]])
+    slow.write(HELLO.subarray(100))
+    await arrival()
+    entered.handshakeDone()
+  })
+
+  it('counts a connection as pending until its handshake is done', async () => {
+    await open({ maxPendingHandshakes: 1 })
+    const first = await connect()
+    first.write(HELLO)
+    const stalled = await arrival()
+    const second = await connect()
+    second.write(HELLO)
+    await closed(first)
+    assert.equal(stalled.socket.destroyed, true)
+    const done = await arrival()
+    done.handshakeDone()
+    const third = await connect()
+    third.write(HELLO)
+    await arrival()
+    assert.equal(done.socket.destroyed, false)
+    assert.equal(ingress.turnedAway.get('too_many'), 1)
+  })
+
+  it('stops listening, ends the pending ones at once, and waits for the others', async () => {
+    await open()
+    const pending = await connect()
+    const client = await connect()
+    client.write(HELLO)
+    const { socket, handshakeDone } = await arrival()
+    handshakeDone()
+    const closing = ingress.close()
+    await closed(pending)
+    assert.equal(socket.destroyed, false)
+    await assert.rejects(connect())
+    socket.destroy()
+    await closing
+  })
+})
+
+it('writes addresses with their port', () => {
+  assert.equal(formatAddress('203.0.113.7', 50_514), '203.0.113.7:50514')
+  assert.equal(formatAddress('2001:db8::7', 50_514), '[2001:db8::7]:50514')
+})

@@ -1,0 +1,148 @@
+/** The one TLS port. Reads each connection's ClientHello, leaves the bytes where they were, and hands the
+ *  connection to one room by SNI and ALPN. It decides nothing else: who may enter is the room's question. */
+import net, { type Server, type Socket } from 'node:net'
+import type { Logger } from '@postern/shared/logger'
+import type { EdgeLimits } from '../config/config.ts'
+import { type ClientHello, peekClientHello } from './client-hello.ts'
+
+/** A place behind the port, with its own trust: a TLS server that does not listen. */
+export interface Room {
+  readonly name: string
+  /** Takes over a connection whose bytes are still unread. */
+  enter(arrival: Arrival): void
+}
+
+/** A connection that has said where it wants to go. */
+export interface Arrival {
+  socket: Socket
+  hello: ClientHello
+  /** `203.0.113.7:50514` or `[2001:db8::7]:50514`. */
+  clientAddress: string
+  /** The address alone, without the port. */
+  clientHost: string
+  /** For the room to call when the handshake is done: until then the connection is a pending one. */
+  handshakeDone(): void
+}
+
+export interface Ingress {
+  server: Server
+  /** Connections turned away before a room, by reason. */
+  readonly turnedAway: ReadonlyMap<TurnedAway, number>
+  /** Connections on the port, and those of them whose handshake is not done. */
+  readonly size: { open: number; pending: number }
+  /** Stops listening and ends the connections whose handshake is not done. Resolves once all others have ended. */
+  close(): Promise<void>
+  /** Ends every connection. */
+  destroyAll(): void
+}
+
+export type TurnedAway = 'late' | 'too_large' | 'malformed' | 'no_room' | 'left' | 'too_many'
+
+/** Bytes a socket reads ahead and queues before it asks the writer to wait. */
+const HIGH_WATER_MARK = 256 * 1024
+
+export function openIngress(parts: {
+  chooseRoom: (hello: ClientHello) => Room | undefined
+  limits: EdgeLimits
+  log: Logger
+}): Ingress {
+  const { chooseRoom, limits, log } = parts
+  const turnedAway = new Map<TurnedAway, number>()
+  const open = new Set<Socket>()
+  const pending = new Set<Socket>() // the oldest first
+
+  const turnAway = (socket: Socket, reason: TurnedAway) => {
+    pending.delete(socket)
+    turnedAway.set(reason, (turnedAway.get(reason) ?? 0) + 1)
+    log.debug('ingress.turned_away', { reason })
+    socket.destroy()
+  }
+  const enterRoom = (socket: Socket, hello: ClientHello) => {
+    const clientHost = socket.remoteAddress
+    if (clientHost === undefined) return turnAway(socket, 'left')
+    const room = chooseRoom(hello)
+    if (!room) return turnAway(socket, 'no_room')
+    const handshakeDone = () => void pending.delete(socket)
+    socket.once('close', handshakeDone)
+    const clientAddress = formatAddress(clientHost, socket.remotePort)
+    room.enter({ socket, hello, clientHost, clientAddress, handshakeDone })
+  }
+
+  const server = net.createServer(
+    {
+      allowHalfOpen: true,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: 30_000,
+      highWaterMark: HIGH_WATER_MARK,
+    },
+    (socket) => {
+      socket.on('error', () => {}) // whoever holds the connection then hears 'close'; resets are not news
+      open.add(socket)
+      socket.once('close', () => open.delete(socket))
+      // not the newest: who is honest is done in a moment, and a crowd of silent ones must not lock them out
+      const [oldest] = pending
+      if (oldest && pending.size >= limits.maxPendingHandshakes) turnAway(oldest, 'too_many')
+      pending.add(socket)
+      peekSocket(socket, limits, (result) => {
+        if (!pending.has(socket)) return // turned away meanwhile
+        if (typeof result === 'string') return turnAway(socket, result)
+        enterRoom(socket, result)
+      })
+    },
+  )
+  // from then on: a connection that could not be accepted, for want of descriptors; the next one may
+  server.once('listening', () => server.on('error', (error) => log.warn('ingress.accept_failed', { error })))
+  const close = () => {
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    for (const socket of pending) socket.destroy()
+    return closed
+  }
+  const destroyAll = () => {
+    for (const socket of open) socket.destroy()
+  }
+  return {
+    server,
+    turnedAway,
+    get size() {
+      return { open: open.size, pending: pending.size }
+    },
+    close,
+    destroyAll,
+  }
+}
+
+/** Reads until the ClientHello is whole, puts everything back, and tells. Exactly one answer per socket. */
+function peekSocket(
+  socket: Socket,
+  limits: Pick<EdgeLimits, 'handshakeTimeoutMs' | 'maxClientHelloBytes'>,
+  done: (result: ClientHello | TurnedAway) => void,
+): void {
+  let bytes: Buffer = Buffer.alloc(0)
+  const finish = (result: ClientHello | TurnedAway) => {
+    clearTimeout(timer)
+    socket.off('readable', onReadable)
+    socket.off('end', onLeft)
+    socket.off('close', onLeft)
+    if (typeof result !== 'string') socket.unshift(bytes)
+    done(result)
+  }
+  const onLeft = () => finish('left')
+  const onReadable = () => {
+    for (let chunk: Buffer | null = socket.read(); chunk !== null; chunk = socket.read()) {
+      bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk])
+      const result = peekClientHello(bytes)
+      if (result === 'malformed') return finish('malformed')
+      if (result !== 'incomplete') return finish(result)
+      if (bytes.length > limits.maxClientHelloBytes) return finish('too_large')
+    }
+  }
+  const timer = setTimeout(() => finish('late'), limits.handshakeTimeoutMs)
+  socket.on('readable', onReadable)
+  socket.on('end', onLeft)
+  socket.on('close', onLeft)
+}
+
+export function formatAddress(host: string, port: number | undefined): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}

@@ -1,0 +1,217 @@
+/** The rooms behind the one port. Each trusts the CA of one certificate kind and no other: with a common root a
+ *  leaf of another kind would be accepted as soon as it brought its own intermediate. Rooms that need a client
+ *  certificate speak TLS 1.3 only and never resume a session: a ticket would outlive the certificate, and carry
+ *  a session into a room that does not trust its CA. */
+import { constants } from 'node:crypto'
+import type http from 'node:http'
+import https from 'node:https'
+import type { Socket } from 'node:net'
+import tls, { type TLSSocket } from 'node:tls'
+import { ALPN_DATA, ALPN_FLOW } from '@postern/shared/protocol/frames'
+import { labelOfHost } from '@postern/shared/service-label'
+import { boundHttp, type RefusedHttp } from './bound-http.ts'
+import type { ClientHello } from './client-hello.ts'
+import type { Arrival, Room } from './ingress.ts'
+
+/** A connection whose handshake is done, with what was peeked before it. */
+export interface Entered extends Arrival {
+  tls: TLSSocket
+}
+
+/** A handshake that did not succeed. `code` is OpenSSL's or Node's: the caller decides what to count or record. */
+export interface RefusedHandshake {
+  room: string
+  code: string
+  clientHost: string | undefined
+}
+
+export interface ServerIdentity {
+  key: string
+  cert: string
+}
+
+/** SSL_OP_NO_TICKET and nothing to resume from: every connection shows its certificate. */
+const NO_RESUMPTION = { secureOptions: constants.SSL_OP_NO_TICKET, minVersion: 'TLSv1.3' as const }
+
+export interface RoomsOptions {
+  domain: string
+  serverIdentity: ServerIdentity
+  clientCa: string
+  connectorCa: string
+  handshakeTimeoutMs: number
+  /** In each of the two HTTP rooms. */
+  maxHttpConnections: number
+  /** For tests: shorter times. */
+  httpLimits?: https.ServerOptions | undefined
+  onHttps: http.RequestListener
+  onMtls: http.RequestListener
+  onMtlsUpgrade: (request: http.IncomingMessage, socket: TLSSocket, head: Buffer) => void
+  onFlow: (entered: Entered) => void
+  onData: (entered: Entered) => void
+  onRefused: (refused: RefusedHandshake) => void
+  onHttpRefused: (refused: RefusedHttp) => void
+}
+
+export interface Rooms {
+  /** The room of a ClientHello, by the table in docs/architecture.md; undefined closes the connection. */
+  choose(hello: ClientHello): Room | undefined
+  /** Open connections of the HTTP rooms, by room. */
+  httpConnections(): ReadonlyMap<string, number>
+  /** Uses a renewed server certificate for new connections. */
+  replaceServerIdentity(identity: ServerIdentity): void
+  /** Ends every HTTP connection. Flows and data connections belong to those who took them. */
+  close(): void
+}
+
+export function openRooms(options: RoomsOptions): Rooms {
+  const { domain, serverIdentity, handshakeTimeoutMs } = options
+  const common = { ...serverIdentity, handshakeTimeout: handshakeTimeoutMs, allowHalfOpen: true }
+  const trusting = (ca: string) => ({
+    ...common,
+    ...NO_RESUMPTION,
+    ca,
+    requestCert: true,
+    rejectUnauthorized: true,
+  })
+  const httpLimits = {
+    headersTimeout: 10_000,
+    requestTimeout: 30_000,
+    maxHeaderSize: 16_384,
+    keepAliveTimeout: 20_000,
+    connectionsCheckingInterval: 5_000,
+    ...options.httpLimits,
+  }
+
+  const httpsServer = https.createServer(
+    {
+      ...serverIdentity,
+      handshakeTimeout: handshakeTimeoutMs,
+      minVersion: 'TLSv1.2',
+      ALPNProtocols: ['http/1.1'],
+      ...httpLimits,
+    },
+    options.onHttps,
+  )
+  const { allowHalfOpen: _, ...trustingHttp } = trusting(options.connectorCa)
+  const mtlsServer = https.createServer(
+    { ...trustingHttp, ALPNProtocols: ['http/1.1'], ...httpLimits },
+    options.onMtls,
+  )
+  const bound = (room: string, server: https.Server) =>
+    boundHttp(server, { room, maxConnections: options.maxHttpConnections, onRefused: options.onHttpRefused })
+  const [httpsOpen, mtlsOpen] = [bound('https', httpsServer), bound('mtls', mtlsServer)]
+  mtlsServer.on('upgrade', (request, socket, head) => {
+    mtlsOpen.delete(socket as TLSSocket)
+    options.onMtlsUpgrade(request, socket as TLSSocket, head)
+  })
+  const flowServer = tls.createServer({ ...trusting(options.clientCa), ALPNProtocols: [ALPN_FLOW] })
+  const dataServer = tls.createServer({ ...trusting(options.connectorCa), ALPNProtocols: [ALPN_DATA] })
+
+  // Node begins to watch its HTTP timeouts, and to know its connections, when the server listens: these never do
+  for (const server of [httpsServer, mtlsServer]) server.emit('listening')
+
+  const arrivals = new Arrivals()
+  const room = (name: string, server: tls.Server, enter: (entered: Entered) => void): Room => {
+    enterAsPeeked(server, arrivals, enter)
+    server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
+      const refusal = socket.authorizationError as unknown
+      const code =
+        typeof refusal === 'string'
+          ? refusal
+          : ((refusal as Error | null)?.message ?? error.code ?? 'UNKNOWN')
+      options.onRefused({ room: name, code, clientHost: socket.remoteAddress })
+      socket.destroy()
+    })
+    return {
+      name,
+      enter(arrival) {
+        arrivals.add(arrival)
+        server.emit('connection', arrival.socket)
+      },
+    }
+  }
+  const rooms = {
+    https: room('https', httpsServer, () => {}), // the HTTP server has it already
+    mtls: room('mtls', mtlsServer, () => {}),
+    flow: room('flow', flowServer, options.onFlow),
+    data: room('data', dataServer, options.onData),
+  }
+
+  return {
+    choose({ serverName, alpn }) {
+      if (serverName === undefined) return undefined
+      const wantsHttp = alpn.includes('http/1.1')
+      if (serverName === domain) {
+        if (alpn.includes(ALPN_DATA)) return rooms.data
+        return wantsHttp || alpn.length === 0 ? rooms.https : undefined
+      }
+      if (serverName === `mtls.${domain}`) return wantsHttp || alpn.length === 0 ? rooms.mtls : undefined
+      if (labelOfHost(serverName, domain) === undefined) return undefined
+      return alpn.length === 0 || alpn.includes(ALPN_FLOW) ? rooms.flow : undefined
+    },
+    httpConnections: () =>
+      new Map([
+        ['https', httpsOpen.size],
+        ['mtls', mtlsOpen.size],
+      ]),
+    replaceServerIdentity(identity) {
+      httpsServer.setSecureContext({ ...identity, minVersion: 'TLSv1.2' })
+      mtlsServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: options.connectorCa })
+      flowServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: options.clientCa })
+      dataServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: options.connectorCa })
+    },
+    close() {
+      for (const server of [httpsServer, mtlsServer]) {
+        server.close()
+        server.closeAllConnections()
+      }
+    },
+  }
+}
+
+/** Finds a TLS socket's arrival again: `secureConnection` does not say which socket it was built on, but no two
+ *  living connections of one port share both addresses. */
+class Arrivals {
+  readonly #byAddresses = new Map<string, Arrival>()
+
+  add(arrival: Arrival): void {
+    const key = addressesOf(arrival.socket)
+    this.#byAddresses.set(key, arrival)
+    arrival.socket.once('close', () => {
+      if (this.#byAddresses.get(key) === arrival) this.#byAddresses.delete(key)
+    })
+  }
+
+  take(socket: Socket): Arrival | undefined {
+    const key = addressesOf(socket)
+    const arrival = this.#byAddresses.get(key)
+    this.#byAddresses.delete(key)
+    return arrival
+  }
+}
+
+function addressesOf(socket: Socket): string {
+  return `${socket.remoteAddress} ${socket.remotePort} ${socket.localAddress} ${socket.localPort}`
+}
+
+/** Passes on connections whose handshake led where the ClientHello pointed. */
+function enterAsPeeked(server: tls.Server, arrivals: Arrivals, enter: (entered: Entered) => void): void {
+  server.on('secureConnection', (socket) => {
+    socket.on('error', () => {}) // the holder hears 'close'
+    const arrival = arrivals.take(socket)
+    arrival?.handshakeDone()
+    const peeked = arrival?.hello
+    const spoken = socket.alpnProtocol || undefined
+    const asPeeked =
+      peeked?.serverName === socketServerName(socket) &&
+      (spoken ? peeked?.alpn.includes(spoken) : peeked?.alpn.length === 0)
+    if (!arrival || !asPeeked) return void socket.destroy()
+    enter({ ...arrival, tls: socket })
+  })
+}
+
+/** @types/node lacks `servername` of a server-side socket: the SNI name, or false. */
+function socketServerName(socket: TLSSocket): string | undefined {
+  const name = (socket as TLSSocket & { servername?: string | false }).servername
+  return name ? name.toLowerCase() : undefined
+}

@@ -1,0 +1,89 @@
+import { ClientCertificateRequest, type ClientCertificateResponse } from '@postern/shared/api/certificates'
+import { labelOfHost, normalizeHost } from '@postern/shared/service-label'
+import { issueClientCertificate } from '../ca/issue-client.ts'
+import { readCsrPublicKey } from '../ca/public-key.ts'
+import { denied } from '../flow/authorize.ts'
+import { evaluate } from '../policy/evaluate.ts'
+import { insertCertificate } from '../store/certificates.ts'
+import { findServiceByLabel } from '../store/services.ts'
+import { clientAddress } from './client-address.ts'
+import type { ApiHandler, ApiParts } from './parts.ts'
+import { readBody } from './read-body.ts'
+
+/** `POST /v1/certificates/client`: only for whom the service admits now. */
+export function issueClient(parts: ApiParts): ApiHandler {
+  const { audit, authorities, clock, config, db } = parts
+  return async (c) => {
+    const { identity, session } = c.get('caller')
+    const request = await readBody(c, ClientCertificateRequest)
+    const publicKey = await readCsrPublicKey(request.csr)
+    const host = normalizeHost(request.host)
+    const label = labelOfHost(host, config.domain) ?? host
+    const service = await findServiceByLabel(db, label)
+    const decision = service && evaluate(service.allow, identity)
+    const event = {
+      kind: 'client' as const,
+      identityId: identity.id,
+      email: identity.email,
+      clientAddress: clientAddress(c),
+      serviceId: service?.id,
+      label: service?.label ?? label.slice(0, 63),
+    }
+    if (!service || !decision?.allowed) {
+      await audit.record({
+        type: 'certificate.refused',
+        ...event,
+        code: 'ACCESS_DENIED',
+        rule: decision?.rule ?? 'no such service',
+      })
+      throw denied(`${event.label}.${config.domain}`)
+    }
+    const now = clock()
+    const { ttlMs, backdateMs } = config.certificates
+    const issued = await issueClientCertificate(
+      authorities.client,
+      {
+        domain: config.domain,
+        email: identity.email,
+        serviceId: service.id,
+        publicKey,
+        sessionExpiresAt: session.expiresAt,
+        ttlMs,
+        backdateMs,
+      },
+      now,
+    )
+    const { certificate, serial, keyHash, notBefore, notAfter } = issued
+    await insertCertificate(db, {
+      serial,
+      kind: 'client',
+      keyHash,
+      identityId: identity.id,
+      sessionId: session.id,
+      serviceId: service.id,
+      connectorId: undefined,
+      machine: undefined,
+      notBefore,
+      notAfter,
+      issuedAt: now,
+    })
+    await audit.record({
+      type: 'certificate.issued',
+      ...event,
+      serviceId: service.id,
+      certificateSerial: serial,
+      keyHash,
+      sessionId: session.id,
+      notBefore,
+      notAfter,
+    })
+    const answer: ClientCertificateResponse = {
+      certificate,
+      serial,
+      notBefore,
+      notAfter,
+      serviceId: service.id,
+    }
+    return c.json(answer, 201)
+  }
+}

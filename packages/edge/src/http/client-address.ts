@@ -1,0 +1,9 @@
+import type { Context } from 'hono'
+import { formatAddress } from '../flow/ingress.ts'
+import type { ApiEnv } from './parts.ts'
+
+/** Where a request came from: the TCP peer. Forwarding headers are not believed. */
+export function clientAddress(c: Context<ApiEnv>): string {
+  const { remoteAddress, remotePort } = c.env.incoming.socket
+  return formatAddress(remoteAddress ?? 'unknown', remotePort)
+}

@@ -1,0 +1,90 @@
+import {
+  ConnectorCertificateRequest,
+  type ConnectorCertificateResponse,
+  RenewConnectorRequest,
+} from '@postern/shared/api/certificates'
+import { PosternError } from '@postern/shared/errors'
+import { type ConnectorCertificate, issueForNewProcess, renewByOldKey } from '../connectors/certificates.ts'
+import { findIdentity } from '../store/identities.ts'
+import { findServiceById } from '../store/services.ts'
+import { clientAddress } from './client-address.ts'
+import type { ApiHandler, ApiParts } from './parts.ts'
+import { readBody } from './read-body.ts'
+
+/** `POST /v1/connectors` */
+export function issueConnector(parts: ApiParts): ApiHandler {
+  const { audit, connectorIssuer, db } = parts
+  return async (c) => {
+    const { identity } = c.get('caller')
+    const request = await readBody(c, ConnectorCertificateRequest)
+    const service = await findServiceById(db, request.serviceId)
+    if (service?.ownerId !== identity.id) {
+      throw new PosternError('SERVICE_UNKNOWN', 'you have no such service')
+    }
+    const issued = await issueForNewProcess({ ...request, identityId: identity.id }, connectorIssuer)
+    await audit.record({
+      type: 'certificate.issued',
+      kind: 'connector',
+      identityId: identity.id,
+      email: identity.email,
+      clientAddress: clientAddress(c),
+      serviceId: service.id,
+      label: service.label,
+      certificateSerial: issued.serial,
+      keyHash: issued.keyHash,
+      connectorId: issued.connectorId,
+      machine: request.machine,
+      notBefore: issued.notBefore,
+      notAfter: issued.notAfter,
+    })
+    return c.json(toAnswer(issued), 201)
+  }
+}
+
+/** `POST /v1/connectors/renew` */
+export function renewConnector(parts: ApiParts): ApiHandler {
+  const { audit, connectorIssuer, db, enforcement } = parts
+  return async (c) => {
+    const { jws } = await readBody(c, RenewConnectorRequest)
+    const renewal = await renewByOldKey(jws, connectorIssuer).catch(async (error: unknown) => {
+      if (error instanceof PosternError && error.code === 'CONNECTOR_SUPERSEDED') {
+        const connectorId = error.details?.connectorId
+        if (typeof connectorId === 'string') {
+          enforcement.connectorRevoked(connectorId, error)
+          await audit.record({
+            type: 'connector.refused',
+            connectorId,
+            code: error.code,
+            clientAddress: clientAddress(c),
+          })
+        }
+      }
+      throw error
+    })
+    const { renewed, previous } = renewal
+    const owner = await findIdentity(db, previous.identityId)
+    await audit.record({
+      type: 'connector.renewed',
+      connectorId: renewed.connectorId,
+      serviceId: previous.serviceId,
+      identityId: previous.identityId,
+      email: owner?.email,
+      machine: previous.machine,
+      certificateSerial: renewed.serial,
+      previousSerial: previous.serial,
+      notAfter: renewed.notAfter,
+      clientAddress: clientAddress(c),
+    })
+    return c.json(toAnswer(renewed), 201)
+  }
+}
+
+function toAnswer({
+  certificate,
+  serial,
+  notBefore,
+  notAfter,
+  connectorId,
+}: ConnectorCertificate): ConnectorCertificateResponse {
+  return { certificate, serial, notBefore, notAfter, connectorId }
+}

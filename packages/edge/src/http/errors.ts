@@ -1,0 +1,36 @@
+import { ERRORS, PosternError, toPublicError } from '@postern/shared/errors'
+import type { Context } from 'hono'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import type { ApiEnv, ApiParts } from './parts.ts'
+
+type AnswerError = (error: unknown, c: Context<ApiEnv>, status?: number) => Response
+
+/** Turns whatever a handler threw into the one shape of an error. The cause goes to the log, under the request id
+ *  that the person is told. */
+/** What answering an error takes. */
+export type AnswerParts = Pick<ApiParts, 'log' | 'login' | 'countRefused'>
+
+export function answerError({ log, login, countRefused }: AnswerParts): AnswerError {
+  return (error, c, status) => {
+    const requestId = c.get('requestId')
+    const told = toPublicError(error, requestId)
+    countRefused(told.code)
+    const about = { requestId, path: c.req.path }
+    if (told.code === 'INTERNAL' || told.code === 'RECORD_FAILED')
+      log.error('api.failed', { ...about, error })
+    else log.info('api.refused', { ...about, code: told.code, reason: told.message })
+    // what was not read of the body must not be taken for the next request
+    if (!c.env.incoming.complete) c.header('Connection', 'close')
+    for (const [name, value] of Object.entries(login.headersFor(error))) c.header(name, value)
+    const details = error instanceof PosternError && told.code === error.code ? error.details : undefined
+    return c.json(
+      { error: { ...told, ...(details ? { details } : {}) } },
+      (status ?? ERRORS[told.code].http) as ContentfulStatusCode,
+    )
+  }
+}
+
+export function answerUnknown(parts: AnswerParts): (c: Context<ApiEnv>) => Response {
+  return (c) =>
+    answerError(parts)(new PosternError('NOT_FOUND', `there is nothing at ${c.req.method} ${c.req.path}`), c)
+}

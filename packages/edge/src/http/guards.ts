@@ -1,0 +1,52 @@
+import { randomUUID } from 'node:crypto'
+import { PosternError } from '@postern/shared/errors'
+import { type AnswerParts, answerError } from './errors.ts'
+import type { ApiMiddleware, ApiParts } from './parts.ts'
+
+/** Every request: meant for this host, not sent by somebody else's page; every answer, errors too: never cached,
+ *  with a fresh nonce for the next proof. */
+export function guardRequest(parts: AnswerParts & Pick<ApiParts, 'origin'>): ApiMiddleware {
+  const { origin, login } = parts
+  return async (c, next) => {
+    c.set('requestId', randomUUID())
+    c.header('Cache-Control', 'no-store')
+    c.header('X-Content-Type-Options', 'nosniff')
+    for (const [name, value] of Object.entries(login.headersFor())) c.header(name, value)
+    const own = new URL(origin())
+    const { servername } = c.env.incoming.socket as { servername?: string | false | null }
+    const host = c.req.header('host')?.toLowerCase()
+    if (host !== own.host || (servername && servername.toLowerCase() !== own.hostname)) {
+      const error = new PosternError('REQUEST_INVALID', 'this connection was opened for another host')
+      return answerError(parts)(error, c, 421)
+    }
+    const from = c.req.header('origin')
+    if (from !== undefined && from !== own.origin) {
+      throw new PosternError('REQUEST_INVALID', 'the API does not answer pages of other origins')
+    }
+    await next()
+  }
+}
+
+/** @throws SIGN_IN_REQUIRED · SESSION_ENDED · DPOP_INVALID · CLOCK_OFF */
+export function requireSession({ login }: Pick<ApiParts, 'login'>): ApiMiddleware {
+  return async (c, next) => {
+    c.set('caller', await login.verify(c.env.incoming))
+    await next()
+  }
+}
+
+/** After `requireSession`. @throws OPERATOR_REQUIRED */
+export function requireOperator({ roles }: Pick<ApiParts, 'roles'>): ApiMiddleware {
+  return async (c, next) => {
+    roles.require(c.get('caller').identity, 'operator')
+    await next()
+  }
+}
+
+/** After `requireSession`. @throws ADMIN_REQUIRED */
+export function requireAdmin({ roles }: Pick<ApiParts, 'roles'>): ApiMiddleware {
+  return async (c, next) => {
+    roles.require(c.get('caller').identity, 'admin')
+    await next()
+  }
+}

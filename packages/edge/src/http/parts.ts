@@ -1,0 +1,50 @@
+import type { HttpBindings } from '@hono/node-server'
+import type { ErrorCode } from '@postern/shared/errors'
+import type { Logger } from '@postern/shared/logger'
+import type { Handler, MiddlewareHandler } from 'hono'
+import type { Kysely } from 'kysely'
+import type { AuditLog } from '../audit/record.ts'
+import type { Authorities } from '../ca/authorities.ts'
+import type { EdgeConfig } from '../config/config.ts'
+import type { ConnectorIssuer } from '../connectors/certificates.ts'
+import type { ConnectorRegistry } from '../connectors/registry.ts'
+import type { Enforcement } from '../flow/enforce.ts'
+import type { LiveFlows } from '../flow/live-flows.ts'
+import type { Login } from '../login/login.ts'
+import type { Verified } from '../login/verify-request.ts'
+import type { Roles } from '../policy/roles.ts'
+import type { Database } from '../store/schema.ts'
+
+/** What the API's handlers are built from; each takes the parts it uses. */
+export interface ApiParts {
+  config: EdgeConfig
+  origin: () => string
+  version: string
+  db: Kysely<Database>
+  clock: () => number
+  log: Logger
+  audit: AuditLog
+  login: Login
+  roles: Roles
+  authorities: Authorities
+  connectors: ConnectorRegistry
+  connectorIssuer: ConnectorIssuer
+  live: LiveFlows
+  enforcement: Enforcement
+  isReady: () => Promise<boolean>
+  countRefused: (code: ErrorCode) => void
+}
+
+export interface ApiVariables {
+  requestId: string
+  /** Set by `requireSession`. */
+  caller: Verified
+}
+
+export interface ApiEnv {
+  Bindings: HttpBindings
+  Variables: ApiVariables
+}
+
+export type ApiHandler = Handler<ApiEnv>
+export type ApiMiddleware = MiddlewareHandler<ApiEnv>

@@ -1,0 +1,166 @@
+import {
+  ClaimServiceRequest,
+  type ClaimServiceResponse,
+  type ListServicesResponse,
+  type Service,
+  type ServiceResponse,
+  UpdateServiceRequest,
+} from '@postern/shared/api/services'
+import { PosternError } from '@postern/shared/errors'
+import type { Identity } from '@postern/shared/identity'
+import { labelOfHost, normalizeHost } from '@postern/shared/service-label'
+import { claimService } from '../services/claim.ts'
+import { readAllowList } from '../services/read-allow-list.ts'
+import { findIdentity } from '../store/identities.ts'
+import {
+  deleteService,
+  findServiceByLabel,
+  listServices,
+  type ServiceRecord,
+  updateService,
+} from '../store/services.ts'
+import type { ApiHandler, ApiParts } from './parts.ts'
+import { readBody } from './read-body.ts'
+
+/** `POST /v1/services` */
+export function claim(parts: ApiParts): ApiHandler {
+  return async (c) => {
+    const { identity } = c.get('caller')
+    const request = await readBody(c, ClaimServiceRequest)
+    const claimed = await claimService(parts.db, identity, request, parts.clock())
+    const { service, before, created } = claimed
+    const event = {
+      identityId: identity.id,
+      email: identity.email,
+      serviceId: service.id,
+      label: service.label,
+    }
+    if (created) {
+      await parts.audit.record({
+        type: 'service.created',
+        ...event,
+        name: service.name,
+        allow: service.allow,
+      })
+    }
+    if (before) {
+      await parts.enforcement.serviceUpdated(service) // first: it holds whether it can be recorded or not
+      await parts.audit.record({
+        type: 'service.updated',
+        ...event,
+        before: seen(before),
+        after: seen(service),
+      })
+    }
+    const answer: ClaimServiceResponse = { service: await describe(service, parts), created }
+    return c.json(answer, created ? 201 : 200)
+  }
+}
+
+/** `GET /v1/services` */
+export function list(parts: ApiParts): ApiHandler {
+  return async (c) => {
+    const { identity } = c.get('caller')
+    const isAdmin = parts.roles.of(identity).includes('admin')
+    const records = await listServices(parts.db, isAdmin ? {} : { ownerId: identity.id })
+    const services = await Promise.all(records.map((record) => describe(record, parts)))
+    return c.json({ services } satisfies ListServicesResponse)
+  }
+}
+
+/** `GET /v1/services/:ref` */
+export function show(parts: ApiParts): ApiHandler {
+  return async (c) => {
+    const service = await findOwn(c.req.param('ref')!, c.get('caller').identity, parts)
+    return c.json({ service: await describe(service, parts) } satisfies ServiceResponse)
+  }
+}
+
+/** `PATCH /v1/services/:ref` */
+export function update(parts: ApiParts): ApiHandler {
+  return async (c) => {
+    const { identity } = c.get('caller')
+    const { allow, ...change } = await readBody(c, UpdateServiceRequest)
+    const found = await findOwn(c.req.param('ref')!, identity, parts)
+    const changed = await updateService(
+      parts.db,
+      found.id,
+      { ...change, allow: allow && readAllowList(allow) },
+      parts.clock(),
+    )
+    if (!changed) throw unknownService(found.label)
+    await parts.enforcement.serviceUpdated(changed.after)
+    await parts.audit.record({
+      type: 'service.updated',
+      identityId: identity.id,
+      email: identity.email,
+      serviceId: found.id,
+      label: found.label,
+      before: seen(changed.before),
+      after: seen(changed.after),
+    })
+    return c.json({ service: await describe(changed.after, parts) } satisfies ServiceResponse)
+  }
+}
+
+/** `DELETE /v1/services/:ref` */
+export function remove(parts: ApiParts): ApiHandler {
+  return async (c) => {
+    const { identity } = c.get('caller')
+    const found = await findOwn(c.req.param('ref')!, identity, parts)
+    const deleted = await deleteService(parts.db, found.id, parts.clock())
+    if (!deleted) throw unknownService(found.label)
+    parts.enforcement.serviceDeleted(deleted)
+    await parts.audit.record({
+      type: 'service.deleted',
+      identityId: identity.id,
+      email: identity.email,
+      serviceId: deleted.id,
+      label: deleted.label,
+      name: deleted.name,
+    })
+    return c.body(null, 204)
+  }
+}
+
+/** By label or full host; of somebody else only for an admin, and it looks like one that does not exist. */
+async function findOwn(
+  ref: string,
+  identity: Identity,
+  { db, config, roles }: Pick<ApiParts, 'db' | 'config' | 'roles'>,
+): Promise<ServiceRecord> {
+  const name = normalizeHost(ref)
+  const service = await findServiceByLabel(db, labelOfHost(name, config.domain) ?? name)
+  const mayTouch = service && (service.ownerId === identity.id || roles.of(identity).includes('admin'))
+  if (!mayTouch) throw unknownService(ref)
+  return service
+}
+
+function unknownService(ref: string): PosternError {
+  return new PosternError('SERVICE_UNKNOWN', `you have no service ${JSON.stringify(ref)}`)
+}
+
+async function describe(
+  record: ServiceRecord,
+  { db, config, connectors, live }: Pick<ApiParts, 'db' | 'config' | 'connectors' | 'live'>,
+): Promise<Service> {
+  const owner = await findIdentity(db, record.ownerId)
+  const { allow } = record
+  return {
+    id: record.id,
+    label: record.label,
+    host: `${record.label}.${config.domain}`,
+    name: record.name,
+    type: record.type,
+    owner: owner?.email ?? 'unknown',
+    allow: { ...allow, emailDomains: [...allow.emailDomains], emailAddresses: [...allow.emailAddresses] },
+    revision: record.revision,
+    createdAt: record.createdAt,
+    connectors: connectors.ofService(record.id).length,
+    flows: live.where({ serviceId: record.id }).length,
+  }
+}
+
+function seen({ name, allow }: ServiceRecord) {
+  return { name, allow }
+}

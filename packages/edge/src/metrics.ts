@@ -1,0 +1,203 @@
+/** What the edge counts about itself, in the text format of Prometheus. Label values are bounded: codes, rooms,
+ *  kinds, never a name, an address or an id. docs/metrics.md lists every metric; a test compares the two. */
+import type { ErrorCode } from '@postern/shared/errors'
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { AuditEvent } from './audit/event.ts'
+import type { DataPool } from './connectors/data-pool.ts'
+import type { RefusedHttp } from './flow/bound-http.ts'
+import type { RefusedHandshake } from './flow/rooms.ts'
+
+/** Asked when somebody reads the metrics. */
+export interface MetricSources {
+  connectionsOpen(): number
+  handshakesPending(): number
+  turnedAway(): ReadonlyMap<string, number>
+  httpConnections(): ReadonlyMap<string, number>
+  flowsLive(): number
+  pools(): readonly Pick<DataPool, 'size'>[]
+  controlConnections(): number
+  auditWaiting(): number
+}
+
+export interface Metrics {
+  registry: Registry
+  /** What the audit log has recorded. */
+  countEvent(event: AuditEvent): void
+  /** What it could not record. */
+  countUnrecorded(): void
+  countHandshakeRefused(refused: Pick<RefusedHandshake, 'room' | 'code'>): void
+  countHttpRefused(refused: RefusedHttp): void
+  countApiRefused(code: ErrorCode): void
+  countControlCrowdedOut(): void
+}
+
+export function createMetrics(sources: MetricSources): Metrics {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  addGauges(registry, sources)
+  const counter = <L extends string>(name: string, help: string, ...labelNames: L[]) =>
+    new Counter<L>({ name, help, labelNames, registers: [registry] })
+
+  const handshakes = counter(
+    'postern_handshakes_refused_total',
+    'TLS handshakes that did not succeed',
+    'room',
+    'reason',
+  )
+  const http = counter(
+    'postern_http_refused_total',
+    'HTTP connections that were ended before or instead of an answer of ours',
+    'room',
+    'reason',
+  )
+  const api = counter('postern_api_refused_total', 'API requests that were answered with an error', 'code')
+  const decided = counter('postern_flows_decided_total', 'Flows that the policy decided', 'result')
+  const refused = counter(
+    'postern_flows_refused_total',
+    'Flows that ended before there was a decision',
+    'code',
+  )
+  const closed = counter(
+    'postern_flows_closed_total',
+    'Admitted flows that have ended; ok is a clean end',
+    'code',
+  )
+  const bytes = counter('postern_flow_bytes_total', 'Bytes of ended flows; up is to the service', 'direction')
+  const connectors = counter(
+    'postern_connectors_refused_total',
+    'Connectors that were not let in, or whose renewal was refused as a copy',
+    'code',
+  )
+  const lost = counter(
+    'postern_connectors_lost_total',
+    'Connectors that have gone; ok went by themselves',
+    'code',
+  )
+  const crowdedOut = counter(
+    'postern_control_crowded_out_total',
+    'Control connections ended because their certificate opened too many',
+  )
+  const certificates = counter('postern_certificates_issued_total', 'Certificates signed', 'kind')
+  const certificatesRefused = counter(
+    'postern_certificates_refused_total',
+    'Certificates that were asked for in vain',
+    'code',
+  )
+  const logins = counter('postern_logins_total', 'Logins that came to a result; ok or why not', 'result')
+  const recorded = counter('postern_audit_recorded_total', 'Audit events that are on disk')
+  const unrecorded = counter('postern_audit_failed_total', 'Audit events that could not be recorded')
+
+  return {
+    registry,
+    countEvent(event) {
+      recorded.inc()
+      switch (event.type) {
+        case 'flow.decided':
+          return decided.inc({ result: event.decision })
+        case 'flow.refused':
+          return refused.inc({ code: event.code })
+        case 'flow.closed':
+          bytes.inc({ direction: 'up' }, event.bytesUp)
+          bytes.inc({ direction: 'down' }, event.bytesDown)
+          return closed.inc({ code: event.code ?? 'ok' })
+        case 'connector.refused':
+          return connectors.inc({ code: event.code })
+        case 'connector.lost':
+          return lost.inc({ code: event.code ?? 'ok' })
+        case 'connector.renewed':
+          return certificates.inc({ kind: 'connector_renewal' })
+        case 'certificate.issued':
+          return certificates.inc({ kind: event.kind })
+        case 'certificate.refused':
+          return certificatesRefused.inc({ code: event.code })
+        case 'login.ok':
+          return logins.inc({ result: 'ok' })
+        case 'login.refused':
+          return logins.inc({ result: event.code })
+      }
+    },
+    countUnrecorded: () => unrecorded.inc(),
+    countHandshakeRefused: ({ room, code }) => handshakes.inc({ room, reason: handshakeReason(code) }),
+    countHttpRefused: ({ room, reason }) => http.inc({ room, reason }),
+    countApiRefused: (code) => api.inc({ code }),
+    countControlCrowdedOut: () => crowdedOut.inc(),
+  }
+}
+
+function addGauges(registry: Registry, sources: MetricSources): void {
+  const gauge = (name: string, help: string, read: () => number) =>
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(read())
+      },
+    })
+  gauge('postern_connections_open', 'TCP connections on the one port', sources.connectionsOpen)
+  gauge('postern_handshakes_pending', 'Connections whose handshake is not done', sources.handshakesPending)
+  gauge('postern_flows_live', 'Flows being decided or relayed', sources.flowsLive)
+  gauge('postern_connectors_attached', 'Connectors that serve', () => sources.pools().length)
+  gauge('postern_control_connections', 'Control connections, attached or not', sources.controlConnections)
+  gauge('postern_audit_waiting', 'Audit events that are not on disk yet', sources.auditWaiting)
+  new Gauge({
+    name: 'postern_data_connections',
+    help: 'Data connections of attached connectors',
+    labelNames: ['state'],
+    registers: [registry],
+    collect() {
+      const sizes = sources.pools().map(({ size }) => size)
+      this.set(
+        { state: 'idle' },
+        sizes.reduce((sum, { idle }) => sum + idle, 0),
+      )
+      this.set(
+        { state: 'in_use' },
+        sizes.reduce((sum, { inUse }) => sum + inUse, 0),
+      )
+    },
+  })
+  new Gauge({
+    name: 'postern_http_connections',
+    help: 'HTTP connections whose handshake is done, without control connections',
+    labelNames: ['room'],
+    registers: [registry],
+    collect() {
+      for (const [room, count] of sources.httpConnections()) this.set({ room }, count)
+    },
+  })
+  new Counter({
+    name: 'postern_connections_turned_away_total',
+    help: 'Connections closed before they reached a room',
+    labelNames: ['reason'],
+    registers: [registry],
+    collect() {
+      this.reset()
+      for (const [reason, count] of sources.turnedAway()) this.inc({ reason }, count)
+    },
+  })
+}
+
+const UNTRUSTED: ReadonlySet<string> = new Set([
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'CERT_SIGNATURE_FAILURE',
+  'CERT_UNTRUSTED',
+  'CERT_REJECTED',
+  'CERT_CHAIN_TOO_LONG',
+  'INVALID_CA',
+  'INVALID_PURPOSE',
+])
+
+/** OpenSSL and Node have hundreds of codes, and a stranger chooses among them. */
+function handshakeReason(code: string): string {
+  if (code === 'CERT_HAS_EXPIRED' || code === 'CERT_NOT_YET_VALID') return 'not_valid_now'
+  if (code === 'ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE') return 'no_certificate'
+  if (code === 'ECONNRESET' || code === 'EPIPE') return 'left'
+  if (code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return 'late'
+  if (UNTRUSTED.has(code)) return 'untrusted'
+  return code.startsWith('ERR_SSL_') ? 'protocol' : 'other'
+}

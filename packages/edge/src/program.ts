@@ -1,0 +1,58 @@
+import { VERSION } from '@postern/shared/version'
+import { Command } from 'commander'
+import { addConfigCheck } from './commands/config-check.ts'
+import { addDev } from './commands/dev.ts'
+import { addInit } from './commands/init.ts'
+import { addServe } from './commands/serve.ts'
+import { addStoreBackup } from './commands/store-backup.ts'
+import { addStoreCopy } from './commands/store-copy.ts'
+import { addStoreMigrate } from './commands/store-migrate.ts'
+
+/** Everything a command may need of the process. */
+export interface ProgramParts {
+  /** Data, and the log lines of `serve` and `dev`. */
+  stdout: { write(text: string): void }
+  /** Sentences for people. */
+  stderr: { write(text: string): void }
+  /** Where relative paths of options start. */
+  cwd: string
+  /** Asked for by a command that ends in an orderly way; aborted by the first SIGINT or SIGTERM. */
+  takeStopSignal(): AbortSignal
+}
+
+/** What an action resolves to: the exit code. */
+export type Finish = (exitCode: number) => void
+
+/** Runs one command line and gives its exit code.
+ *  @throws PosternError, or CommanderError for usage and after --help and --version */
+export async function runProgram(args: readonly string[], parts: ProgramParts): Promise<number> {
+  let exitCode = 0
+  const finish: Finish = (code) => {
+    exitCode = code
+  }
+  await createProgram(parts, finish).parseAsync([...args], { from: 'user' })
+  return exitCode
+}
+
+/** The whole command line on one screen. */
+function createProgram(parts: ProgramParts, finish: Finish): Command {
+  const program = new Command('postern-edge')
+    .description('the public side of Postern: signs people in, decides every flow and relays it')
+    .version(VERSION, '--version', 'print the version')
+    .helpCommand(false)
+    .configureOutput({
+      writeOut: (text) => parts.stdout.write(text),
+      writeErr: (text) => parts.stderr.write(text),
+      outputError: (text, write) => write(text.replace(/^error: /, 'postern-edge: ')),
+    })
+    .exitOverride()
+  addInit(program, parts)
+  addServe(program, parts, finish)
+  addDev(program, parts, finish)
+  addConfigCheck(program.command('config').description('look at the configuration').helpCommand(false), parts)
+  const store = program.command('store').description('look after keys and store').helpCommand(false)
+  addStoreBackup(store, parts)
+  addStoreMigrate(store, parts)
+  addStoreCopy(store, parts)
+  return program
+}

@@ -1,0 +1,144 @@
+import type { Kysely, Selectable } from 'kysely'
+import { inTransaction } from './in-transaction.ts'
+import type { CertificatesTable, Database } from './schema.ts'
+import { takeTurn } from './take-turns.ts'
+
+/** A certificate of a client or connector as it was issued, and what became of it. Times in epoch
+ *  milliseconds; serial and key hash in lower-case hex. */
+export interface CertificateRecord {
+  serial: string
+  kind: 'client' | 'connector'
+  keyHash: string
+  identityId: string
+  /** Client certificates only. */
+  sessionId: string | undefined
+  serviceId: string
+  /** Connector certificates only: equal for all certificates of one process. */
+  connectorId: string | undefined
+  machine: string | undefined
+  notBefore: number
+  notAfter: number
+  issuedAt: number
+  renewedBy: string | undefined
+  revokedAt: number | undefined
+  revokedReason: string | undefined
+}
+
+export type NewCertificate = Omit<CertificateRecord, 'renewedBy' | 'revokedAt' | 'revokedReason'>
+
+export async function insertCertificate(db: Kysely<Database>, certificate: NewCertificate): Promise<void> {
+  await db
+    .insertInto('certificates')
+    .values({
+      serial: certificate.serial,
+      kind: certificate.kind,
+      key_hash: certificate.keyHash,
+      identity_id: certificate.identityId,
+      session_id: certificate.sessionId ?? null,
+      service_id: certificate.serviceId,
+      connector_id: certificate.connectorId ?? null,
+      machine: certificate.machine ?? null,
+      not_before: certificate.notBefore,
+      not_after: certificate.notAfter,
+      issued_at: certificate.issuedAt,
+      renewed_by: null,
+      revoked_at: null,
+      revoked_reason: null,
+    })
+    .execute()
+}
+
+/** @param serial lower-case hex; Node prints upper case: fold it first */
+export async function findCertificate(
+  db: Kysely<Database>,
+  serial: string,
+): Promise<CertificateRecord | undefined> {
+  const row = await db.selectFrom('certificates').selectAll().where('serial', '=', serial).executeTakeFirst()
+  return row && toCertificate(row)
+}
+
+/** @returns false when it is unknown, revoked or was renewed before: then a copy of the connector is about */
+export async function markCertificateRenewed(
+  db: Kysely<Database>,
+  serial: string,
+  renewedBy: string,
+): Promise<boolean> {
+  const result = await db
+    .updateTable('certificates')
+    .set({ renewed_by: renewedBy })
+    .where('serial', '=', serial)
+    .where('renewed_by', 'is', null)
+    .where('revoked_at', 'is', null)
+    .executeTakeFirst()
+  return result.numUpdatedRows > 0n
+}
+
+/** Marks the old one and inserts the new one, both or neither.
+ *  @returns false as `markCertificateRenewed` does; nothing is inserted then */
+export async function renewCertificate(
+  db: Kysely<Database>,
+  oldSerial: string,
+  renewed: NewCertificate,
+): Promise<boolean> {
+  return inTransaction(db, async (trx) => {
+    // a revocation of the lineage sees the new certificate, or this sees the revocation
+    await takeTurn(trx, `lineage:${renewed.connectorId}`)
+    if (!(await markCertificateRenewed(trx, oldSerial, renewed.serial))) return false
+    await insertCertificate(trx, renewed)
+    return true
+  })
+}
+
+/** Revokes every certificate of one connector process. @returns how many were not revoked before */
+export async function revokeConnectorLineage(
+  db: Kysely<Database>,
+  connectorId: string,
+  revocation: { reason: string; now: number },
+): Promise<number> {
+  return inTransaction(db, async (trx) => {
+    await takeTurn(trx, `lineage:${connectorId}`)
+    return revokeWhere(trx, { column: 'connector_id', value: connectorId }, revocation)
+  })
+}
+
+/** @returns how many were not revoked before */
+export async function revokeSessionCertificates(
+  db: Kysely<Database>,
+  sessionId: string,
+  revocation: { reason: string; now: number },
+): Promise<number> {
+  return revokeWhere(db, { column: 'session_id', value: sessionId }, revocation)
+}
+
+async function revokeWhere(
+  db: Kysely<Database>,
+  by: { column: 'connector_id' | 'session_id'; value: string },
+  revocation: { reason: string; now: number },
+): Promise<number> {
+  const result = await db
+    .updateTable('certificates')
+    .set({ revoked_at: revocation.now, revoked_reason: revocation.reason })
+    .where(by.column, '=', by.value)
+    .where('revoked_at', 'is', null)
+    .executeTakeFirst()
+  return Number(result.numUpdatedRows)
+}
+
+function toCertificate(row: Selectable<CertificatesTable>): CertificateRecord {
+  return {
+    serial: row.serial,
+    kind: row.kind,
+    keyHash: row.key_hash,
+    identityId: row.identity_id,
+    sessionId: row.session_id ?? undefined,
+    serviceId: row.service_id,
+    connectorId: row.connector_id ?? undefined,
+    machine: row.machine ?? undefined,
+    notBefore: row.not_before,
+    notAfter: row.not_after,
+    issuedAt: row.issued_at,
+    renewedBy: row.renewed_by ?? undefined,
+    revokedAt: row.revoked_at ?? undefined,
+    revokedReason: row.revoked_reason ?? undefined,
+  }
+}

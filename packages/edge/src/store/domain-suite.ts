@@ -1,0 +1,274 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { ServiceLabel } from '@postern/shared/service-label'
+import { type AuditRow, insertAuditEvents, listAuditEvents } from './audit-events.ts'
+import {
+  findCertificate,
+  insertCertificate,
+  type NewCertificate,
+  renewCertificate,
+  revokeConnectorLineage,
+  revokeSessionCertificates,
+} from './certificates.ts'
+import { upsertIdentity } from './identities.ts'
+import { account, NOW, type StoreFactory } from './login-suite.ts'
+import type { Store } from './open.ts'
+import {
+  createService,
+  deleteService,
+  findServiceById,
+  findServiceByLabel,
+  findServiceByName,
+  listServices,
+  type NewService,
+  updateService,
+} from './services.ts'
+import { createSession } from './sessions.ts'
+
+const ALLOW = { emailDomains: ['mycorp.com'], emailAddresses: [], anyAuthenticated: false }
+
+/** Services, certificates and the audit log, on any database. */
+export function describeDomainTables(name: string, openEmpty: StoreFactory): void {
+  describe(`${name}: services`, () => {
+    it('creates a service and finds it by id, label and owner and name', async () => {
+      await using store = await openEmpty()
+      const owner = await person(store, 'operator@mycorp.com')
+      const service = await createService(store.db, wanted(owner), NOW)
+      assert.equal(service.revision, 1)
+      assert.deepEqual(await findServiceById(store.db, service.id), service)
+      assert.deepEqual(await findServiceByLabel(store.db, 'calm-river-17'), service)
+      assert.deepEqual(await findServiceByName(store.db, owner, 'db'), service)
+      assert.equal(await findServiceByName(store.db, 'idn_other', 'db'), undefined)
+    })
+
+    it('lists the services of one owner, or all', async () => {
+      await using store = await openEmpty()
+      const [one, two] = [await person(store, 'one@mycorp.com'), await person(store, 'two@mycorp.com')]
+      await createService(store.db, wanted(one), NOW)
+      await createService(store.db, wanted(two, { label: 'brave-fox-2' as ServiceLabel }), NOW)
+      const labels = async (ownerId?: string) =>
+        (await listServices(store.db, { ownerId })).map((s) => s.label)
+      assert.deepEqual(await labels(), ['brave-fox-2', 'calm-river-17'])
+      assert.deepEqual(await labels(two), ['brave-fox-2'])
+    })
+
+    it('raises the revision with each change and refuses one that looked at an older', async () => {
+      await using store = await openEmpty()
+      const service = await createService(store.db, wanted(await person(store, 'a@mycorp.com')), NOW)
+      const allow = { ...ALLOW, emailAddresses: ['x@example.com'] }
+      const change = await updateService(store.db, service.id, { allow, revision: 1 }, NOW + 1)
+      assert.deepEqual(change?.before, service)
+      assert.deepEqual(change?.after, { ...service, allow, revision: 2, updatedAt: NOW + 1 })
+      await assert.rejects(updateService(store.db, service.id, { allow: ALLOW, revision: 1 }, NOW + 2), {
+        code: 'REVISION_CONFLICT',
+      })
+      assert.deepEqual((await findServiceById(store.db, service.id))?.allow, allow)
+      assert.equal(await updateService(store.db, 'svc_unknown', { allow }, NOW), undefined)
+    })
+
+    it('never gives a label to another owner, also not after its service was deleted', async () => {
+      await using store = await openEmpty()
+      const [one, two] = [await person(store, 'one@mycorp.com'), await person(store, 'two@mycorp.com')]
+      const service = await createService(store.db, wanted(one), NOW)
+      await assert.rejects(createService(store.db, wanted(two), NOW), { code: 'LABEL_TAKEN' })
+      await assert.rejects(createService(store.db, wanted(one, { name: 'other' }), NOW), {
+        code: 'LABEL_TAKEN',
+      })
+      assert.deepEqual(await deleteService(store.db, service.id, NOW + 1), { ...service, updatedAt: NOW + 1 })
+      assert.equal(await deleteService(store.db, service.id, NOW + 2), undefined)
+      assert.equal(await findServiceByLabel(store.db, service.label), undefined)
+      await assert.rejects(createService(store.db, wanted(two), NOW + 2), { code: 'LABEL_TAKEN' })
+      assert.deepEqual(await listServices(store.db), [], 'a refused claim leaves nothing behind')
+      const again = await createService(store.db, wanted(one), NOW + 3)
+      assert.notEqual(again.id, service.id)
+    })
+
+    it('refuses two services of one name to one owner, and gives them to two', async () => {
+      await using store = await openEmpty()
+      const [one, two] = [await person(store, 'one@mycorp.com'), await person(store, 'two@mycorp.com')]
+      await createService(store.db, wanted(one), NOW)
+      const other = { label: 'brave-fox-2' as ServiceLabel }
+      await assert.rejects(createService(store.db, wanted(one, other), NOW), { code: 'NAME_TAKEN' })
+      const second = await createService(store.db, wanted(one, { ...other, name: 'web' }), NOW)
+      await assert.rejects(updateService(store.db, second.id, { name: 'db' }, NOW), { code: 'NAME_TAKEN' })
+      await createService(store.db, wanted(two, { label: 'deep-sea-3' as ServiceLabel }), NOW)
+    })
+
+    it('lets one of two claims of one label through', async () => {
+      await using store = await openEmpty()
+      const [one, two] = [await person(store, 'one@mycorp.com'), await person(store, 'two@mycorp.com')]
+      const claims = await Promise.allSettled(
+        [one, two].map((who) => createService(store.db, wanted(who), NOW)),
+      )
+      assert.deepEqual(claims.map((claim) => claim.status).sort(), ['fulfilled', 'rejected'])
+    })
+  })
+
+  describe(`${name}: certificates`, () => {
+    it('finds a certificate by serial, an unknown one never', async () => {
+      await using store = await openEmpty()
+      const certificate = await clientCertificate(store)
+      await insertCertificate(store.db, certificate)
+      assert.deepEqual(await findCertificate(store.db, certificate.serial), {
+        ...certificate,
+        renewedBy: undefined,
+        revokedAt: undefined,
+        revokedReason: undefined,
+      })
+      assert.equal(await findCertificate(store.db, 'ff'), undefined)
+      await assert.rejects(insertCertificate(store.db, certificate), 'a serial is given once')
+    })
+
+    it('renews once: the second renewal of the same certificate inserts nothing', async () => {
+      await using store = await openEmpty()
+      const first = await connectorCertificate(store, '0a')
+      await insertCertificate(store.db, first)
+      assert.equal(await renewCertificate(store.db, '0a', { ...first, serial: '0b' }), true)
+      assert.equal(await renewCertificate(store.db, '0a', { ...first, serial: '0c' }), false)
+      assert.equal((await findCertificate(store.db, '0a'))?.renewedBy, '0b')
+      assert.equal(await findCertificate(store.db, '0c'), undefined)
+    })
+
+    it('revokes a whole lineage, after which nothing of it renews', async () => {
+      await using store = await openEmpty()
+      const first = await connectorCertificate(store, '0a')
+      await insertCertificate(store.db, first)
+      await renewCertificate(store.db, '0a', { ...first, serial: '0b' })
+      const revocation = { reason: 'superseded', now: NOW + 9 }
+      assert.equal(await revokeConnectorLineage(store.db, 'con-1', revocation), 2)
+      assert.equal(await revokeConnectorLineage(store.db, 'con-1', { ...revocation, reason: 'other' }), 0)
+      assert.equal((await findCertificate(store.db, '0b'))?.revokedReason, 'superseded')
+      assert.equal(await renewCertificate(store.db, '0b', { ...first, serial: '0c' }), false)
+    })
+
+    it('revokes the certificates of a session and leaves connectors alone', async () => {
+      await using store = await openEmpty()
+      const certificate = await clientCertificate(store)
+      await insertCertificate(store.db, certificate)
+      await insertCertificate(store.db, {
+        ...certificate,
+        serial: '0a',
+        kind: 'connector',
+        sessionId: undefined,
+      })
+      const revocation = { reason: 'logout', now: NOW + 9 }
+      assert.equal(await revokeSessionCertificates(store.db, certificate.sessionId!, revocation), 1)
+      assert.equal((await findCertificate(store.db, certificate.serial))?.revokedAt, NOW + 9)
+      assert.equal((await findCertificate(store.db, '0a'))?.revokedAt, undefined)
+    })
+
+    it('forgets certificates and their sessions long after they ended', async () => {
+      let now = NOW
+      await using store = await openEmpty(() => now)
+      const certificate = await clientCertificate(store)
+      await insertCertificate(store.db, certificate)
+      now = NOW + 59 * 86_400_000
+      assert.equal(await store.purge(), 0)
+      now = NOW + 91 * 86_400_000
+      assert.equal(await store.purge(), 2)
+      assert.equal(await findCertificate(store.db, certificate.serial), undefined)
+    })
+  })
+
+  describe(`${name}: audit events`, () => {
+    it('numbers events in the order they were written', async () => {
+      await using store = await openEmpty()
+      await insertAuditEvents(store.db, [event('login.ok', 1), event('flow.decided', 2)])
+      await insertAuditEvents(store.db, [event('login.ok', 3)])
+      const all = await listAuditEvents(store.db, { limit: 10 })
+      assert.deepEqual(
+        all.map((row) => row.at),
+        [NOW + 1, NOW + 2, NOW + 3],
+      )
+      assert.ok(all.every((row, index) => index === 0 || row.seq > all[index - 1]!.seq))
+    })
+
+    it('pages forward, filters by type, and without a start gives the newest', async () => {
+      await using store = await openEmpty()
+      await insertAuditEvents(
+        store.db,
+        [1, 2, 3, 4].map((n) => event(n % 2 ? 'login.ok' : 'flow.decided', n)),
+      )
+      const at = async (page: Parameters<typeof listAuditEvents>[1]) =>
+        (await listAuditEvents(store.db, page)).map((row) => row.at - NOW)
+      const first = await listAuditEvents(store.db, { after: 0, limit: 2 })
+      assert.deepEqual(
+        first.map((row) => row.at - NOW),
+        [1, 2],
+      )
+      assert.deepEqual(await at({ after: first[1]!.seq, limit: 9 }), [3, 4])
+      assert.deepEqual(await at({ limit: 2 }), [3, 4])
+      assert.deepEqual(await at({ limit: 9, type: 'login.ok' }), [1, 3])
+    })
+
+    it('writes more events than one statement takes', async () => {
+      await using store = await openEmpty()
+      await insertAuditEvents(
+        store.db,
+        Array.from({ length: 1_201 }, (_, n) => event('login.ok', n)),
+      )
+      assert.equal((await listAuditEvents(store.db, { limit: 5_000 })).length, 1_201)
+    })
+  })
+}
+
+function wanted(ownerId: string, changes: Partial<NewService> = {}): NewService {
+  return {
+    label: 'calm-river-17' as ServiceLabel,
+    name: 'db',
+    type: 'tls',
+    ownerId,
+    allow: ALLOW,
+    ...changes,
+  }
+}
+
+function event(type: string, n: number): AuditRow {
+  return {
+    at: NOW + n,
+    type,
+    flowId: undefined,
+    identityId: 'idn_1',
+    serviceId: undefined,
+    event: JSON.stringify({ type, n }),
+  }
+}
+
+async function person(store: Store, email: string): Promise<string> {
+  return (await upsertIdentity(store.db, account(email), NOW)).id
+}
+
+async function clientCertificate(store: Store): Promise<NewCertificate> {
+  const identityId = await person(store, 'dev@mycorp.com')
+  const service = await createService(store.db, wanted(identityId), NOW)
+  const session = await createSession(
+    store.db,
+    { identityId, grantId: 'g', kind: 'browser', clientAddress: '203.0.113.7', expiresAt: NOW + 1_000 },
+    NOW,
+  )
+  return {
+    serial: '4f',
+    kind: 'client',
+    keyHash: 'ab',
+    identityId,
+    sessionId: session.id,
+    serviceId: service.id,
+    connectorId: undefined,
+    machine: undefined,
+    notBefore: NOW,
+    notAfter: NOW + 1,
+    issuedAt: NOW,
+  }
+}
+
+async function connectorCertificate(store: Store, serial: string): Promise<NewCertificate> {
+  const client = await clientCertificate(store)
+  return {
+    ...client,
+    serial,
+    kind: 'connector',
+    sessionId: undefined,
+    connectorId: 'con-1',
+    machine: 'db-host',
+  }
+}

@@ -1,0 +1,52 @@
+import type { EmailAddress } from '@postern/shared/email'
+import type { Identity } from '@postern/shared/identity'
+import type { Kysely, Selectable } from 'kysely'
+import { newId } from './new-id.ts'
+import type { Database, IdentitiesTable } from './schema.ts'
+
+/** What a provider said about a person, after all checks. */
+export type VerifiedAccount = Omit<Identity, 'id'>
+
+/** Keeps the person under (issuer, subject) and gives their immutable id. Email and groups follow the newest
+ *  login: policy reads them, nothing is keyed by them. */
+export async function upsertIdentity(
+  db: Kysely<Database>,
+  account: VerifiedAccount,
+  now: number,
+): Promise<Identity> {
+  const groups = JSON.stringify(account.groups)
+  const row = await db
+    .insertInto('identities')
+    .values({
+      id: newId('idn'),
+      issuer: account.issuer,
+      subject: account.subject,
+      email: account.email,
+      groups,
+      created_at: now,
+      last_login_at: now,
+    })
+    .onConflict((conflict) =>
+      conflict
+        .columns(['issuer', 'subject'])
+        .doUpdateSet({ email: account.email, groups, last_login_at: now }),
+    )
+    .returningAll()
+    .executeTakeFirstOrThrow()
+  return toIdentity(row)
+}
+
+export async function findIdentity(db: Kysely<Database>, id: string): Promise<Identity | undefined> {
+  const row = await db.selectFrom('identities').selectAll().where('id', '=', id).executeTakeFirst()
+  return row && toIdentity(row)
+}
+
+function toIdentity(row: Selectable<IdentitiesTable>): Identity {
+  return {
+    id: row.id,
+    issuer: row.issuer,
+    subject: row.subject,
+    email: row.email as EmailAddress,
+    groups: JSON.parse(row.groups),
+  }
+}

@@ -1,0 +1,92 @@
+import { PosternError } from '@postern/shared/errors'
+import { type Dialect, Kysely } from 'kysely'
+import { Migrator } from 'kysely/migration'
+import { describeStore, parseStoreLocation, type StoreLocation } from './location.ts'
+import * as initial from './migrations/0001-initial.ts'
+import { nodeSqliteDialect } from './node-sqlite.ts'
+import { describePostgresFailure, postgresDialect } from './postgres.ts'
+import { purgeExpired } from './purge.ts'
+import type { Database } from './schema.ts'
+
+/** The edge's memory: this folder is the only one that knows SQL. It refuses to keep secrets (tokens and cookies
+ *  are hashed, what belongs to them is sealed) and to decide anything: it answers what is written. */
+export interface Store extends AsyncDisposable {
+  /** First parameter of every query of this folder. */
+  db: Kysely<Database>
+  /** Names of the migrations that opening it has carried out. */
+  migrated: readonly string[]
+  /** Deletes what nobody can use any more. @returns rows deleted */
+  purge(): Promise<number>
+  close(): Promise<void>
+}
+
+export const MIGRATIONS = { '0001-initial': initial }
+
+/** Opens the database, creating a file and migrating either kind as needed. Several processes may do so at once.
+ *  @param location `sqlite:PATH`, a path, or `postgres://…`
+ *  @throws CONFIG_INVALID another kind of database · STATE_INVALID it cannot be opened or migrated */
+export async function openStore(location: string, clock: () => number = Date.now): Promise<Store> {
+  const parsed = parse(location)
+  const db = new Kysely<Database>({ dialect: dialectOf(parsed) })
+  try {
+    const migrated = await migrate(db, parsed)
+    const close = () => db.destroy()
+    return { db, migrated, purge: () => purgeExpired(db, clock()), close, [Symbol.asyncDispose]: close }
+  } catch (cause) {
+    await db.destroy().catch(() => {})
+    throw cannotOpen(location, parsed, cause)
+  }
+}
+
+function parse(location: string): StoreLocation {
+  try {
+    return parseStoreLocation(location)
+  } catch (error) {
+    throw new PosternError('CONFIG_INVALID', `the store ${(error as Error).message}`, {
+      hint: 'write store: sqlite:PATH or postgres://USER@HOST/DATABASE, or leave it out to keep it in data_dir',
+    })
+  }
+}
+
+function dialectOf(location: StoreLocation): Dialect {
+  return location.kind === 'sqlite' ? nodeSqliteDialect(location.path) : postgresDialect(location)
+}
+
+async function migrate(db: Kysely<Database>, location: StoreLocation): Promise<string[]> {
+  if (location.kind === 'sqlite') return migrateToLatest(db)
+  // whoever comes second waits for the first, however long that takes
+  const patient = new Kysely<Database>({ dialect: postgresDialect(location, { statementTimeoutMs: 0 }) })
+  try {
+    return await migrateToLatest(patient)
+  } finally {
+    await patient.destroy()
+  }
+}
+
+async function migrateToLatest(db: Kysely<Database>): Promise<string[]> {
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => MIGRATIONS } })
+  const { error, results = [] } = await migrator.migrateToLatest()
+  if (error) throw error
+  return results.map((result) => result.migrationName)
+}
+
+function cannotOpen(location: string, { kind }: StoreLocation, cause: unknown): PosternError {
+  const [reason, hint] =
+    kind === 'sqlite'
+      ? [
+          cause instanceof Error ? cause.message : String(cause),
+          'check that the file is a Postern database and that this user may read and write it and its folder',
+        ]
+      : [
+          describePostgresFailure(cause),
+          'check that the database runs, its address, user and password, and that the user may create tables in it',
+        ]
+  return new PosternError(
+    'STATE_INVALID',
+    `the store ${describeStore(location)} cannot be opened: ${reason}`,
+    {
+      hint,
+      cause,
+    },
+  )
+}

@@ -1,0 +1,134 @@
+import type { Generated } from 'kysely'
+
+/** The tables, as Kysely sees them. Portable between SQLite and PostgreSQL: text, integer, bigint. Times are
+ *  epoch milliseconds, booleans 0 or 1, JSON is text, serials and hashes lower-case hex. `null` means "not yet". */
+
+export interface Database {
+  identities: IdentitiesTable
+  sessions: SessionsTable
+  oidc_records: OidcRecordsTable
+  upstream_logins: UpstreamLoginsTable
+  replay_guards: ReplayGuardsTable
+  services: ServicesTable
+  labels: LabelsTable
+  certificates: CertificatesTable
+  audit_events: AuditEventsTable
+}
+
+/** One person at one provider. Unique (issuer, subject); email and groups as of the last login. */
+export interface IdentitiesTable {
+  id: string
+  issuer: string
+  subject: string
+  email: string
+  groups: string
+  created_at: number
+  last_login_at: number
+}
+
+/** One login. `grant_id` is oidc-provider's grant: every token of the session leads to it. Unique. */
+export interface SessionsTable {
+  id: string
+  identity_id: string
+  grant_id: string
+  kind: 'browser' | 'device'
+  client_address: string
+  created_at: number
+  expires_at: number
+  ended_at: number | null
+  end_reason: string | null
+}
+
+/** oidc-provider's adapter rows. `id_hash` is the SHA-256 of the id: for tokens and codes the id is the secret,
+ *  and the store keeps no secrets. Payloads carry other secrets too (an interaction holds the session's cookie),
+ *  so each one is sealed under a key that only the id gives: see `sealed.ts`. */
+export interface OidcRecordsTable {
+  model: string
+  id_hash: string
+  payload: string
+  grant_id: string | null
+  user_code_hash: string | null
+  uid_hash: string | null
+  /** The id, sealed under the user code and under the uid: these two also have to lead to the payload. */
+  id_by_user_code: string | null
+  id_by_uid: string | null
+  expires_at: number | null
+  consumed_at: number | null
+}
+
+/** A login on its way through the upstream provider. Found by the hash of `state`, usable only with the cookie
+ *  whose hash is stored beside it; afterwards the result waits under the cookie's hash for the person's POST.
+ *  Interaction, verifier and nonce are sealed under the cookie. */
+export interface UpstreamLoginsTable {
+  state_hash: string
+  cookie_hash: string
+  /** JSON { interactionUid, codeVerifier, nonce }, sealed. */
+  secrets: string
+  /** When `state` came back: it works once. */
+  taken_at: number | null
+  /** JSON of the verified account once the provider has answered. */
+  account: string | null
+  created_at: number
+  expires_at: number
+}
+
+/** Things that may be used once: DPoP `jti`, renewal `jti`. Unique key. */
+export interface ReplayGuardsTable {
+  key_hash: string
+  expires_at: number
+}
+
+export interface ServicesTable {
+  id: string
+  label: string
+  name: string
+  type: 'tls'
+  owner_id: string
+  /** JSON AllowList. */
+  allow: string
+  revision: number
+  created_at: number
+  updated_at: number
+  deleted_at: number | null
+}
+
+/** Who holds a label, for ever: a label of a deleted service goes back to its owner only. */
+export interface LabelsTable {
+  label: string
+  owner_id: string
+  service_id: string
+}
+
+/** Every certificate ever issued to a client or connector. An unknown serial is refused. */
+export interface CertificatesTable {
+  serial: string
+  kind: 'client' | 'connector'
+  /** SHA-256 of the SubjectPublicKeyInfo. */
+  key_hash: string
+  identity_id: string
+  /** Client certificates: the session they came from. Connectors live on their own: null. */
+  session_id: string | null
+  service_id: string
+  /** Connectors: id of the process, equal for the certificates of one lineage. */
+  connector_id: string | null
+  machine: string | null
+  not_before: number
+  not_after: number
+  issued_at: number
+  /** Serial of the certificate that renewed this one. */
+  renewed_by: string | null
+  revoked_at: number | null
+  revoked_reason: string | null
+}
+
+export interface AuditEventsTable {
+  /** Given by the database, ascending. */
+  seq: Generated<number>
+  at: number
+  type: string
+  flow_id: string | null
+  identity_id: string | null
+  service_id: string | null
+  /** JSON of the whole typed event. */
+  event: string
+}

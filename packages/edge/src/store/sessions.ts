@@ -1,0 +1,108 @@
+import type { Kysely, Selectable } from 'kysely'
+import { newId } from './new-id.ts'
+import type { Database, SessionsTable } from './schema.ts'
+
+/** One login of an identity. Times in epoch milliseconds. */
+export interface Session {
+  id: string
+  identityId: string
+  grantId: string
+  kind: 'browser' | 'device'
+  clientAddress: string
+  createdAt: number
+  /** Absolute: nothing prolongs a session. */
+  expiresAt: number
+  endedAt: number | undefined
+  endReason: string | undefined
+}
+
+export type NewSession = Pick<Session, 'identityId' | 'grantId' | 'kind' | 'clientAddress' | 'expiresAt'>
+
+export async function createSession(
+  db: Kysely<Database>,
+  session: NewSession,
+  now: number,
+): Promise<Session> {
+  const row = await db
+    .insertInto('sessions')
+    .values({
+      id: newId('ses'),
+      identity_id: session.identityId,
+      grant_id: session.grantId,
+      kind: session.kind,
+      client_address: session.clientAddress,
+      created_at: now,
+      expires_at: session.expiresAt,
+      ended_at: null,
+      end_reason: null,
+    })
+    .returningAll()
+    .executeTakeFirstOrThrow()
+  return toSession(row)
+}
+
+/** Also finds ended ones: ask `isLive`. */
+export async function findSession(db: Kysely<Database>, id: string): Promise<Session | undefined> {
+  const row = await db.selectFrom('sessions').selectAll().where('id', '=', id).executeTakeFirst()
+  return row && toSession(row)
+}
+
+/** Also finds ended ones: ask `isLive`. */
+export async function findSessionByGrant(
+  db: Kysely<Database>,
+  grantId: string,
+): Promise<Session | undefined> {
+  const row = await db.selectFrom('sessions').selectAll().where('grant_id', '=', grantId).executeTakeFirst()
+  return row && toSession(row)
+}
+
+/** @returns false when the session is unknown or had ended before; its first reason stays */
+export async function endSession(
+  db: Kysely<Database>,
+  id: string,
+  end: { reason: string; now: number },
+): Promise<boolean> {
+  const result = await db
+    .updateTable('sessions')
+    .set({ ended_at: end.now, end_reason: end.reason })
+    .where('id', '=', id)
+    .where('ended_at', 'is', null)
+    .executeTakeFirst()
+  return result.numUpdatedRows > 0n
+}
+
+/** Newest first. */
+export async function listLiveSessions(
+  db: Kysely<Database>,
+  identityId: string,
+  now: number,
+): Promise<Session[]> {
+  const rows = await db
+    .selectFrom('sessions')
+    .selectAll()
+    .where('identity_id', '=', identityId)
+    .where('ended_at', 'is', null)
+    .where('expires_at', '>', now)
+    .orderBy('created_at', 'desc')
+    .orderBy('id')
+    .execute()
+  return rows.map(toSession)
+}
+
+export function isLive(session: Session, now: number): boolean {
+  return session.endedAt === undefined && session.expiresAt > now
+}
+
+function toSession(row: Selectable<SessionsTable>): Session {
+  return {
+    id: row.id,
+    identityId: row.identity_id,
+    grantId: row.grant_id,
+    kind: row.kind,
+    clientAddress: row.client_address,
+    createdAt: row.created_at,
+    expiresAt: row.expires_at,
+    endedAt: row.ended_at ?? undefined,
+    endReason: row.end_reason ?? undefined,
+  }
+}

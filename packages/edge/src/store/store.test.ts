@@ -1,0 +1,17 @@
+import { newDatabase } from '../../test/postgres.ts'
+import { describeDomainTables } from './domain-suite.ts'
+import { describeLoginTables, type StoreFactory } from './login-suite.ts'
+import { openStore } from './open.ts'
+import { describeRaces } from './race-suite.ts'
+
+/** The suites say what a store must do; each database has to pass them. */
+const DATABASES: Readonly<Record<string, StoreFactory>> = {
+  sqlite: (clock) => openStore('sqlite::memory:', clock),
+  postgres: async (clock) => openStore(await newDatabase(), clock),
+}
+
+for (const [name, openEmpty] of Object.entries(DATABASES)) {
+  describeLoginTables(name, openEmpty)
+  describeDomainTables(name, openEmpty)
+  describeRaces(name, openEmpty)
+}

@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, describe, it } from 'node:test'
+import { Kysely } from 'kysely'
+import { Migrator } from 'kysely/migration'
+import { newDatabase, overTcp, PASSWORD } from '../../test/postgres.ts'
+import { runProgram } from '../program.ts'
+import { insertAuditEvents, listAuditEvents } from './audit-events.ts'
+import { parseStoreLocation } from './location.ts'
+import { nodeSqliteDialect } from './node-sqlite.ts'
+import { MIGRATIONS, openStore } from './open.ts'
+import { postgresDialect } from './postgres.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'postern-upgrade-'))
+after(() => rmSync(folder, { recursive: true }))
+
+type Rows = Record<string, Record<string, unknown>[]>
+
+const PERSON = {
+  issuer: 'https://idp.co',
+  subject: '17',
+  email: 'a@b.co',
+  groups: '[]',
+  created_at: 1_800_000_000_001,
+}
+const SERVICE = {
+  label: 'calm-river-17',
+  name: 'db',
+  type: 'tls',
+  owner_id: 'idn_1',
+  allow: '{}',
+  revision: 3,
+}
+const LOGIN = { grant_id: 'g', kind: 'browser', client_address: '::1', created_at: 1, expires_at: 2 }
+
+/** Rows of every table as each schema had them. A migration adds an entry with the state it leaves behind. */
+const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
+  '0001-initial': {
+    identities: [{ id: 'idn_1', ...PERSON, last_login_at: 1_800_000_000_002 }],
+    sessions: [{ id: 'ses_1', identity_id: 'idn_1', ...LOGIN, ended_at: null, end_reason: null }],
+    oidc_records: [{ model: 'Grant', id_hash: 'aa', payload: 'sealed', expires_at: null, consumed_at: 5 }],
+    upstream_logins: [{ state_hash: 'a', cookie_hash: 'b', secrets: 's', created_at: 1, expires_at: 2 }],
+    replay_guards: [{ key_hash: 'k', expires_at: 9_007_199_254_740_991 }],
+    services: [{ id: 'svc_1', ...SERVICE, created_at: 1, updated_at: 2, deleted_at: null }],
+    labels: [{ label: 'calm-river-17', owner_id: 'idn_1', service_id: 'svc_1' }],
+    certificates: [
+      {
+        serial: '0a',
+        kind: 'connector',
+        key_hash: 'k',
+        identity_id: 'idn_1',
+        service_id: 'svc_1',
+        connector_id: 'con_1',
+        not_before: 1,
+        not_after: 2,
+        issued_at: 1,
+      },
+    ],
+    audit_events: Array.from({ length: 1_201 }, (_, n) => ({
+      at: n,
+      type: 'login.ok',
+      event: '{"ü":"\\u0000"}',
+    })),
+  },
+}
+
+/** Makes the store as it was at one version, with its data. */
+async function makeStore(location: string, version: keyof typeof MIGRATIONS): Promise<void> {
+  const parsed = parseStoreLocation(location)
+  const dialect = parsed.kind === 'sqlite' ? nodeSqliteDialect(parsed.path) : postgresDialect(parsed)
+  const db = new Kysely<Record<string, Record<string, unknown>>>({ dialect })
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => MIGRATIONS } })
+  const { error } = await migrator.migrateTo(version)
+  if (error) throw error
+  for (const [table, rows] of Object.entries(DATA[version])) await db.insertInto(table).values(rows).execute()
+  await db.destroy()
+}
+
+/** Whether all that was put in is there, whatever columns have come since. */
+async function assertKept(location: string, version: keyof typeof MIGRATIONS): Promise<void> {
+  await using store = await openStore(location)
+  const db = store.db as unknown as Kysely<Record<string, Record<string, unknown>>>
+  for (const [table, rows] of Object.entries(DATA[version])) {
+    const found = await db.selectFrom(table).selectAll().execute()
+    assert.equal(found.length, rows.length, table)
+    for (const [index, row] of rows.entries()) assert.partialDeepStrictEqual({ ...found[index] }, row, table)
+  }
+}
+
+async function run(...args: string[]): Promise<string> {
+  let printed = ''
+  const output = {
+    write(text: string) {
+      printed += text
+    },
+  }
+  const takeStopSignal = () => AbortSignal.abort()
+  await runProgram(args, { stdout: output, stderr: output, cwd: folder, takeStopSignal })
+  return printed
+}
+
+const PLACES: Readonly<Record<string, (name: string) => Promise<string>>> = {
+  sqlite: async (name) => `sqlite:${join(folder, `${name}.sqlite`)}`,
+  postgres: () => newDatabase(),
+}
+
+for (const [name, place] of Object.entries(PLACES)) {
+  describe(`${name}: upgrade`, () => {
+    for (const version of Object.keys(MIGRATIONS) as (keyof typeof MIGRATIONS)[]) {
+      it(`from ${version}, with data in it`, async () => {
+        const location = await place(version)
+        await makeStore(location, version)
+        await assertKept(location, version)
+      })
+    }
+
+    it('refuses a store of a newer version', async () => {
+      const location = await place('newer')
+      const store = await openStore(location)
+      const row = { name: '9999-later', timestamp: new Date().toISOString() }
+      await store.db
+        .insertInto('kysely_migration' as never)
+        .values(row as never)
+        .execute()
+      await store.close()
+      await assert.rejects(openStore(location), { code: 'STATE_INVALID', message: /9999-later/ })
+    })
+  })
+}
+
+describe('postern-edge store', () => {
+  it('migrate says what it did, and no password', async () => {
+    const file = join(folder, 'edge.yaml')
+    const store = overTcp(await newDatabase())
+    const dev = { domain: 'edge.localhost', listen: '127.0.0.1:0', identity: { dev: true } }
+    writeFileSync(file, JSON.stringify({ ...dev, store }), { mode: 0o600 })
+    assert.match(await run('store', 'migrate', '--config', file), /is up to date \(0001-initial/)
+    assert.match(await run('store', 'migrate', '--config', file), /is up to date \(nothing to do\)/)
+    const printed =
+      (await run('store', 'migrate', '--config', file)) + (await run('config', 'check', '--config', file))
+    assert.match(printed, /^store +postgres:\/\/postern@127\.0\.0\.1:\d+\/t\w+$/m)
+    assert.doesNotMatch(printed, /canary/)
+  })
+
+  it('copy moves everything, once, and the log goes on behind it', async () => {
+    const [from, to] = [`sqlite:${join(folder, 'old.sqlite')}`, await newDatabase()]
+    await makeStore(from, '0001-initial')
+    const passwordFile = join(folder, 'password')
+    writeFileSync(passwordFile, PASSWORD, { mode: 0o600 })
+    const url = overTcp(to)
+    await assert.rejects(run('store', 'copy', '--from', from, '--to', url), { message: /--to-password-file/ })
+    const target = ['--to', url.replace(/:[^:@/]*@/, '@'), '--to-password-file', passwordFile]
+    const printed = await run('store', 'copy', '--from', from, ...target)
+    assert.match(printed, /audit_events: 1201 rows\n.*copied to postgres:/)
+    assert.doesNotMatch(printed, /canary/)
+    await assertKept(to, '0001-initial')
+    await assertKept(from, '0001-initial')
+    await assert.rejects(run('store', 'copy', '--from', from, ...target), {
+      code: 'STATE_INVALID',
+      message: /is not empty: identities has rows/,
+    })
+    await using store = await openStore(to)
+    const event = {
+      type: 'login.ok',
+      flowId: undefined,
+      identityId: undefined,
+      serviceId: undefined,
+      event: '{}',
+    }
+    await insertAuditEvents(store.db, [{ at: 7_777, ...event }])
+    assert.deepEqual(
+      (await listAuditEvents(store.db, { limit: 1 })).map((row) => [row.seq, row.at]),
+      [[1_202, 7_777]],
+    )
+  })
+
+  it('copy refuses a store that is not there, and other directions', async () => {
+    const to = await newDatabase()
+    await assert.rejects(run('store', 'copy', '--from', 'sqlite:/nonexistent/x', '--to', to), {
+      code: 'USAGE_INVALID',
+    })
+    await assert.rejects(run('store', 'copy', '--from', to, '--to', 'sqlite:x'), { code: 'USAGE_INVALID' })
+  })
+})
