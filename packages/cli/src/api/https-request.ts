@@ -1,0 +1,133 @@
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
+import https from 'node:https'
+import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
+import { PosternError } from '@postern/shared/errors'
+import { lookupHost } from '@postern/shared/lookup-host'
+import { explainNetworkError, readShownCertificate, type ShownCertificate } from './network-error.ts'
+
+/** HTTPS to an edge: its own CA, `*.localhost`, limits of time and size. Node's fetch offers none of the three. */
+
+export interface HttpsRequest {
+  method: string
+  headers?: Record<string, string>
+  body?: string | undefined
+}
+
+export interface HttpsAnswer {
+  status: number
+  headers: IncomingHttpHeaders
+  body: Buffer
+  /** The edge's clock minus ours, measured with the `Date` header: to about half a second. */
+  clockOffsetMs: number | undefined
+}
+
+export const CONNECT_TIMEOUT_MS = 10_000
+const ANSWER_TIMEOUT_MS = 30_000
+const MAX_ANSWER_BYTES = 8 * 1024 * 1024
+
+/** Connections to one edge, kept between requests. Destroy it when done. */
+export function createAgent(caPem: string | undefined): https.Agent {
+  return new https.Agent({
+    keepAlive: true,
+    lookup: lookupHost,
+    autoSelectFamily: true,
+    minVersion: 'TLSv1.2',
+    // said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would otherwise switch it off
+    rejectUnauthorized: true,
+    ...(caPem === undefined ? {} : { ca: caPem }),
+  })
+}
+
+/** @throws EDGE_UNREACHABLE · EDGE_UNTRUSTED · CLOCK_OFF · PROTOCOL_INVALID when the answer is too large */
+export function requestHttps(agent: https.Agent, url: URL, wanted: HttpsRequest): Promise<HttpsAnswer> {
+  return new Promise((resolve, reject) => {
+    const sentAt = Date.now()
+    let shown: ShownCertificate | undefined
+    const request = https.request(url, {
+      agent,
+      method: wanted.method,
+      headers: wanted.headers ?? {},
+      signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
+    })
+    const fail = (cause: unknown) => {
+      request.destroy()
+      reject(explainNetworkError(cause, url.host, shown))
+    }
+    request.on('socket', (socket) => {
+      // a kept connection has its handshake behind it; not told by getProtocol(), which has an answer before
+      if (!request.reusedSocket) watchConnect(socket, request, (certificate) => (shown = certificate))
+    })
+    request.on('error', (error) => fail(error.name === 'AbortError' ? timedOut('answer') : error))
+    request.on('response', (response) => {
+      const clockOffsetMs = measureOffset(response.headers.date, sentAt, Date.now())
+      readBody(response, url.host)
+        .then((body) =>
+          resolve({ status: response.statusCode ?? 0, headers: response.headers, body, clockOffsetMs }),
+        )
+        .catch(fail)
+    })
+    request.end(wanted.body)
+  })
+}
+
+/** The `fetch` that openid-client is given. */
+export function createFetch(agent: https.Agent, onAnswer: (answer: HttpsAnswer) => void) {
+  return async (
+    url: string,
+    options: { method?: string; headers?: unknown; body?: unknown },
+  ): Promise<Response> => {
+    const answer = await requestHttps(agent, new URL(url), {
+      method: options.method ?? 'GET',
+      headers: Object.fromEntries(new Headers(options.headers as Record<string, string>)),
+      body: options.body === undefined || options.body === null ? undefined : String(options.body),
+    })
+    onAnswer(answer)
+    const headers = new Headers()
+    for (const [name, value] of Object.entries(answer.headers)) {
+      for (const one of Array.isArray(value) ? value : [value ?? '']) headers.append(name, one)
+    }
+    const empty = answer.status === 204 || answer.status === 304
+    return new Response(empty ? null : new Uint8Array(answer.body), { status: answer.status, headers })
+  }
+}
+
+/** The handshake has its own, shorter limit. */
+function watchConnect(
+  socket: Socket,
+  request: { destroy(error: Error): void },
+  onCertificate: (shown: ShownCertificate | undefined) => void,
+): void {
+  if (!(socket instanceof TLSSocket)) return
+  const timer = setTimeout(() => request.destroy(timedOut('connection')), CONNECT_TIMEOUT_MS)
+  // runs before Node verifies; a socket that failed to verify no longer has its certificate
+  socket.prependListener('secure', () => onCertificate(readShownCertificate(socket)))
+  socket.once('secureConnect', () => clearTimeout(timer))
+  socket.once('close', () => clearTimeout(timer))
+}
+
+async function readBody(response: IncomingMessage, host: string): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    bytes += chunk.length
+    if (bytes > MAX_ANSWER_BYTES)
+      throw new PosternError('PROTOCOL_INVALID', `the answer of ${host} is too large`)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
+}
+
+/** `Date` counts whole seconds, so its middle is the best guess; so is the middle between question and answer. */
+export function measureOffset(
+  date: string | undefined,
+  sentAt: number,
+  receivedAt: number,
+): number | undefined {
+  const edgeTime = Date.parse(date ?? '')
+  return Number.isNaN(edgeTime) ? undefined : Math.round(edgeTime + 500 - (sentAt + receivedAt) / 2)
+}
+
+function timedOut(what: string): Error {
+  return Object.assign(new Error(`no ${what} in time`), { code: 'ETIMEDOUT' })
+}

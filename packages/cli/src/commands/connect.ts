@@ -1,0 +1,168 @@
+import { PosternError } from '@postern/shared/errors'
+import { type AllowList, describeAllowList, sameAllowList } from '@postern/shared/identity'
+import { parseServiceLabel } from '@postern/shared/service-label'
+import type { Command } from 'commander'
+import { registerConnector } from '../connector/certificate.ts'
+import {
+  type ConnectorCertificate,
+  clearSlot,
+  type Slot,
+  type StoredService,
+  takeSlot,
+  takeStoredSlot,
+} from '../connector/slots.ts'
+import { callSignedIn } from '../credentials/fresh.ts'
+import { stateFolder } from '../credentials/home.ts'
+import { edgeNow, type KnownEdge, pickEdge } from '../credentials/known-edge.ts'
+import { readSession } from '../credentials/session.ts'
+import { tell } from '../io.ts'
+import { type AskOptions, addAskOptions, loginPolicy } from './ask.ts'
+import { addExamples } from './examples.ts'
+import { type AllowOptions, addAllowOptions, parseAllowList, parseEdgeOrigin, parsePort } from './options.ts'
+
+/** `postern connect`: exposes a private port as a service, for as long as it runs. The service itself stays. */
+
+interface ConnectOptions extends AllowOptions, AskOptions {
+  name: string
+  port: number
+  host: string
+  type: string
+  label?: string
+  replaceAllowList?: boolean
+  edge?: string
+  json?: boolean
+}
+
+/** What a connector starts with. */
+interface Start {
+  slot: Slot
+  certificate: ConnectorCertificate
+}
+
+async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSignal): Promise<void> {
+  const allow = parseAllowList(options)
+  checkOptions(options)
+  const edge = pickEdge(stateFolder(), options.edge)
+  const { slot, certificate } = await start(edge, options, allow)
+  using _slot = slot
+
+  const { createJsonReport, reportToPeople } = await import('../connector/events.ts')
+  const { runConnector } = await import('../connector/connector.ts')
+  const readerGone = new AbortController()
+  const report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople
+  const target = { host: options.host, port: options.port }
+  const signal = AbortSignal.any([takeStopSignal(), readerGone.signal])
+  const checkService = (service: { name: string; allow: AllowList }) => {
+    if (allow && !options.replaceAllowList) refuseDifference(service.name, service.allow, allow)
+  }
+  try {
+    await runConnector({ edge, slot, certificate, target, report, signal, checkService })
+  } catch (error) {
+    if (isRefused(error)) clearSlot(slot) // the next start registers a new connector
+    throw error
+  }
+  if (!options.json) tell('the connector has left; the service stays, offline')
+}
+
+function checkOptions({ type, label }: ConnectOptions): void {
+  if (label !== undefined) parseServiceLabel(label)
+  if (type === 'tls') return
+  throw new PosternError('USAGE_INVALID', `there is no service type ${JSON.stringify(type)}`, {
+    hint: 'the type is tls',
+  })
+}
+
+/** With a session: claims the service and registers this process. Without one: goes on with the certificate that
+ *  an earlier run left, so that a server comes back after a restart without anybody signing in. */
+async function start(edge: KnownEdge, options: ConnectOptions, allow: AllowList | undefined): Promise<Start> {
+  const stored = options.replaceAllowList ? undefined : takeStoredSlot(edge, options)
+  if (!stored) return claim(edge, options, allow)
+  if (!hasLiveSession(edge)) return stored
+  try {
+    return await claim(edge, { ...options, batch: true }, allow, stored)
+  } catch (error) {
+    if (canGoOnWithout(error)) return stored
+    stored.slot[Symbol.dispose]()
+    throw error
+  }
+}
+
+async function claim(
+  edge: KnownEdge,
+  options: ConnectOptions,
+  allow: AllowList | undefined,
+  stored?: { slot: Slot; service: StoredService },
+): Promise<Start> {
+  const { name, label, replaceAllowList } = options
+  return callSignedIn(edge, loginPolicy(options), async (api, session) => {
+    const { service } = await api.claimService(session, {
+      name,
+      type: 'tls',
+      ...(label === undefined ? {} : { label }),
+      ...(allow === undefined ? {} : { allow: copyAllowList(allow) }),
+      ...(replaceAllowList ? { replaceAllowList } : {}),
+    })
+    const kept = stored?.service.id === service.id ? stored.slot : undefined
+    const slot = kept ?? takeSlot(edge, { id: service.id, name, label: service.label, host: service.host })
+    const certificate = await registerConnector(api, session, service.id, slot)
+    if (!kept) stored?.slot[Symbol.dispose]()
+    return { slot, certificate }
+  })
+}
+
+/** The edge says the same when a session claims the service.
+ *  @throws ALLOW_LIST_DIFFERS: a restart must never undo a list that was tightened meanwhile */
+function refuseDifference(name: string, has: AllowList, wanted: AllowList): void {
+  if (sameAllowList(has, wanted)) return
+  throw new PosternError(
+    'ALLOW_LIST_DIFFERS',
+    `"${name}" admits ${describeAllowList(has)}; asked for was ${describeAllowList(wanted)}`,
+    { details: { current: has, wanted } },
+  )
+}
+
+function hasLiveSession(edge: KnownEdge): boolean {
+  const session = readSession(edge)
+  return session !== undefined && session.expiresAt > edgeNow(edge)
+}
+
+function canGoOnWithout(error: unknown): boolean {
+  return (
+    error instanceof PosternError &&
+    ['SIGN_IN_REQUIRED', 'SESSION_ENDED', 'EDGE_UNREACHABLE', 'EDGE_STOPPING'].includes(error.code)
+  )
+}
+
+/** The edge will not take this certificate again. */
+function isRefused(error: unknown): boolean {
+  return error instanceof PosternError && /^(CONNECTOR|CERTIFICATE)_/.test(error.code)
+}
+
+function copyAllowList(list: AllowList) {
+  return { ...list, emailDomains: [...list.emailDomains], emailAddresses: [...list.emailAddresses] }
+}
+
+export function addConnect(program: Command, takeStopSignal: () => AbortSignal): void {
+  const command = program
+    .command('connect')
+    .description('expose a private port as a service, for as long as this command runs')
+    .requiredOption('--name <text>', 'name of the service; with its owner it stands for one service for ever')
+    .requiredOption('--port <number>', 'port of the private service', parsePort)
+    .option('--host <host>', 'host of the private service, as this machine sees it', 'localhost')
+    .option('--type <type>', 'type of the service', 'tls')
+    .option('--label <label>', 'first part of its host name (default: a generated one)')
+  addAllowOptions(command)
+    .option('--replace-allow-list', "overwrite the service's list with the one given here")
+    .option('--edge <url>', 'the edge, when you know several', parseEdgeOrigin)
+    .option('--json', 'print one JSON object per line for everything that happens')
+    .addOption(command.createOption('--cloudauth').hideHelp())
+  addAskOptions(command).action((options: ConnectOptions) => runConnect(options, takeStopSignal))
+  addExamples(command, [
+    [
+      "a machine's ssh, for a company and one contractor",
+      "postern connect --name 'ssh of build-7' --port 22 --allowed-email-domains mycorp.com --allowed-email-addresses contractor@example.com",
+    ],
+    ['again, with the list that it has', "postern connect --name 'ssh of build-7' --port 22"],
+    ['for a program that starts it', 'postern connect --name db --host 10.0.0.5 --port 5432 --json --batch'],
+  ])
+}

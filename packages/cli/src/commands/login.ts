@@ -1,0 +1,105 @@
+import { formatDuration } from '@postern/shared/duration'
+import { PosternError } from '@postern/shared/errors'
+import { type Command, Option } from 'commander'
+import { EdgeApi } from '../api/edge-api.ts'
+import { callSignedIn, sessionLock, signInRequired, storeLogin } from '../credentials/fresh.ts'
+import { edgeFolder, stateFolder } from '../credentials/home.ts'
+import {
+  loadEdge,
+  loginLine,
+  readRemembered,
+  saveEdge,
+  saveRemembered,
+  withOrigin,
+} from '../credentials/known-edge.ts'
+import { printable, tell } from '../io.ts'
+import { fetchPinnedCa, parseFingerprint } from '../login/pin-ca.ts'
+import { addBrowserOptions } from './ask.ts'
+import { addExamples } from './examples.ts'
+import { parseEdgeOrigin, readCaFile } from './options.ts'
+
+/** `postern login`: the one way by which this machine comes to trust an edge. */
+
+interface LoginOptions {
+  edge: string
+  caFile?: string
+  caFingerprint?: Buffer
+  batch?: boolean
+  browser?: string | boolean
+}
+
+async function runLogin(options: LoginOptions): Promise<void> {
+  if (options.batch) return confirmSession(options.edge)
+  const { learnEdge, signIn } = await import('../login/sign-in.ts')
+  const home = stateFolder()
+  const folder = edgeFolder(home, options.edge)
+  const caPem = await readCa(options, loadEdge(home, options.edge)?.caPem)
+  using api = new EdgeApi({ origin: options.edge, caPem }, readRemembered({ folder }))
+  const facts = await learnEdge(api, caPem)
+
+  using _lock = await sessionLock({ folder })
+  const browser = options.browser === true ? undefined : options.browser
+  const session = await signIn(api, facts, { browser })
+  const edge = saveEdge(home, facts)
+  saveRemembered(edge, api.memory)
+  storeLogin(edge, session)
+  const left = formatDuration(session.expiresAt - api.now())
+  tell(`signed in to ${edge.origin} as ${printable(session.email)}, for ${left}`)
+}
+
+/** `--batch`: nobody can be asked, so a session there is will do, and no other helps.
+ *  @throws SIGN_IN_REQUIRED · SESSION_ENDED */
+async function confirmSession(origin: string): Promise<void> {
+  const edge = loadEdge(stateFolder(), origin)
+  if (!edge) {
+    const required = signInRequired({ origin })
+    throw new PosternError(required.code, required.message, { hint: `sign in: ${loginLine(origin)}` })
+  }
+  await callSignedIn(edge, { mayAsk: false }, async (api, session) => {
+    const { identity, session: live } = await api.getSession(session)
+    const left = formatDuration(live.expiresAt - api.now())
+    tell(`signed in to ${origin} as ${printable(identity.email)}, for ${left}`)
+  })
+}
+
+/** @param known of an earlier login */
+async function readCa(options: LoginOptions, known: string | undefined): Promise<string | undefined> {
+  if (options.caFile !== undefined) return readCaFile(options.caFile)
+  if (options.caFingerprint) return fetchPinnedCa(options.edge, options.caFingerprint)
+  return known
+}
+
+export function addLogin(program: Command): void {
+  const command = program
+    .command('login')
+    .description('sign in to an edge in the browser, and trust it from now on')
+    .requiredOption('--edge <url>', 'the edge, https://HOST[:PORT]', parseEdgeOrigin)
+    .option('--ca-file <file>', "the edge's own CA in PEM, when its certificate is not a public one")
+    .addOption(
+      new Option(
+        '--ca-fingerprint <sha256:hex>',
+        'the same, named by its fingerprint as postern-edge prints it; fetched from the edge',
+      )
+        .argParser(parseFingerprint)
+        .conflicts('caFile'),
+    )
+    .option('--batch', 'ask nobody: only say whether there is a session, with exit code 4 when not')
+  addBrowserOptions(command).action((options: LoginOptions) =>
+    runLogin(options).catch((error: unknown) => {
+      throw withOrigin(error, options.edge)
+    }),
+  )
+  addExamples(command, [
+    ['sign in', 'postern login --edge https://edge.example.com'],
+    ['an edge with its own CA', 'postern login --edge https://edge.example.com:8443 --ca-file edge-ca.pem'],
+    [
+      'the same, without the file',
+      'postern login --edge https://edge.example.com:8443 --ca-fingerprint sha256:HEX',
+    ],
+    ['on a machine without a browser', 'postern login --edge https://edge.example.com --no-browser'],
+    [
+      'with another browser',
+      "postern login --edge https://edge.example.com --browser 'firefox --private-window %s'",
+    ],
+  ])
+}

@@ -1,0 +1,71 @@
+import { createPublicKey, randomUUID } from 'node:crypto'
+import { hostname } from 'node:os'
+import {
+  type ConnectorCertificateResponse,
+  RENEW_JWS_TYPE,
+  type RenewConnectorClaims,
+} from '@postern/shared/api/certificates'
+import { signCompactJws } from '../api/dpop.ts'
+import type { EdgeApi } from '../api/edge-api.ts'
+import { openApi } from '../credentials/fresh.ts'
+import { generateKey } from '../credentials/issue.ts'
+import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
+import type { Session } from '../credentials/session.ts'
+import { type ConnectorCertificate, readPendingKey, type Slot, savePendingKey, saveSlot } from './slots.ts'
+
+/** A connector's certificate: got once with the operator's session, then renewed by itself for as long as the edge
+ *  agrees. */
+
+/** Registers this process as a connector of the service. */
+export async function registerConnector(
+  api: EdgeApi,
+  session: Session,
+  serviceId: string,
+  slot: Slot,
+): Promise<ConnectorCertificate> {
+  const { keyPem, csr } = generateKey()
+  const machine = hostname().slice(0, 255) || 'unknown'
+  const issued = await api.issueConnectorCertificate(session, { serviceId, csr, machine })
+  return keep(slot, keyPem, issued)
+}
+
+/** Replaces the certificate of the slot, signing with its old key; also some weeks after it has expired.
+ *  @throws CONNECTOR_REFUSED · CONNECTOR_SUPERSEDED · EDGE_UNREACHABLE */
+export async function renewConnector(
+  edge: KnownEdge,
+  slot: Slot,
+  old: ConnectorCertificate,
+): Promise<ConnectorCertificate> {
+  const pending = readPendingKey(slot) ?? generateKey()
+  savePendingKey(slot, pending)
+  using api = openApi(edge)
+  const jws = signRenewal(old, { aud: edge.origin, now: edgeNow(edge), csr: pending.csr })
+  return keep(slot, pending.keyPem, await api.renewConnectorCertificate(jws))
+}
+
+export function signRenewal(
+  old: ConnectorCertificate,
+  { aud, now, csr }: { aud: string; now: number; csr: string },
+): string {
+  const claims: RenewConnectorClaims = {
+    aud,
+    iat: Math.floor(now / 1_000),
+    jti: randomUUID(),
+    serial: old.serial,
+    csr,
+  }
+  const jwk = createPublicKey(old.keyPem).export({ format: 'jwk' })
+  return signCompactJws(old.keyPem, { alg: 'ES256', typ: RENEW_JWS_TYPE, jwk }, claims)
+}
+
+/** When half of its life is over. Epoch milliseconds by the edge's clock. */
+export function renewalTime(certificate: ConnectorCertificate): number {
+  return (certificate.notBefore + certificate.notAfter) / 2
+}
+
+function keep(slot: Slot, keyPem: string, issued: ConnectorCertificateResponse): ConnectorCertificate {
+  const { serial, connectorId, notBefore, notAfter } = issued
+  const certificate = { keyPem, certificatePem: issued.certificate, serial, connectorId, notBefore, notAfter }
+  saveSlot(slot, certificate)
+  return certificate
+}

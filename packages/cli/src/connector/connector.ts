@@ -1,0 +1,194 @@
+/** A connector's life: attach to the edge, keep data connections ready, serve flows, renew the certificate, and
+ *  come back after whatever happens. Dials out only; connects to the one target it was started with. */
+import { setTimeout as wait } from 'node:timers/promises'
+import { Backoff } from '@postern/shared/backoff'
+import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
+import { edgeNow, edgePort, type KnownEdge } from '../credentials/known-edge.ts'
+import { renewalTime, renewConnector } from './certificate.ts'
+import { type Attachment, attach } from './control.ts'
+import { serveDataConnection } from './data.ts'
+import type { Target } from './dial-service.ts'
+import { errorFields, type Report } from './events.ts'
+import type { ConnectorCertificate, Slot } from './slots.ts'
+import { WarmConnections } from './warm-connections.ts'
+
+const FIRST_RETRY_MS = 500
+const MAX_RETRY_MS = 30_000
+/** A connection that lasted this long was a good one: the next wait is short again. */
+const LASTING_MS = 60_000
+const RENEWAL_RETRY_MS = 60_000
+
+/** What no further attempt can mend. */
+const FINAL: ReadonlySet<ErrorCode> = new Set([
+  'CONNECTOR_REFUSED',
+  'CONNECTOR_SUPERSEDED',
+  'OPERATOR_REQUIRED',
+  'SERVICE_UNKNOWN',
+  'ALLOW_LIST_DIFFERS',
+])
+
+/** What the edge may say about the certificate itself. At the door a renewal may mend it; when the renewal hears it,
+ *  nothing does. */
+const ABOUT_CERTIFICATE: ReadonlySet<ErrorCode> = new Set([
+  'CERTIFICATE_REFUSED',
+  'CERTIFICATE_REVOKED',
+  'CERTIFICATE_EXPIRED',
+])
+
+/** The certificate of now; `due` asks for a renewal before half of its life is over. */
+interface Holder {
+  certificate: ConnectorCertificate
+  due: boolean
+}
+
+export interface ConnectorParts {
+  edge: KnownEdge
+  slot: Slot
+  certificate: ConnectorCertificate
+  target: Target
+  report: Report
+  /** Aborts when the connector is to leave: flows that run are reset. */
+  signal: AbortSignal
+  /** Looks at the service as the edge describes it when the connector starts. What it throws ends the connector. */
+  checkService?: (service: Attachment['attached']['service']) => void
+}
+
+/** Runs until its signal aborts.
+ *  @throws the reason when the edge does not want this connector any more */
+export async function runConnector(parts: ConnectorParts): Promise<void> {
+  const { report, signal } = parts
+  const holder: Holder = { certificate: parts.certificate, due: false }
+  const backoff = new Backoff(FIRST_RETRY_MS, MAX_RETRY_MS)
+  let stay: Stay | undefined
+  let standing: Standing = 'new'
+
+  while (!signal.aborted) {
+    const startedAt = performance.now()
+    try {
+      await renewWhenDue(holder, parts)
+      const next = await openStay(holder, parts)
+      stay?.leave() // the edge lets one process attach once: the new one has taken the place of the old
+      stay = next
+      if (standing === 'new') parts.checkService?.(stay.attachment.attached.service)
+      announce(stay.attachment, parts, standing)
+      standing = 'attached'
+      const end = await waitForEndOrRenewal(stay.attachment, holder, parts)
+      if (end) throw end
+    } catch (caught) {
+      stay?.leave()
+      stay = undefined
+      if (signal.aborted) return
+      const error = toPosternError(caught, 'INTERNAL', String(caught))
+      if (FINAL.has(error.code)) throw error
+      if (ABOUT_CERTIFICATE.has(error.code)) holder.due = true
+      if (performance.now() - startedAt > LASTING_MS) backoff.reset()
+      if (standing === 'attached') standing = 'lost'
+      const retryInMs = backoff.next()
+      report({ event: 'disconnected', ...errorFields(error), retryInMs })
+      await wait(retryInMs, undefined, { signal }).catch(() => undefined)
+    }
+  }
+  stay?.leave()
+}
+
+/** Whether the edge has known us, and still does. */
+type Standing = 'new' | 'attached' | 'lost'
+
+/** One attachment with its data connections. */
+interface Stay {
+  attachment: Attachment
+  leave(): void
+}
+
+async function openStay(holder: Holder, parts: ConnectorParts): Promise<Stay> {
+  const { edge, target, report, signal } = parts
+  const gone = new AbortController()
+  let connections: WarmConnections | undefined
+  const attachment = await attach({
+    edge,
+    certificate: holder.certificate,
+    onWant: (count) => connections?.want(count),
+    signal,
+  })
+  const { attachmentId, warm } = attachment.attached
+  const dial = dialOptions(edge, holder.certificate)
+  connections = new WarmConnections(
+    (on) =>
+      serveDataConnection({
+        edge: dial,
+        attachmentId,
+        target,
+        report,
+        waitSignal: AbortSignal.any([gone.signal, signal]),
+        flowSignal: signal,
+        onOpen: on.open,
+        onUsed: on.used,
+      }),
+    warm,
+    gone.signal,
+  )
+  const leave = () => {
+    gone.abort(new PosternError('SERVICE_OFFLINE', 'the connector has left'))
+    attachment.close()
+  }
+  return { attachment, leave }
+}
+
+/** A change of certificates is nobody's business. */
+function announce({ attached }: Attachment, parts: ConnectorParts, standing: Standing): void {
+  const { edge, certificate, report } = parts
+  const { service } = attached
+  if (standing === 'lost') report({ event: 'reconnected', host: service.host })
+  if (standing !== 'new') return
+  const { connectorId } = certificate
+  report({ event: 'ready', host: service.host, edge: edge.origin, service, connectorId })
+}
+
+/** @returns why the attachment ended, or undefined when the certificate was renewed and it is time to attach with
+ *  the new one; the old attachment serves until then */
+async function waitForEndOrRenewal(
+  attachment: Attachment,
+  holder: Holder,
+  parts: ConnectorParts,
+): Promise<PosternError | undefined> {
+  for (let retryMs = 0; ; retryMs = RENEWAL_RETRY_MS) {
+    const enough = new AbortController()
+    const dueInMs = Math.max(retryMs, renewalTime(holder.certificate) - edgeNow(parts.edge))
+    const due = wait(dueInMs, undefined, { signal: enough.signal }).catch(() => undefined)
+    const end = await Promise.race([attachment.ended, due])
+    enough.abort()
+    if (end) return end
+    if (await renewWhenDue(holder, parts)) return undefined
+  }
+}
+
+/** A renewal that fails is no harm while the certificate lives.
+ *  @returns true when it was renewed
+ *  @throws what makes it impossible to go on */
+async function renewWhenDue(holder: Holder, { edge, slot, report }: ConnectorParts): Promise<boolean> {
+  const { certificate } = holder
+  if (!holder.due && edgeNow(edge) < renewalTime(certificate)) return false
+  try {
+    holder.certificate = await renewConnector(edge, slot, certificate)
+    holder.due = false
+    report({ event: 'renewed', notAfter: holder.certificate.notAfter })
+    return true
+  } catch (caught) {
+    const error = toPosternError(caught, 'INTERNAL', String(caught))
+    if (FINAL.has(error.code)) throw error
+    if (ABOUT_CERTIFICATE.has(error.code)) throw refusedForGood(error)
+    if (holder.due || certificate.notAfter < edgeNow(edge)) throw error
+    report({ event: 'renewal.failed', ...errorFields(error) })
+    return false
+  }
+}
+
+function refusedForGood({ message, hint }: PosternError): PosternError {
+  return new PosternError('CONNECTOR_REFUSED', message, { hint })
+}
+
+function dialOptions(edge: KnownEdge, { keyPem, certificatePem }: ConnectorCertificate) {
+  const { domain, caPem } = edge
+  const trust = { caPem, keyPem, certificatePem }
+  return { host: domain, port: edgePort(edge), serverName: domain, trust }
+}

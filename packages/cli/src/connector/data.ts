@@ -1,0 +1,123 @@
+import { PosternError } from '@postern/shared/errors'
+import { type HelloFrame, OpenFrame, readFrameBody } from '@postern/shared/protocol/control-frames'
+import { ALPN_DATA } from '@postern/shared/protocol/frames'
+import { FramedEnd } from '@postern/shared/stream/framed-end'
+import { RawEnd } from '@postern/shared/stream/raw-end'
+import { resetSocket } from '@postern/shared/stream/reset-socket'
+import { splice } from '@postern/shared/stream/splice'
+import { type Dial, dialEdge } from '../tunnel/dial-edge.ts'
+import { dialService, type Target } from './dial-service.ts'
+import type { Report } from './events.ts'
+import { HeldEnd } from './held-end.ts'
+
+/** One data connection: dial the edge, say hello, wait for a flow, join it to the service. */
+
+export interface DataConnection {
+  /** Host, port and CA of the edge, and the connector's certificate. */
+  edge: Omit<Dial, 'alpn' | 'signal'>
+  attachmentId: string
+  target: Target
+  report: Report
+  /** Ends the connection while it waits: its attachment is gone. */
+  waitSignal: AbortSignal
+  /** Ends its flow, with a reset at the service: the connector leaves. */
+  flowSignal: AbortSignal
+  /** It waits for a flow now. */
+  onOpen: () => void
+  /** The edge has turned it into a flow: another one should take its place. */
+  onUsed: () => void
+}
+
+/** Resolves when the connection has ended, with or without a flow.
+ *  @throws what kept it from being opened */
+export async function serveDataConnection(connection: DataConnection): Promise<void> {
+  const { attachmentId, waitSignal } = connection
+  const socket = await dialEdge({ ...connection.edge, alpn: ALPN_DATA, signal: waitSignal })
+  const end = new FramedEnd(socket)
+  end.send('hello', { version: 1, attachmentId } satisfies HelloFrame)
+  connection.onOpen()
+  const flow = await waitForOpen(end, waitSignal)
+  if (!flow) return
+  connection.onUsed()
+  await serveFlow(flow, connection)
+}
+
+interface OpenedFlow {
+  open: OpenFrame
+  client: FramedEnd
+  /** The client's bytes so far wait in here. */
+  held: HeldEnd
+  /** Aborts when the client leaves before the service has answered. */
+  left: AbortSignal
+}
+
+/** @returns undefined when the edge closed the connection unused */
+function waitForOpen(client: FramedEnd, signal: AbortSignal): Promise<OpenedFlow | undefined> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => {
+      client.abort(signal.reason as PosternError)
+      resolve(undefined)
+    }
+    const fail = (error: PosternError) => {
+      signal.removeEventListener('abort', onAbort)
+      client.abort(error)
+      reject(error)
+    }
+    client.receive({
+      chunk: () => fail(new PosternError('PROTOCOL_INVALID', 'bytes arrived before an open frame')),
+      end: () => fail(new PosternError('PROTOCOL_INVALID', 'an end arrived before an open frame')),
+      drain: () => undefined,
+      cut: () => {
+        signal.removeEventListener('abort', onAbort)
+        resolve(undefined)
+      },
+      control(type, body) {
+        if (type !== 'open') return
+        signal.removeEventListener('abort', onAbort)
+        const left = new AbortController()
+        // receives from here on, also what the same chunk still brings
+        const held = new HeldEnd(client, (error) => left.abort(error))
+        resolve({ open: readFrameBody(OpenFrame, body, 'open'), client, held, left: left.signal })
+      },
+    })
+    if (signal.aborted) return onAbort()
+    signal.addEventListener('abort', onAbort)
+    client.resume()
+  })
+}
+
+async function serveFlow(flow: OpenedFlow, { target, report, flowSignal }: DataConnection): Promise<void> {
+  const { flowId, identity, clientAddress } = flow.open
+  const who = { flowId, email: identity.email, clientAddress }
+  const startedAt = performance.now()
+  report({ event: 'flow.opened', ...who })
+  const { bytesUp, bytesDown, error } = await joinService(flow, target, flowSignal)
+  const durationMs = Math.round(performance.now() - startedAt)
+  report({
+    event: 'flow.closed',
+    ...who,
+    bytesUp,
+    bytesDown,
+    durationMs,
+    ...(error ? { error: error.code } : {}),
+  })
+}
+
+async function joinService(
+  { open, client, held, left }: OpenedFlow,
+  target: Target,
+  signal: AbortSignal,
+): Promise<{ bytesUp: number; bytesDown: number; error?: PosternError | undefined }> {
+  let service: Awaited<ReturnType<typeof dialService>>
+  try {
+    service = await dialService(target, AbortSignal.any([left, signal]))
+  } catch (caught) {
+    const error = caught as PosternError
+    held.abort(error)
+    return { bytesUp: 0, bytesDown: 0, error }
+  }
+  client.send('ok', { flowId: open.flowId })
+  const serviceEnd = new RawEnd(service, service, () => resetSocket(service))
+  const traffic = await splice(held, serviceEnd, { signal })
+  return { ...traffic, error: traffic.cut?.error }
+}

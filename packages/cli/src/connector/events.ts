@@ -1,0 +1,96 @@
+import { formatDuration } from '@postern/shared/duration'
+import type { PosternError } from '@postern/shared/errors'
+import { type AllowList, describeAllowList } from '@postern/shared/identity'
+import { print, printable, tell, tellMore } from '../io.ts'
+
+/** What a connector tells: lines for people on stderr, or one JSON object per line on stdout. */
+export type ConnectorEvent =
+  | { event: 'ready'; host: string; edge: string; service: ServiceFacts; connectorId: string }
+  | { event: 'flow.opened'; flowId: string; email: string; clientAddress: string }
+  | ({ event: 'flow.closed'; flowId: string; email: string; clientAddress: string } & FlowTraffic)
+  | { event: 'disconnected'; code: string; message: string; retryInMs: number }
+  | { event: 'reconnected'; host: string }
+  | { event: 'renewed'; notAfter: number }
+  | { event: 'renewal.failed'; code: string; message: string }
+
+export interface FlowTraffic {
+  bytesUp: number
+  bytesDown: number
+  durationMs: number
+  /** Code of the error that ended it; left out after a clean end. */
+  error?: string
+}
+
+export interface ServiceFacts {
+  id: string
+  label: string
+  name: string
+  host: string
+  allow: AllowList
+}
+
+export type Report = (event: ConnectorEvent) => void
+
+/** @param onReaderGone called when nobody reads stdout any more */
+export function createJsonReport(onReaderGone: (error: Error) => void): Report {
+  return (event) => {
+    print(`${JSON.stringify({ ...event, at: Date.now() })}\n`).catch(onReaderGone)
+  }
+}
+
+export const reportToPeople: Report = (event) => {
+  switch (event.event) {
+    case 'ready':
+      return tellReady(event)
+    case 'flow.opened':
+      return tell(`${describeFlow(event)} came in`)
+    case 'flow.closed':
+      return tell(`${describeFlow(event)} left after ${describeTraffic(event)}`)
+    case 'disconnected':
+      return tell(
+        `lost the edge: ${printable(event.message)} (${event.code}); next try in ${(event.retryInMs / 1_000).toFixed(1)} s`,
+      )
+    case 'reconnected':
+      return tell(`back at the edge: ${printable(event.host)} is ready`)
+    case 'renewed':
+      return tell(`renewed the connector's certificate, until ${new Date(event.notAfter).toISOString()}`)
+    case 'renewal.failed':
+      return tell(
+        `could not renew the connector's certificate yet: ${printable(event.message)} (${event.code})`,
+      )
+  }
+}
+
+function tellReady({ host, edge, service }: { host: string; edge: string; service: ServiceFacts }): void {
+  const name = printable(host)
+  tell(`${printable(service.name)} is ready at ${name}`)
+  tellMore(`admits  ${printable(describeAllowList(service.allow))}`)
+  tellMore(`once    postern login --edge ${edge}`)
+  tellMore(`ssh     ssh -o 'ProxyCommand=postern client tls --host %h' USER@${name}`)
+  tellMore(`pipe    postern client tls --host ${name}`)
+  tellMore('Ctrl-C stops the connector; the service stays, offline')
+}
+
+function describeFlow(flow: { email: string; clientAddress: string }): string {
+  return `${printable(flow.email)} from ${printable(flow.clientAddress)}`
+}
+
+function describeTraffic(traffic: FlowTraffic): string {
+  const bytes = `${formatBytes(traffic.bytesUp)} in, ${formatBytes(traffic.bytesDown)} out`
+  return `${formatDuration(traffic.durationMs)}, ${bytes}${traffic.error ? `, cut (${traffic.error})` : ''}`
+}
+
+export function formatBytes(count: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB']
+  let value = count
+  let unit = 0
+  while (value >= 1_000 && unit < units.length - 1) {
+    value /= 1_000
+    unit++
+  }
+  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`
+}
+
+export function errorFields({ code, message }: PosternError): { code: string; message: string } {
+  return { code, message }
+}

@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { afterEach, beforeEach, test } from 'node:test'
+import { stateFolder } from './home.ts'
+import { findEdgeOfHost, pickEdge, saveEdge } from './known-edge.ts'
+
+let home = ''
+beforeEach(() => {
+  home = mkdtempSync(path.join(tmpdir(), 'postern-edges-'))
+})
+afterEach(() => rmSync(home, { recursive: true }))
+
+function know(origin: string): void {
+  const domain = new URL(origin).hostname
+  saveEdge(home, { origin, domain, issuer: origin, clientId: 'c', tokenEndpoint: `${origin}/token` })
+}
+
+test('a host belongs to the known edge one label above it', () => {
+  know('https://edge.example.com')
+  know('https://other.example.com:8443')
+  const found = findEdgeOfHost(home, 'Crimson-Thunder-8434.EDGE.example.com.')
+  assert.deepEqual([found.edge.origin, found.label], ['https://edge.example.com', 'crimson-thunder-8434'])
+  for (const host of [
+    'a.b.edge.example.com',
+    'edge.example.com',
+    'db.example.com',
+    'db.xedge.example.com',
+    'mtls.edge.example.com',
+  ]) {
+    assert.throws(() => findEdgeOfHost(home, host), { code: 'EDGE_UNKNOWN' }, host)
+  }
+})
+
+test('an unknown edge gets the line to paste', () => {
+  const hintOf = (port?: number) => {
+    try {
+      findEdgeOfHost(home, 'db.edge.example.com', { port })
+    } catch (error) {
+      return (error as { hint: string }).hint
+    }
+    return undefined
+  }
+  assert.equal(hintOf(), 'sign in: postern login --edge https://edge.example.com')
+  assert.equal(hintOf(8443), 'sign in: postern login --edge https://edge.example.com:8443')
+})
+
+test('edges with one domain are told apart by port, never by guess', () => {
+  know('https://edge.localhost:8443')
+  know('https://edge.localhost:9443')
+  assert.throws(() => findEdgeOfHost(home, 'db-1.edge.localhost'), { code: 'USAGE_INVALID' })
+  assert.equal(
+    findEdgeOfHost(home, 'db-1.edge.localhost', { port: 9443 }).edge.origin,
+    'https://edge.localhost:9443',
+  )
+  assert.throws(() => pickEdge(home), { code: 'USAGE_INVALID' })
+  assert.equal(pickEdge(home, 'https://edge.localhost:8443').domain, 'edge.localhost')
+})
+
+test('the only known edge needs no name; none at all is EDGE_UNKNOWN', () => {
+  assert.throws(() => pickEdge(home), { code: 'EDGE_UNKNOWN' })
+  know('https://edge.example.com')
+  assert.equal(pickEdge(home).origin, 'https://edge.example.com')
+})
+
+test('the state folder of each platform', () => {
+  assert.equal(stateFolder({ POSTERN_HOME: '/x' }, 'linux'), '/x')
+  assert.equal(stateFolder({ XDG_CONFIG_HOME: '/c' }, 'linux'), '/c/postern')
+  assert.match(stateFolder({ XDG_CONFIG_HOME: 'relative' }, 'linux'), /\/\.config\/postern$/)
+  assert.match(stateFolder({}, 'darwin'), /Library\/Application Support\/postern$/)
+})

@@ -1,0 +1,106 @@
+import { randomBytes } from 'node:crypto'
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
+import path from 'node:path'
+import { PosternError } from '@postern/shared/errors'
+
+/** Small JSON files that only their owner may read. Written whole or not at all (temporary file, fsync, rename);
+ *  read with a check of every member. Checked by hand, because the warm start of `client tls` reads three of them and must
+ *  not load a schema library for that. */
+
+type Kind = 'string' | 'number' | 'object' | 'string?' | 'number?'
+interface KindTypes {
+  string: string
+  number: number
+  object: Record<string, unknown>
+}
+export type Shape = Readonly<Record<string, Kind>>
+export type ShapeValue<S extends Shape> = {
+  -readonly [K in keyof S as S[K] extends `${string}?` ? never : K]: S[K] extends keyof KindTypes
+    ? KindTypes[S[K]]
+    : never
+} & {
+  -readonly [K in keyof S as S[K] extends `${string}?` ? K : never]?: S[K] extends `${infer T extends
+    keyof KindTypes}?`
+    ? KindTypes[T]
+    : never
+}
+
+/** @returns undefined when there is no such file
+ *  @throws STATE_INVALID naming the file */
+export function readStateFile<S extends Shape>(file: string, shape: S): ShapeValue<S> | undefined {
+  const text = readText(file)
+  if (text === undefined) return undefined
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (cause) {
+    throw invalid(file, 'is not JSON', cause)
+  }
+  if (typeof value !== 'object' || value === null) throw invalid(file, 'is not an object')
+  const members = value as Record<string, unknown>
+  for (const [name, kind] of Object.entries(shape)) {
+    const member = members[name]
+    if (kind.endsWith('?') && member === undefined) continue
+    const type: string = typeof member
+    if (type !== kind.replace('?', '') || member === null) {
+      throw invalid(file, `has no proper member "${name}"`)
+    }
+  }
+  return members as ShapeValue<S>
+}
+
+/** Makes the folder too (0700). */
+export function writeStateFile(file: string, value: object): void {
+  const folder = path.dirname(file)
+  const temporary = path.join(folder, `.${path.basename(file)}.${randomBytes(6).toString('hex')}`)
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    writeWhole(temporary, `${JSON.stringify(value, null, 2)}\n`)
+    renameSync(temporary, file)
+  } catch (cause) {
+    throw new PosternError('STATE_INVALID', `cannot write ${file}: ${(cause as Error).message}`, {
+      cause,
+      hint: 'make the folder writable, or name another one in POSTERN_HOME',
+    })
+  }
+}
+
+/** On the disk when it returns; no file is left when it throws. */
+function writeWhole(file: string, text: string): void {
+  const descriptor = openSync(file, 'wx', 0o600)
+  try {
+    writeSync(descriptor, text)
+    fsyncSync(descriptor)
+  } catch (error) {
+    rmSync(file, { force: true })
+    throw error
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+export function removeState(fileOrFolder: string): void {
+  rmSync(fileOrFolder, { force: true, recursive: true })
+}
+
+function readText(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw invalid(file, `cannot be read: ${(cause as Error).message}`, cause)
+  }
+}
+
+function invalid(file: string, what: string, cause?: unknown): PosternError {
+  return new PosternError('STATE_INVALID', `${file} ${what}`, { cause })
+}

@@ -1,0 +1,63 @@
+import { VERSION } from '@postern/shared/version'
+import { Command } from 'commander'
+import { addAuditList } from './commands/audit/list.ts'
+import { addClientTls } from './commands/client/tls.ts'
+import { addCompletion } from './commands/completion.ts'
+import { addConnect } from './commands/connect.ts'
+import { addDoctor } from './commands/doctor.ts'
+import { addLogin } from './commands/login.ts'
+import { addLogout } from './commands/logout.ts'
+import { addServiceDelete } from './commands/service/delete.ts'
+import { addServiceList } from './commands/service/list.ts'
+import { addServiceShow } from './commands/service/show.ts'
+import { addServiceUpdate } from './commands/service/update.ts'
+import { addWhoami } from './commands/whoami.ts'
+import { printable } from './io.ts'
+
+/** Everything a command may need of the process. */
+export interface ProgramParts {
+  /** Asked for by a command that ends in an orderly way at the first SIGINT or SIGTERM. */
+  takeStopSignal(): AbortSignal
+}
+
+/** The whole command line on one screen. */
+export function createProgram(parts: ProgramParts): Command {
+  const program = new Command('postern')
+    .description('reach private TCP services by name, and expose them to people you name')
+    .version(VERSION, '--version', 'print the version')
+    .helpCommand(false)
+    .configureOutput({
+      outputError: (text, write) => write(printableLines(text).replace(/^error: /, 'postern: ')),
+    })
+    .exitOverride()
+  addLogin(program)
+  addLogout(program)
+  addWhoami(program)
+  addConnect(program, parts.takeStopSignal)
+  const client = addGroup(program, 'client', 'reach a service')
+  addClientTls(client)
+  const service = addGroup(program, 'service', 'look at and change services')
+  addServiceList(service)
+  addServiceShow(service)
+  addServiceUpdate(service)
+  addServiceDelete(service)
+  const audit = addGroup(program, 'audit', 'what the edge has decided and done')
+  addAuditList(audit)
+  addDoctor(program)
+  addCompletion(program)
+  return program
+}
+
+/** What commander says repeats what was typed, or linked to. */
+function printableLines(text: string): string {
+  return text.split('\n').map(printable).join('\n')
+}
+
+function addGroup(program: Command, name: string, description: string): Command {
+  return program.command(name).description(description).helpCommand(false)
+}
+
+/** @throws PosternError, or CommanderError for usage and after --help and --version */
+export async function runProgram(args: readonly string[], parts: ProgramParts): Promise<void> {
+  await createProgram(parts).parseAsync([...args], { from: 'user' })
+}

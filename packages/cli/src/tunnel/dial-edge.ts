@@ -1,0 +1,114 @@
+import { once } from 'node:events'
+import net from 'node:net'
+import tls, { type SecureContext, type TLSSocket } from 'node:tls'
+import { PosternError } from '@postern/shared/errors'
+import { lookupHost } from '@postern/shared/lookup-host'
+import { explainNetworkError, readShownCertificate, type ShownCertificate } from '../api/network-error.ts'
+
+/** A TLS 1.3 connection to one of the edge's rooms, with half-close. */
+
+export interface Dial {
+  /** Host name that is looked up: the edge's own. */
+  host: string
+  port: number
+  /** SNI, and the name that the edge's certificate must have. */
+  serverName: string
+  alpn: string
+  trust: Trust
+  signal?: AbortSignal | undefined
+}
+
+/** Whom to trust and what to show. */
+export interface Trust {
+  /** The edge's CA; left out: the system's. */
+  caPem?: string | undefined
+  keyPem: string
+  certificatePem: string
+}
+
+export const DIAL_TIMEOUT_MS = 10_000
+const KEEPALIVE_MS = 30_000
+/** For each of several addresses. Node's 250 ms are too few for a busy process or a slow network. */
+const ATTEMPT_TIMEOUT_MS = 1_000
+/** Larger reads and writes than Node's 16 and 64 KiB: fewer turns per byte on a fast path. */
+export const SOCKET_BUFFER_BYTES = 512 * 1024
+
+/** @throws EDGE_UNREACHABLE · EDGE_UNTRUSTED · CLOCK_OFF · CERTIFICATE_REFUSED. In TLS 1.3 most refusals of the
+ *  client certificate come later, as an alert or an early close of the returned connection. */
+export async function dialEdge(dial: Dial): Promise<TLSSocket> {
+  const where = `${dial.serverName}:${dial.port}`
+  const timeout = AbortSignal.timeout(DIAL_TIMEOUT_MS)
+  const signal = dial.signal ? AbortSignal.any([dial.signal, timeout]) : timeout
+  const tcp = startTcp(dial)
+  let shown: ShownCertificate | undefined
+  try {
+    // takes some milliseconds, while the network is busy with the connection
+    const context = createContext(dial.trust)
+    await once(tcp, 'connect', { signal })
+    const socket = startTls(tcp, context, dial)
+    // runs before Node verifies; a socket that failed to verify no longer has its certificate
+    socket.prependListener('secure', () => {
+      shown = readShownCertificate(socket)
+    })
+    await once(socket, 'secureConnect', { signal })
+    return socket
+  } catch (cause) {
+    tcp.destroy()
+    dial.signal?.throwIfAborted()
+    if (!timeout.aborted) throw explainNetworkError(cause, where, shown)
+    throw new PosternError('EDGE_UNREACHABLE', `cannot reach ${where}: it does not answer`)
+  }
+}
+
+function startTcp({ host, port }: Dial): net.Socket {
+  const socket = net.connect({
+    host,
+    port,
+    allowHalfOpen: true,
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: KEEPALIVE_MS,
+    autoSelectFamily: true,
+    autoSelectFamilyAttemptTimeout: ATTEMPT_TIMEOUT_MS,
+    lookup: lookupHost,
+  })
+  socket.on('error', () => undefined) // whoever waits for it hears of it; afterwards the TLS socket tells
+  return socket
+}
+
+/** One context serves any number of connections with the same certificate. */
+const contexts = new WeakMap<Trust, SecureContext>()
+
+/** @throws STATE_INVALID when key or certificate cannot be read */
+function createContext(trust: Trust): SecureContext {
+  const known = contexts.get(trust)
+  if (known) return known
+  const { caPem, keyPem, certificatePem } = trust
+  try {
+    const context = tls.createSecureContext({
+      key: keyPem,
+      cert: certificatePem,
+      minVersion: 'TLSv1.3',
+      ...(caPem === undefined ? {} : { ca: caPem }),
+    })
+    contexts.set(trust, context)
+    return context
+  } catch (cause) {
+    throw new PosternError('STATE_INVALID', 'the stored certificate or the CA of the edge cannot be read', {
+      cause,
+      hint: 'sign out and in again: postern logout, postern login --edge https://HOST --ca-file FILE',
+    })
+  }
+}
+
+function startTls(tcp: net.Socket, secureContext: SecureContext, dial: Dial): TLSSocket {
+  return tls.connect({
+    socket: tcp,
+    secureContext,
+    servername: dial.serverName,
+    ALPNProtocols: [dial.alpn],
+    // said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would otherwise switch it off
+    rejectUnauthorized: true,
+    highWaterMark: SOCKET_BUFFER_BYTES,
+  } as tls.ConnectionOptions)
+}
