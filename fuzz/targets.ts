@@ -1,0 +1,6 @@
+import { BINARY_TARGETS } from './binary-targets.ts'
+import { RENEWAL_TARGET } from './renewal-target.ts'
+import type { Target } from './target.ts'
+import { TEXT_TARGETS } from './text-targets.ts'
+
+export const TARGETS: readonly Target[] = [...BINARY_TARGETS, ...TEXT_TARGETS, RENEWAL_TARGET]
