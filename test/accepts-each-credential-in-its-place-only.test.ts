@@ -1,0 +1,326 @@
+import assert from 'node:assert/strict'
+import { createPrivateKey, createPublicKey, generateKeyPairSync, X509Certificate } from 'node:crypto'
+import { globSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { createCsr } from '@postern/shared/certs/csr'
+import { ALPN_DATA, ALPN_FLOW } from '@postern/shared/protocol/frames'
+import { FormBrowser, readForm } from '../demo/dev-login.ts'
+import { type ConnectedService, connectService } from './support/connect-service.ts'
+import { makePerson } from './support/dev-browser.ts'
+import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import {
+  authorizationUrl,
+  callApi,
+  hashOf,
+  makePeerKey,
+  makeProof,
+  obtainCode,
+  type PeerSession,
+  peerKeyOf,
+  requestEdge,
+  requestTokens,
+  signInByHand,
+  signJws,
+} from './support/oauth-peer.ts'
+import { runPostern } from './support/postern.ts'
+import { startEcho, type TcpService } from './support/tcp-services.ts'
+import { attempt, clientCertificateOf, forgeCertificate, type KeyAndCertificate } from './support/tls-peer.ts'
+import { within } from './support/until.ts'
+
+/** Every kind of credential at every place that takes one. A row of a table is a place, and says which kinds pass
+ *  there; all the others are tried as well and must not. */
+
+let edge: EdgeProcess
+let echo: TcpService
+let service: ConnectedService
+let home: string
+let certificates: Record<string, KeyAndCertificate>
+
+before(async () => {
+  edge = await startEdge()
+  echo = await startEcho()
+  home = await makePerson(edge, 'operator@mycorp.com')
+  service = await connectService({ home, port: echo.port })
+  const { code, stderr } = await runPostern(['client', 'tls', '--host', service.host], { home, stdin: '' })
+  assert.equal(code, 0, stderr)
+  certificates = {
+    client: clientCertificateOf(home, service.label),
+    connector: storedConnector().identity,
+    edge: forgeCertificate({
+      ca: caFiles('edge'),
+      subjectAltName: `DNS:${edge.domain},DNS:*.${edge.domain}`,
+      usage: 'serverAuth',
+    }),
+    'client CA': caOf('client'),
+    'connector CA': caOf('connector'),
+    'edge CA': caOf('edge'),
+  }
+})
+after(async () => {
+  await service?.[Symbol.asyncDispose]()
+  await echo?.[Symbol.asyncDispose]()
+  await edge?.[Symbol.asyncDispose]()
+})
+
+const caFiles = (kind: string) => ({
+  certificate: path.join(edge.dataDir, 'ca', `${kind}-ca.pem`),
+  key: path.join(edge.dataDir, 'ca', `${kind}-ca.key`),
+})
+const caOf = (kind: string): KeyAndCertificate => ({
+  cert: readFileSync(caFiles(kind).certificate, 'utf8'),
+  key: readFileSync(caFiles(kind).key, 'utf8'),
+})
+function storedConnector(): { identity: KeyAndCertificate; serial: string } {
+  const file = globSync(path.join(home, 'edges', '*', 'connectors', '*', '*', '*.json'))
+    .map((name) => JSON.parse(readFileSync(name, 'utf8')))
+    .find((value) => value.certificatePem)
+  return { identity: { cert: file.certificatePem, key: file.keyPem }, serial: file.serial }
+}
+const namesOf = ({ cert }: KeyAndCertificate) =>
+  new X509Certificate(cert).subjectAltName!.replaceAll(', ', ',')
+
+/** `true` when the room answered as it does to its own people. */
+async function isLetIn(room: string, identity: KeyAndCertificate): Promise<boolean> {
+  const rooms: Record<string, Parameters<typeof attempt>[1]> = {
+    'flow, framed': { serverName: service.host, alpn: ALPN_FLOW },
+    'flow, plain': { serverName: service.host },
+    control: { serverName: `mtls.${edge.domain}` },
+    data: { serverName: edge.domain, alpn: ALPN_DATA },
+  }
+  const { bytes, code } = await within(`${room} closes`, attempt(edge, { ...rooms[room]!, identity }))
+  if (room === 'control') return bytes.startsWith('HTTP/1.1 400')
+  // a data connection begins with another frame, and is told so
+  if (room === 'data') return code === 'PROTOCOL_INVALID'
+  return bytes === 'hello'
+}
+
+describe('certificates', { timeout: 120_000 }, () => {
+  const places: [room: string, passes: string][] = [
+    ['flow, framed', 'client'],
+    ['flow, plain', 'client'],
+    ['control', 'connector'],
+    ['data', 'connector'],
+  ]
+  for (const [room, passes] of places) {
+    test(`the room ${room} takes a certificate of the kind ${passes} and no other`, async () => {
+      for (const [kind, identity] of Object.entries(certificates)) {
+        assert.equal(await isLetIn(room, identity), kind === passes, `${kind} at ${room}`)
+      }
+    })
+  }
+
+  test('a leaf brings its own intermediate along in vain', async () => {
+    for (const kind of ['connector', 'edge']) {
+      const leaf = certificates[kind]!
+      const withCa = { ...leaf, cert: leaf.cert + certificates[`${kind} CA`]!.cert }
+      assert.equal(await isLetIn('flow, framed', withCa), false)
+    }
+    const { client } = certificates
+    const withCa = { ...client!, cert: client!.cert + certificates['client CA']!.cert }
+    for (const room of ['control', 'data']) assert.equal(await isLetIn(room, withCa), false)
+  })
+
+  const serviceUri = () => /URI:[^,]+/.exec(namesOf(certificates.client!))![0]
+  const forgeries: [string, () => Omit<Parameters<typeof forgeCertificate>[0], 'ca'>][] = [
+    ['in all its parts, but not issued', () => ({ subjectAltName: namesOf(certificates.client!) })],
+    ['expired', () => ({ subjectAltName: namesOf(certificates.client!), days: -1 })],
+    ['not yet valid', () => ({ subjectAltName: namesOf(certificates.client!), startsInDays: 1, days: 2 })],
+    ['without a use', () => ({ subjectAltName: namesOf(certificates.client!), usage: '' })],
+    ['for any use', () => ({ subjectAltName: namesOf(certificates.client!), usage: 'anyExtendedKeyUsage' })],
+    [
+      'for two uses',
+      () => ({ subjectAltName: namesOf(certificates.client!), usage: 'clientAuth,serverAuth' }),
+    ],
+    ['for two services', () => ({ subjectAltName: `${namesOf(certificates.client!)},${serviceUri()}x` })],
+    ['with two addresses', () => ({ subjectAltName: `${namesOf(certificates.client!)},email:eve@evil.com` })],
+    ['with a NUL in the address', () => ({ subjectAltName: derNames('operator@mycorp.com\0.evil.com') })],
+    ['with a cyrillic о in the address', () => ({ subjectAltName: derNames('оperator@mycorp.com') })],
+    [
+      'with a comma that pretends to be two names',
+      () => ({ subjectAltName: derNames('x@y.z, URI:postern://') }),
+    ],
+  ]
+  for (const [what, options] of forgeries) {
+    test(`signed with the key of the client CA, ${what}: refused`, async () => {
+      const seen = echo.connections.length
+      const forged = forgeCertificate({ ca: caFiles('client'), ...options() })
+      for (const room of ['flow, framed', 'flow, plain']) assert.equal(await isLetIn(room, forged), false)
+      assert.equal(echo.connections.length, seen)
+    })
+  }
+
+  test('with one altered byte: refused', async () => {
+    const { cert, key } = certificates.client!
+    const der = new X509Certificate(cert).raw
+    for (const at of [der.length - 4, Math.floor(der.length / 2)]) {
+      const altered = Buffer.from(der)
+      altered[at]! ^= 1
+      const body = altered.toString('base64').replace(/.{64}/g, '$&\n')
+      const pem = `-----BEGIN CERTIFICATE-----\n${body}\n-----END CERTIFICATE-----\n`
+      // what OpenSSL does not even load cannot be shown
+      const isShown = await isLetIn('flow, framed', { cert: pem, key }).catch(() => false)
+      assert.equal(isShown, false)
+    }
+  })
+})
+
+/** A subjectAltName in DER, for addresses that openssl's configuration cannot spell. */
+function derNames(email: string): string {
+  const uri = /URI:([^,]+)/.exec(namesOf(certificates.client!))![1]!
+  const field = (tag: number, content: Buffer) => {
+    const length = content.length < 128 ? [content.length] : [0x81, content.length]
+    return Buffer.concat([Buffer.from([tag, ...length]), content])
+  }
+  const names = field(0x30, Buffer.concat([field(0x81, Buffer.from(email)), field(0x86, Buffer.from(uri))]))
+  return `DER:${names.toString('hex')}`
+}
+
+describe('tokens', { timeout: 120_000 }, () => {
+  let session: PeerSession
+  let admin: PeerSession
+  /** Fresh at every call: some may be used once. */
+  let kinds: Record<string, () => Promise<string> | string>
+
+  const renewal = () => {
+    const { identity, serial } = storedConnector()
+    const key = createPrivateKey(identity.key)
+    const claims = {
+      aud: edge.origin,
+      iat: Math.floor(Date.now() / 1_000),
+      jti: hashOf(String(Math.random())),
+      serial,
+      csr: createCsr(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey),
+    }
+    return signJws(peerKeyOf(key, createPublicKey(key)), { typ: 'postern-renew+jwt' }, claims)
+  }
+
+  before(async () => {
+    session = await signInByHand(edge, 'ann@mycorp.com')
+    admin = await signInByHand(edge, 'operator@mycorp.com')
+    kinds = {
+      'access token': () => session.accessToken,
+      'refresh token': () => session.refreshToken,
+      'ID token': () => session.idToken,
+      code: async () => (await obtainCode(edge, session.key, 'ann@mycorp.com')).code,
+      'login cookie': async () => (await atConfirmation()).cookie,
+      'DPoP proof': () =>
+        makeProof(edge, session.key, { method: 'GET', path: '/v1/session', token: session.accessToken }),
+      renewal,
+      'client certificate': () => certificates.client!.cert,
+      'connector certificate': () => certificates.connector!.cert,
+      nothing: () => '',
+    }
+  })
+
+  /** A browser at the page with the one button. */
+  async function atConfirmation() {
+    const browser = new FormBrowser({ caFile: edge.caFile, stopAt: (url) => url.protocol === 'http:' })
+    const url = authorizationUrl(edge, {
+      code_challenge: hashOf('v'.repeat(43)),
+      dpop_jkt: makePeerKey().thumbprint,
+    })
+    const signIn = await browser.open(new URL(url))
+    const page = await browser.submit(signIn, readForm(signIn.html)!, 'ann@mycorp.com')
+    const cookies = browser.cookiesOf(edge.domain)
+    const name = [...cookies.keys()].find((key) => key.startsWith('__Host-postern-login-'))!
+    return { browser, page, name, cookie: cookies.get(name)! }
+  }
+
+  const header = (value: string) => value.replaceAll(/\s+/g, '')
+  async function isLive(token: string): Promise<boolean> {
+    const body = new URLSearchParams({ client_id: 'postern-cli', token })
+    return (await requestEdge(edge, { path: '/oauth/introspect', body })).json?.active === true
+  }
+
+  const places: [place: string, passes: string[], accepts: (value: string) => Promise<boolean>][] = [
+    [
+      'API with session',
+      ['access token'],
+      async (value) => (await callApi(edge, session.key, header(value), '/v1/session')).status === 200,
+    ],
+    [
+      'API with session, as Bearer',
+      [],
+      async (value) => {
+        const headers = { authorization: `Bearer ${header(value)}` }
+        return (await requestEdge(edge, { path: '/v1/session', headers })).status === 200
+      },
+    ],
+    [
+      'API of administrators, with what a person without that role has',
+      [],
+      async (value) => (await callApi(edge, session.key, header(value), '/v1/audit')).status === 200,
+    ],
+    [
+      'refresh',
+      ['refresh token'],
+      async (value) => {
+        const parameters = { grant_type: 'refresh_token', refresh_token: value }
+        return (await requestTokens(edge, session.key, parameters)).status === 200
+      },
+    ],
+    ['introspection', ['access token', 'refresh token'], isLive],
+    [
+      'renewal of a connector certificate',
+      ['renewal'],
+      async (value) => {
+        const answer = await requestEdge(edge, { path: '/v1/connectors/renew', body: { jws: value } })
+        return answer.status === 201
+      },
+    ],
+  ]
+
+  for (const [place, passes, accepts] of places) {
+    test(`${place}: ${passes.join(' and ') || 'nothing'} and nothing else`, async () => {
+      for (const [kind, make] of Object.entries(kinds)) {
+        const value = await make()
+        assert.equal(await accepts(value), passes.includes(kind), `${kind} at ${place}`)
+      }
+      assert.equal((await callApi(edge, session.key, session.accessToken, '/v1/session')).status, 200)
+    })
+  }
+
+  test('the button of the sign-in page: the cookie of this very login and nothing else', async () => {
+    const press = async (value?: string) => {
+      const { browser, page, name } = await atConfirmation()
+      if (value !== undefined) browser.plant(edge.domain, name, header(value))
+      return (await browser.submit(page, readForm(page.html)!, '')).url.searchParams.has('code')
+    }
+    assert.equal(await press(), true)
+    // among them the cookie of another login
+    for (const [kind, make] of Object.entries(kinds)) assert.equal(await press(await make()), false, kind)
+  })
+
+  test('exchange of a code: the code, with its verifier and its key, and nothing else', async () => {
+    for (const [kind, make] of Object.entries(kinds)) {
+      const right = await obtainCode(edge, session.key, 'ann@mycorp.com')
+      if (kind !== 'code') right.code = await make()
+      const { status } = await requestTokens(edge, session.key, right)
+      assert.equal(status === 200, kind === 'code', kind)
+    }
+  })
+
+  test('revocation: a refresh or access token ends its session, anything else ends nothing', async () => {
+    const revoke = (token: string) => {
+      const body = new URLSearchParams({ client_id: 'postern-cli', token })
+      return requestEdge(edge, { path: '/oauth/revoke', body })
+    }
+    for (const [kind, make] of Object.entries(kinds)) {
+      if (kind === 'access token' || kind === 'refresh token') continue
+      await revoke(await make())
+      assert.equal(await isLive(session.refreshToken), true, kind)
+    }
+    const other = await signInByHand(edge, 'ann@mycorp.com')
+    await revoke(other.refreshToken)
+    assert.equal(await isLive(other.accessToken), false)
+    assert.equal(await isLive(session.accessToken), true)
+  })
+
+  test('a token of another session, with the wrong key: nowhere', async () => {
+    assert.equal((await callApi(edge, admin.key, admin.accessToken, '/v1/audit')).status, 200)
+    assert.equal((await callApi(edge, session.key, admin.accessToken, '/v1/audit')).status, 401)
+    const parameters = { grant_type: 'refresh_token', refresh_token: admin.refreshToken }
+    assert.equal((await requestTokens(edge, session.key, parameters)).status, 400)
+  })
+})

@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict'
+import { readFileSync, renameSync } from 'node:fs'
+import path from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { test } from 'node:test'
+import { connectService } from './support/connect-service.ts'
+import { logIn, makePerson } from './support/dev-browser.ts'
+import { startEdge } from './support/edge-process.ts'
+import { runPostern } from './support/postern.ts'
+import { startEcho } from './support/tcp-services.ts'
+
+/** "What to do when" of docs/operations.md, done as it says. */
+
+const PAGE = readFileSync(new URL('../docs/operations.md', import.meta.url), 'utf8')
+
+const reach = (home: string, host: string) =>
+  runPostern(['client', 'tls', '--host', host], { home, stdin: 'hello' })
+
+test('a laptop is stolen: the SQL of the page ends all sessions of one person, and of nobody else', async () => {
+  const sql = /^update sessions set[^"]*;/m.exec(PAGE)![0]
+  await using edge = await startEdge()
+  await using echo = await startEcho()
+  const operator = await makePerson(edge, 'operator@mycorp.com')
+  const ann = await makePerson(edge, 'ann@mycorp.com')
+  const service = await connectService({ home: operator, port: echo.port })
+  assert.equal((await reach(ann, service.host)).code, 0)
+
+  using store = new DatabaseSync(path.join(edge.dataDir, 'edge.sqlite'), { timeout: 5_000 })
+  assert.equal(store.prepare(sql).run().changes, 1)
+  const refused = await reach(ann, service.host)
+  assert.ok(refused.code === 4 || refused.code === 5, refused.stderr)
+  assert.equal((await runPostern(['whoami', '--batch'], { home: ann })).code, 4)
+  assert.equal((await reach(ann, service.host)).code, 4)
+  assert.equal((await reach(operator, service.host)).code, 0)
+  await service.stop()
+
+  await logIn(edge, ann, 'ann@mycorp.com')
+  assert.equal((await runPostern(['whoami', '--batch'], { home: ann })).code, 0)
+})
+
+test("the edge's keys leaked: new ones come by themselves, the old ones are worthless, people sign in again", async () => {
+  await using first = await startEdge()
+  const { port, dataDir } = first
+  const home = await makePerson(first, 'operator@mycorp.com')
+  await first.stop()
+  for (const name of ['ca', 'login-keys.json'])
+    renameSync(path.join(dataDir, name), path.join(dataDir, `leaked-${name}`))
+
+  await using second = await startEdge({ port, dataDir })
+  const distrusted = await runPostern(['whoami', '--batch'], { home })
+  assert.equal(distrusted.code, 6)
+  assert.match(distrusted.stderr, /EDGE_UNTRUSTED/)
+  await logIn(second, home, 'operator@mycorp.com')
+  assert.equal((await runPostern(['whoami', '--batch'], { home })).code, 0)
+})

@@ -1,0 +1,203 @@
+import { spawn, spawnSync } from 'node:child_process'
+import { globSync } from 'node:fs'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs, stripVTControlCharacters, styleText } from 'node:util'
+import { postgresEnv, startPostgres } from '../packages/edge/test/postgres.ts'
+import { missingPackages } from './support/debian-packages.ts'
+
+/** The project's one test command, `npm test`: what the tests need, the build, the lint, the tests of the packages
+ *  on their sources, and the end-to-end tests on the built programs. Nothing is skipped: what is missing is
+ *  installed, or named and the run fails. */
+
+const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
+const PACKAGE_TESTS = ['packages/*/src/**/*.test.ts', 'packages/*/test/**/*.test.ts', 'fuzz/*.test.ts']
+const END_TO_END_TESTS = ['test/*.test.ts']
+/** What runs on SQLite only: an edge's store has no part in it, or it is about the file itself. */
+const ON_SQLITE_ONLY: readonly string[] = [
+  'completes-commands',
+  'demo-does-the-whole-round',
+  'follows-the-operations-page', // runs SQL on the database's file
+  'holds-back-a-fast-sender', // a minute of one flow's memory
+  'installs-from-tarballs',
+  'opens-the-persons-own-browser',
+  'records-who-did-what', // looks for secrets in the database's file
+  'restores-from-a-backup',
+  'runs-under-systemd',
+  'signs-in-once-for-many', // counts tokens in the database's file
+  'stays-up-under-abuse', // sockets, long before anything is stored
+  'survives-descriptor-exhaustion',
+  'survives-stray-callbacks', // looks for secrets in the database's file
+].map((name) => `test/${name}.test.ts`)
+/** A test, or a file of tests, that takes longer hangs. */
+const TEST_TIMEOUT_MS = 900_000
+
+const HELP = `usage: npm test -- [options] [FILE…]
+
+  FILE                   run these test files only, without the lint
+  --packages             run the tests of the packages only
+  --end-to-end           run the end-to-end tests only
+  --name PATTERN         run tests whose name matches only
+  --no-install           install nothing: say what is missing and stop
+`
+
+interface Counts {
+  tests: number
+  passed: number
+  failed: number
+  skipped: number
+}
+
+interface Stage {
+  title: string
+  files: readonly string[]
+  nodeOptions: readonly string[]
+  env?: NodeJS.ProcessEnv
+}
+
+const { values, positionals } = parseArgs({
+  options: {
+    packages: { type: 'boolean', default: false },
+    'end-to-end': { type: 'boolean', default: false },
+    name: { type: 'string' },
+    'no-install': { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+  allowPositionals: true,
+})
+
+if (values.help) process.stdout.write(HELP)
+else process.exitCode = (await runEverything()) ? 0 : 1
+
+async function runEverything(): Promise<boolean> {
+  process.chdir(ROOT)
+  if (!isNodeNewEnough() || !providePackages()) return false
+  if (!runCommand('build', ['npm', 'run', '--silent', 'build'])) return false
+  const isWhole = positionals.length === 0 && !values.packages && !values['end-to-end']
+  const isLintClean = !isWhole || runCommand('lint', ['npm', 'run', '--silent', 'lint'])
+
+  await using postgres = await startPostgres() // one for all files
+  Object.assign(process.env, postgresEnv(postgres))
+  const total: Counts = { tests: 0, passed: 0, failed: 0, skipped: 0 }
+  let isGreen = true
+  for (const stage of chooseStages()) {
+    const { exitCode, counts } = await runTests(stage)
+    for (const key of ['tests', 'passed', 'failed', 'skipped'] as const) total[key] += counts[key]
+    if (counts.tests === 0) tell(`${stage.title}: no test ran`)
+    isGreen &&= exitCode === 0 && counts.failed === 0 && counts.tests > 0
+  }
+  if (!isLintClean) tell('the lint found something, see above')
+  process.stdout.write(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped\n`)
+  return isGreen && isLintClean && total.tests > 0
+}
+
+function isNodeNewEnough(): boolean {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
+  if (major > 24 || (major === 24 && minor >= 21)) return true
+  tell(`the tests need Node 24.21 or newer, this is ${process.versions.node}: run npm ci, then npm test`)
+  return false
+}
+
+/** Installs the Debian packages that are missing, where that is allowed without asking anybody.
+ *  @returns false after saying what to install */
+function providePackages(): boolean {
+  const missing = missingPackages()
+  if (missing.length === 0) return true
+  const sudo = process.getuid?.() === 0 ? [] : ['sudo', '-n']
+  const mayInstall = sudo.length === 0 || spawnSync('sudo', ['-n', 'true'], { stdio: 'ignore' }).status === 0
+  if (!mayInstall || values['no-install']) {
+    tell('these Debian packages are missing, install them and run npm test again:')
+    tell(`  sudo apt-get install -y --no-install-recommends ${missing.join(' ')}`)
+    return false
+  }
+  const apt = [...sudo, 'env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get']
+  const install = ['install', '-y', '--no-install-recommends', ...missing]
+  const isInstalled =
+    runCommand('packages', [...apt, 'update']) && runCommand('packages', [...apt, ...install])
+  const stillMissing = missingPackages()
+  if (isInstalled && stillMissing.length === 0) return true
+  tell(`could not install: ${stillMissing.join(' ')}`)
+  return false
+}
+
+function chooseStages(): Stage[] {
+  const packageStage = { title: 'packages', nodeOptions: ['--conditions=postern-source'] }
+  const endToEndStage = { title: 'end to end', nodeOptions: [] }
+  if (positionals.length > 0) {
+    const files = positionals.map((file) =>
+      path.relative(ROOT, path.resolve(process.env.INIT_CWD ?? ROOT, file)),
+    )
+    const [packageFiles, otherFiles] = [
+      files.filter((file) => /^(packages|fuzz)\//.test(file)),
+      files.filter((file) => !/^(packages|fuzz)\//.test(file)),
+    ]
+    return [
+      { ...packageStage, files: packageFiles },
+      { ...endToEndStage, files: otherFiles },
+    ].filter((stage) => stage.files.length > 0)
+  }
+  const stages = [
+    { ...packageStage, files: PACKAGE_TESTS, isWanted: values.packages || !values['end-to-end'] },
+    { ...endToEndStage, files: END_TO_END_TESTS, isWanted: values['end-to-end'] || !values.packages },
+    {
+      title: 'end to end, on PostgreSQL',
+      nodeOptions: [],
+      env: { POSTERN_TEST_STORE: 'postgres' },
+      files: END_TO_END_TESTS.flatMap((pattern) => globSync(pattern))
+        .filter((file) => !ON_SQLITE_ONLY.includes(file))
+        .sort(),
+      isWanted: values['end-to-end'] || !values.packages,
+    },
+  ]
+  return stages.filter((stage) => stage.isWanted)
+}
+
+/** Runs node's test runner, shows what it says and reads the counts at its end. */
+async function runTests({
+  title,
+  files,
+  nodeOptions,
+  env,
+}: Stage): Promise<{ exitCode: number; counts: Counts }> {
+  const name = values.name === undefined ? [] : [`--test-name-pattern=${values.name}`]
+  const limits = ['--test-concurrency=2', `--test-timeout=${TEST_TIMEOUT_MS}`]
+  const args = [...nodeOptions, '--test', ...limits, ...name, ...files]
+  announce(title, `node ${args.join(' ')}`)
+  const child = spawn(process.execPath, args, {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, ...env, ...(process.stdout.isTTY ? { FORCE_COLOR: '1' } : {}) },
+  })
+  let tail = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    process.stdout.write(text)
+    tail = (tail + text).slice(-1_000_000)
+  })
+  const exitCode = await new Promise<number>((resolve) => child.on('close', (code) => resolve(code ?? 1)))
+  return { exitCode, counts: readCounts(stripVTControlCharacters(tail)) }
+}
+
+function readCounts(output: string): Counts {
+  const read = (word: string) =>
+    Number([...output.matchAll(new RegExp(`^ℹ ${word} (\\d+)$`, 'gm'))].at(-1)?.[1] ?? 0)
+  return {
+    tests: read('tests'),
+    passed: read('pass'),
+    failed: read('fail') + read('cancelled'),
+    skipped: read('skipped') + read('todo'),
+  }
+}
+
+function runCommand(title: string, [command = '', ...args]: readonly string[]): boolean {
+  announce(title, [command, ...args].join(' '))
+  const { status, error } = spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'] })
+  if (error) tell(`${command}: ${error.message}`)
+  return status === 0
+}
+
+function announce(title: string, command: string): void {
+  process.stdout.write(`\n${styleText('bold', `▸ ${title}`)}  ${styleText('dim', command)}\n`)
+}
+
+function tell(sentence: string): void {
+  process.stderr.write(`${sentence}\n`)
+}

@@ -1,0 +1,44 @@
+import { accessSync, constants } from 'node:fs'
+import path from 'node:path'
+
+/** Programs the tests use beside Node, and the Debian package that brings each. A test that starts another
+ *  program has its row here. */
+export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
+  bash: 'bash',
+  certutil: 'libnss3-tools',
+  chromium: 'chromium',
+  curl: 'curl',
+  faketime: 'faketime',
+  fish: 'fish',
+  openssl: 'openssl',
+  pg_ctlcluster: 'postgresql',
+  prlimit: 'util-linux',
+  rsync: 'rsync',
+  scp: 'openssh-client',
+  script: 'bsdutils',
+  ssh: 'openssh-client',
+  'ssh-keygen': 'openssh-client',
+  sshd: 'openssh-server',
+  stunnel: 'stunnel4',
+  'systemd-analyze': 'systemd',
+  zsh: 'zsh',
+}
+
+/** Packages of the programs that are not there, each once, in the order of the alphabet. */
+export function missingPackages(searchPath = process.env.PATH ?? ''): string[] {
+  // servers lie where only root's PATH leads
+  const folders = [...searchPath.split(':'), '/usr/sbin', '/sbin']
+  const missing = Object.entries(DEBIAN_PACKAGES).filter(([program]) => !isInstalled(program, folders))
+  return [...new Set(missing.map(([, name]) => name))].sort()
+}
+
+function isInstalled(program: string, folders: readonly string[]): boolean {
+  return folders.some((folder) => {
+    try {
+      accessSync(path.join(folder, program), constants.X_OK)
+      return true
+    } catch {
+      return false
+    }
+  })
+}

@@ -1,0 +1,17 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+
+const folders = new Set<string>()
+
+process.on('exit', () => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true })
+})
+
+/** A new folder that is removed when this process ends, whatever its end. Short, because a Unix socket's path
+ *  may have 107 bytes. */
+export function makeTempFolder(name = 'test'): string {
+  const folder = mkdtempSync(path.join(tmpdir(), `postern-${name}-`))
+  folders.add(folder)
+  return folder
+}

@@ -1,0 +1,38 @@
+import { setTimeout as pause } from 'node:timers/promises'
+
+const LOOK_AGAIN_MS = 20
+
+/** Waits until `look` finds something: for states of other processes that send no event here.
+ *  @returns what it found
+ *  @throws when the time is over, with the last error of `look` as the cause */
+export async function until<T>(
+  what: string,
+  look: () => T | undefined | false | Promise<T | undefined | false>,
+  timeoutMs = 15_000,
+): Promise<T> {
+  const deadline = performance.now() + timeoutMs
+  let cause: unknown
+  while (performance.now() < deadline) {
+    try {
+      const found = await look()
+      if (found !== undefined && found !== false) return found
+    } catch (error) {
+      cause = error
+    }
+    await pause(LOOK_AGAIN_MS)
+  }
+  throw new Error(`not within ${timeoutMs} ms: ${what}`, { cause })
+}
+
+/** The promise's result, or an error that names what did not come. */
+export async function within<T>(what: string, promise: Promise<T>, timeoutMs = 15_000): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new Error(`not within ${timeoutMs} ms: ${what}`)), timeoutMs)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
