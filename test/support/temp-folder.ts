@@ -5,7 +5,8 @@ import path from 'node:path'
 const folders = new Set<string>()
 
 process.on('exit', () => {
-  for (const folder of folders) rmSync(folder, { recursive: true, force: true })
+  for (const folder of folders)
+    rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
 })
 
 /** A new folder that is removed when this process ends, whatever its end. Short, because a Unix socket's path

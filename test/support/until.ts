@@ -1,6 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises'
 
 const LOOK_AGAIN_MS = 20
+/** Far more than anything takes on a busy machine: it ends what would never come. */
+const GENEROUS_MS = 60_000
 
 /** Waits until `look` finds something: for states of other processes that send no event here.
  *  @returns what it found
@@ -8,7 +10,7 @@ const LOOK_AGAIN_MS = 20
 export async function until<T>(
   what: string,
   look: () => T | undefined | false | Promise<T | undefined | false>,
-  timeoutMs = 15_000,
+  timeoutMs = GENEROUS_MS,
 ): Promise<T> {
   const deadline = performance.now() + timeoutMs
   let cause: unknown
@@ -25,7 +27,7 @@ export async function until<T>(
 }
 
 /** The promise's result, or an error that names what did not come. */
-export async function within<T>(what: string, promise: Promise<T>, timeoutMs = 15_000): Promise<T> {
+export async function within<T>(what: string, promise: Promise<T>, timeoutMs = GENEROUS_MS): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_resolve, reject) => {
     timer = setTimeout(() => reject(new Error(`not within ${timeoutMs} ms: ${what}`)), timeoutMs)

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, it } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
 import { FramedEnd } from '@postern/shared/stream/framed-end'
 import { edgeFolder } from '../src/credentials/home.ts'
 import { FakeEdge, refusal } from './fake-edge.ts'
@@ -19,8 +20,10 @@ function open(address) {
   client.get(url, { ca: fs.readFileSync(caFile), lookup }, (response) => {
     if (response.headers.location) return open(new URL(response.headers.location, url))
     let text = ''
-    response.on('data', (chunk) => (text += chunk)).on('end', () =>
-      fs.writeFileSync(pageFile, JSON.stringify({ url: url.href, text, headers: response.headers })))
+    response.on('data', (chunk) => (text += chunk)).on('end', () => {
+      fs.writeFileSync(pageFile + '.new', JSON.stringify({ url: url.href, text, headers: response.headers }))
+      fs.renameSync(pageFile + '.new', pageFile)
+    })
   })
 }
 open(url)
@@ -37,7 +40,11 @@ function prepare(home: string, edge: FakeEdge) {
   return { caFile, pageFile, browser, login }
 }
 
-function readPage(file: string): { url: string; text: string; headers: Record<string, string> } {
+/** Waits for it: the command may be done before its browser is. */
+async function readPage(
+  file: string,
+): Promise<{ url: string; text: string; headers: Record<string, string> }> {
+  for (let left = 600; left > 0 && !existsSync(file); left--) await pause(100)
   return JSON.parse(readFileSync(file, 'utf8'))
 }
 
@@ -51,7 +58,7 @@ describe('login', () => {
     assert.equal(stdout, '')
     assert.match(stderr, /\/oauth\/auth\?.*dpop_jkt=/)
     assert.match(stderr, /signed in to https:\/\/edge\.localhost:\d+ as dev@mycorp\.com, for 1 h/)
-    const page = readPage(pageFile)
+    const page = await readPage(pageFile)
     assert.match(page.url, /^http:\/\/127\.0\.0\.1:\d+\/done$/)
     assert.match(page.text, /You are signed in.*dev@mycorp\.com/)
     assert.equal(page.headers['cache-control'], 'no-store')
@@ -80,7 +87,7 @@ describe('login', () => {
     const { code, stderr } = await runPostern(home.folder, login)
     assert.equal(code, 5)
     assert.match(stderr, /the address is not verified \(LOGIN_REFUSED\)/)
-    assert.match(readPage(pageFile).text, /You are not signed in/)
+    assert.match((await readPage(pageFile)).text, /You are not signed in/)
     assert.equal(existsSync(path.join(edgeFolder(home.folder, edge.origin), 'edge.json')), false)
   })
 

@@ -24,7 +24,11 @@ export interface Running extends Disposable {
 
 export function createHome(): { folder: string } & Disposable {
   const folder = mkdtempSync(path.join(tmpdir(), 'postern-cli-'))
-  return { folder, [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }) }
+  // a browser that was started may still be writing into it
+  return {
+    folder,
+    [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }),
+  }
 }
 
 export function startPostern(home: string, args: string[], env: Record<string, string> = {}): Running {

@@ -131,7 +131,7 @@ export class EdgeStage implements AsyncDisposable {
     for (const socket of this.#sockets) 'destroy' in socket ? socket.destroy() : socket.terminate()
     await this.edge.close()
     await this.store.close()
-    rmSync(this.dataDir, { recursive: true, force: true })
+    rmSync(this.dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
   }
 
   now(): number {

@@ -125,7 +125,7 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
       server.close()
       await upstream.stop()
       await store.close()
-      rmSync(dataDir, { recursive: true })
+      rmSync(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
     },
   }
 }
@@ -491,7 +491,7 @@ function certificate(): { key: Buffer; cert: Buffer } {
     stdio: 'ignore',
   })
   certificateMade = { key: readFileSync(key), cert: readFileSync(cert) }
-  rmSync(dir, { recursive: true })
+  rmSync(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
   return certificateMade
 }
 
