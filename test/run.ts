@@ -1,5 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process'
-import { globSync } from 'node:fs'
+import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs, stripVTControlCharacters, styleText } from 'node:util'
@@ -31,6 +32,10 @@ const ON_SQLITE_ONLY: readonly string[] = [
 ].map((name) => `test/${name}.test.ts`)
 /** A test, or a file of tests, that takes longer hangs. */
 const TEST_TIMEOUT_MS = 900_000
+const LIMITS = [`--test-timeout=${TEST_TIMEOUT_MS}`]
+const REPORTERS = ['--test-reporter=spec', '--test-reporter-destination=stdout']
+/** More files than these are broken, not unsteady. */
+const MAX_RUN_AGAIN = 4
 
 const HELP = `usage: npm test -- [options] [FILE…]
 
@@ -79,14 +84,18 @@ async function runEverything(): Promise<boolean> {
   await using postgres = await startPostgres() // one for all files
   Object.assign(process.env, postgresEnv(postgres))
   const total: Counts = { tests: 0, passed: 0, failed: 0, skipped: 0 }
+  const unsteady: string[] = []
   let isGreen = true
   for (const stage of chooseStages()) {
-    const { exitCode, counts } = await runTests(stage)
-    for (const key of ['tests', 'passed', 'failed', 'skipped'] as const) total[key] += counts[key]
-    if (counts.tests === 0) tell(`${stage.title}: no test ran`)
-    isGreen &&= exitCode === 0 && counts.failed === 0 && counts.tests > 0
+    const first = await runTests(stage)
+    for (const key of ['tests', 'passed', 'failed', 'skipped'] as const) total[key] += first.counts[key]
+    if (first.counts.tests === 0) tell(`${stage.title}: no test ran`)
+    if (isPassed(first)) continue
+    if (isWhole && (await passesAlone(stage, first, unsteady))) total.failed -= first.counts.failed
+    else isGreen = false
   }
   if (!isLintClean) tell('the lint found something, see above')
+  for (const file of unsteady) tell(`unsteady: ${file} failed once and passed alone; mend it`)
   process.stdout.write(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped\n`)
   return isGreen && isLintClean && total.tests > 0
 }
@@ -152,17 +161,41 @@ function chooseStages(): Stage[] {
   return stages.filter((stage) => stage.isWanted)
 }
 
+interface Result {
+  exitCode: number
+  counts: Counts
+  failedFiles: string[]
+}
+
+function isPassed({ exitCode, counts }: Result): boolean {
+  return exitCode === 0 && counts.failed === 0 && counts.tests > 0
+}
+
+/** Runs the few files that failed once more, each alone: two files at a time on a busy machine can push a deadline
+ *  over. What fails alone fails the run, and what passes is named at its end.
+ *  @param unsteady takes the names of those that passed */
+async function passesAlone(stage: Stage, { failedFiles }: Result, unsteady: string[]): Promise<boolean> {
+  if (failedFiles.length === 0 || failedFiles.length > MAX_RUN_AGAIN) return false
+  for (const file of failedFiles) {
+    const again = await runTests({ ...stage, title: `${stage.title}, alone`, files: [file] })
+    if (!isPassed(again)) return false
+    unsteady.push(`${file} (${stage.title})`)
+  }
+  return true
+}
+
 /** Runs node's test runner, shows what it says and reads the counts at its end. */
-async function runTests({
-  title,
-  files,
-  nodeOptions,
-  env,
-}: Stage): Promise<{ exitCode: number; counts: Counts }> {
+async function runTests({ title, files, nodeOptions, env }: Stage): Promise<Result> {
+  const scratch = mkdtempSync(path.join(tmpdir(), 'postern-run-'))
+  const failedList = path.join(scratch, 'failed-files')
   const name = values.name === undefined ? [] : [`--test-name-pattern=${values.name}`]
-  const limits = ['--test-concurrency=2', `--test-timeout=${TEST_TIMEOUT_MS}`]
-  const args = [...nodeOptions, '--test', ...limits, ...name, ...files]
-  announce(title, `node ${args.join(' ')}`)
+  const failures = [
+    `--test-reporter=${path.join(ROOT, 'test/support/failed-files.ts')}`,
+    `--test-reporter-destination=${failedList}`,
+  ]
+  const shown = [...nodeOptions, '--test', '--test-concurrency=2', ...LIMITS, ...name, ...files]
+  const args = [...REPORTERS, ...failures, ...shown]
+  announce(title, `node ${shown.join(' ')}`)
   const child = spawn(process.execPath, args, {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, ...env, ...(process.stdout.isTTY ? { FORCE_COLOR: '1' } : {}) },
@@ -173,7 +206,13 @@ async function runTests({
     tail = (tail + text).slice(-1_000_000)
   })
   const exitCode = await new Promise<number>((resolve) => child.on('close', (code) => resolve(code ?? 1)))
-  return { exitCode, counts: readCounts(stripVTControlCharacters(tail)) }
+  const failedFiles = readFileSync(failedList, 'utf8').split('\n').filter(Boolean)
+  rmSync(scratch, { recursive: true })
+  return {
+    exitCode,
+    counts: readCounts(stripVTControlCharacters(tail)),
+    failedFiles: [...new Set(failedFiles.map((file) => path.relative(ROOT, path.resolve(file))))],
+  }
 }
 
 function readCounts(output: string): Counts {
