@@ -6,6 +6,7 @@ import {
   type ServiceResponse,
   UpdateServiceRequest,
 } from '@postern/shared/api/services'
+import { DEFAULT_SSH_SETTINGS } from '@postern/shared/api/ssh'
 import { PosternError } from '@postern/shared/errors'
 import type { Identity } from '@postern/shared/identity'
 import { labelOfHost, normalizeHost } from '@postern/shared/service-label'
@@ -158,6 +159,10 @@ async function describe(
     createdAt: record.createdAt,
     connectors: connectors.ofService(record.id).length,
     flows: live.where({ serviceId: record.id }).length,
+    sshUserCa: '',
+    sshHostCa: '',
+    ssh: DEFAULT_SSH_SETTINGS,
+    sshHostKeys: { keys: [], pending: [] },
   }
 }
 

@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import { allowList, allowListInput, serviceName, timestamp } from './fields.ts'
+import { DEFAULT_SSH_SETTINGS, SshSettings, SshSettingsChange } from './ssh.ts'
 
 /** `POST /v1/services`: claims the service `name` of the caller, or answers the one they already have.
  *  Needs a session of an operator. */
@@ -28,6 +29,15 @@ export const Service = v.object({
   connectors: v.number(),
   /** Flows relayed now. */
   flows: v.number(),
+  /** Lines of OpenSSH: who signs certificates for users, and for hosts. Empty: the edge has none. */
+  sshUserCa: v.optional(v.string(), ''),
+  sshHostCa: v.optional(v.string(), ''),
+  ssh: v.optional(SshSettings, DEFAULT_SSH_SETTINGS),
+  /** Host keys of the target as its connector reported them, and those that nobody has accepted yet. */
+  sshHostKeys: v.optional(v.object({ keys: v.array(v.string()), pending: v.array(v.string()) }), {
+    keys: [],
+    pending: [],
+  }),
 })
 
 export const ClaimServiceResponse = v.object({ service: Service, created: v.boolean() })
@@ -39,6 +49,7 @@ export const ListServicesResponse = v.object({ services: v.array(Service) })
 export const UpdateServiceRequest = v.strictObject({
   name: v.optional(serviceName),
   allow: v.optional(allowListInput),
+  ssh: v.optional(SshSettingsChange),
   /** Refused with REVISION_CONFLICT when the service is no longer at this revision. */
   revision: v.optional(v.number()),
 })
