@@ -100,6 +100,7 @@ export class EdgeStage implements AsyncDisposable {
         backdateMs: 300_000,
         sessionMs: 12 * 3_600_000,
         connectorTtlMs: 86_400_000,
+        enrollTokenMaxTtlMs: 7 * 86_400_000,
       },
       tls: undefined,
       limits: { ...LIMITS, ...options.limits },

@@ -69,6 +69,7 @@ export const ERRORS = {
   CERTIFICATE_REVOKED: kind(403, 5, 'sign in again: postern login --edge https://HOST'),
   CERTIFICATE_EXPIRED: kind(403, 5, 'run the command again: it gets a new certificate'),
   CERTIFICATE_WRONG_SERVICE: kind(403, 5, 'use the certificate that was issued for this service'),
+  ENROLL_TOKEN_INVALID: kind(403, 5, 'make a new one: postern service enroll-token LABEL'),
   FLOW_REVOKED: kind(403, 5, 'ask the owner of the service, or sign in again'),
 
   // it is not there

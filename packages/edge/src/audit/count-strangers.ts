@@ -1,18 +1,35 @@
-import type { FlowRefused } from './event.ts'
+import type { ErrorCode } from '@postern/shared/errors'
+import type { AuditEvent, EnrollTokenRefused, FlowRefused } from './event.ts'
 
 const MINUTE_MS = 60_000
 const MAX_ADDRESSES = 10
 
-/** Refusals of strangers, counted per code and minute: anybody can cause them at any rate, so they must not cost
+export type StrangersRefusal = FlowRefused | EnrollTokenRefused
+
+/** Whether nobody is named: who came is not known, nor whose token it was. */
+export function isStrangersRefusal(event: AuditEvent): event is StrangersRefusal {
+  if (event.type === 'flow.refused') return event.identityId === undefined
+  return event.type === 'enroll_token.refused' && event.tokenId === undefined
+}
+
+interface Counted {
+  type: StrangersRefusal['type']
+  code: ErrorCode
+  count: number
+  since: number
+  clientAddresses: string[]
+}
+
+/** Refusals of strangers, counted per type, code and minute: anybody can cause them at any rate, so they must not cost
  *  a row each. The codes are a short list and the addresses are cut, so this stays small as well. */
 export class StrangerCounts {
-  #counts = new Map<string, FlowRefused & { count: number; since: number; clientAddresses: string[] }>()
+  #counts = new Map<string, Counted>()
 
-  add(event: FlowRefused, now: number): void {
+  add(event: StrangersRefusal, now: number): void {
     const since = now - (now % MINUTE_MS)
-    const key = `${event.code} ${since}`
-    const counted = this.#counts.get(key) ?? {
-      type: 'flow.refused',
+    const key = `${event.type} ${event.code} ${since}`
+    const counted: Counted = this.#counts.get(key) ?? {
+      type: event.type,
       code: event.code,
       since,
       count: 0,
@@ -27,14 +44,14 @@ export class StrangerCounts {
   }
 
   /** Takes the minutes that are over; all of them without `now`. */
-  take(now: number = Number.POSITIVE_INFINITY): FlowRefused[] {
+  take(now: number = Number.POSITIVE_INFINITY): StrangersRefusal[] {
     const over = [...this.#counts].filter(([, counted]) => counted.since + MINUTE_MS <= now)
     for (const [key] of over) this.#counts.delete(key)
     return over.map(([, counted]) => counted)
   }
 
   /** Puts back what could not be written. */
-  restore(events: readonly FlowRefused[]): void {
+  restore(events: readonly StrangersRefusal[]): void {
     for (const event of events) this.add(event, event.since ?? 0)
   }
 }

@@ -17,6 +17,10 @@ export type AuditEvent =
   | ServiceCreated
   | ServiceUpdated
   | ServiceDeleted
+  | EnrollTokenCreated
+  | EnrollTokenCancelled
+  | EnrollTokenUsed
+  | EnrollTokenRefused
   | FlowDecided
   | FlowRefused
   | FlowClosed
@@ -163,6 +167,57 @@ export interface ServiceDeleted extends ServiceFacts {
   name: string
 }
 
+export interface EnrollTokenCreated extends ServiceFacts {
+  type: 'enroll_token.created'
+  tokenId: string
+  expiresAt: number
+}
+
+export interface EnrollTokenCancelled extends ServiceFacts {
+  type: 'enroll_token.cancelled'
+  count: number
+}
+
+/** A server has become a connector. `identityId` is the service's owner, under whose name it stands. */
+export interface EnrollTokenUsed extends ServiceFacts {
+  type: 'enroll_token.used'
+  tokenId: string
+  connectorId: string
+  /** What the server calls itself. */
+  machine: string
+  certificateSerial: string
+  keyHash: string
+  notBefore: number
+  notAfter: number
+  /** The same key had asked before, and may not have got its answer. */
+  isAnsweredAgain: boolean
+}
+
+/** With `tokenId` the token was once made here, and the event is written as it is. Without it was a stranger's: those
+ *  are counted, as in `FlowRefused`. */
+export interface EnrollTokenRefused extends Counted {
+  type: 'enroll_token.refused'
+  code: ErrorCode
+  tokenId?: Maybe<string>
+  reason?: Maybe<string>
+  machine?: Maybe<string>
+  serviceId?: Maybe<string>
+  label?: Maybe<string>
+  /** The service's owner. */
+  identityId?: Maybe<string>
+  email?: Maybe<string>
+}
+
+/** What one event says that stands for several. */
+interface Counted {
+  clientAddress?: Maybe<string>
+  count?: Maybe<number>
+  /** The first few addresses of the minute, without ports. */
+  clientAddresses?: Maybe<readonly string[]>
+  /** Start of the minute that was counted. */
+  since?: Maybe<number>
+}
+
 interface FlowFacts {
   flowId: string
   identityId: string
@@ -184,10 +239,9 @@ export interface FlowDecided extends FlowFacts {
 
 /** Refused before there was anything to decide. Without `identityId` it was a stranger: those are counted per code
  *  and minute instead of written one by one, and `count` says how many one event stands for. */
-export interface FlowRefused {
+export interface FlowRefused extends Counted {
   type: 'flow.refused'
   code: ErrorCode
-  clientAddress?: Maybe<string>
   flowId?: Maybe<string>
   /** Label or host name that was asked for. */
   label?: Maybe<string>
@@ -195,11 +249,6 @@ export interface FlowRefused {
   email?: Maybe<string>
   serviceId?: Maybe<string>
   certificateSerial?: Maybe<string>
-  count?: Maybe<number>
-  /** The first few addresses of the minute, without ports. */
-  clientAddresses?: Maybe<readonly string[]>
-  /** Start of the minute that was counted. */
-  since?: Maybe<number>
 }
 
 export interface FlowClosed extends FlowFacts {

@@ -103,13 +103,17 @@ describe('the audit log', () => {
     assert.equal((await listAuditRecords(store.db, { limit: 10 })).length, 0)
     now += 60_000
     for (let host = 1; host <= 50; host++) await audit.record(stranger(`203.0.113.${host}:1`))
+    const token = { type: 'enroll_token.refused', code: 'ENROLL_TOKEN_INVALID' } as const
+    for (let port = 1; port <= 9; port++)
+      await audit.record({ ...token, clientAddress: `203.0.113.7:${port}` })
     await audit.close()
-    const [first, second] = await listAuditRecords(store.db, { limit: 10 })
+    const [first, second, third] = await listAuditRecords(store.db, { limit: 10 })
     assert.equal(first?.count, 502)
     assert.equal(first?.since, NOW)
     assert.deepEqual(first?.clientAddresses, ['203.0.113.7', '[2001:db8::7]', '2001:db8::8'])
     assert.equal(second?.count, 50)
     assert.equal((second!.clientAddresses as string[]).length, 10)
+    assert.deepEqual([third?.type, third?.count, third?.clientAddresses], [token.type, 9, ['203.0.113.7']])
   })
 
   it('writes the counts of a minute that is over by itself, and keeps them while the store fails', async (context) => {

@@ -2,14 +2,14 @@ import { PosternError } from '@postern/shared/errors'
 import type { Kysely } from 'kysely'
 import { type AuditRow, insertAuditEvents } from '../store/audit-events.ts'
 import type { Database } from '../store/schema.ts'
-import { StrangerCounts } from './count-strangers.ts'
+import { isStrangersRefusal, StrangerCounts } from './count-strangers.ts'
 import type { AuditEvent } from './event.ts'
 
 /** The audit log. What it says has happened is on disk; what it cannot write must not happen, so whoever records
  *  waits, and lets a rejection stop what they were about to do. It is not logging: no levels, no free text. */
 export interface AuditLog extends AsyncDisposable {
-  /** Resolves once the event is durable. A stranger's refusal (`flow.refused` without an identity) is only
-   *  counted and resolves at once.
+  /** Resolves once the event is durable. A stranger's refusal (a flow without an identity, an unknown enroll
+   *  token) is only counted and resolves at once.
    *  @throws RECORD_FAILED the store failed, too many events wait for it, or the log is closed */
   record(event: AuditEvent): Promise<void>
   /** Writes what waits, and the counts. Afterwards nothing is recorded any more.
@@ -64,9 +64,7 @@ class GroupedAuditLog implements AuditLog {
 
   async record(event: AuditEvent): Promise<void> {
     if (this.#isClosed) throw new PosternError('RECORD_FAILED', 'the audit log is closed')
-    if (event.type === 'flow.refused' && event.identityId === undefined) {
-      return this.#strangers.add(event, this.#clock())
-    }
+    if (isStrangersRefusal(event)) return this.#strangers.add(event, this.#clock())
     return this.#write(event)
   }
 

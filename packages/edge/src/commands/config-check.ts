@@ -51,6 +51,7 @@ export function describeConfig(config: EdgeConfig): [string, string][] {
     ['certificates.backdate', duration(certificates.backdateMs)],
     ['certificates.session', duration(certificates.sessionMs)],
     ['certificates.connector_ttl', duration(certificates.connectorTtlMs)],
+    ['certificates.enroll_token_max_ttl', duration(certificates.enrollTokenMaxTtlMs)],
     ['tls', tls ? `${tls.certificateFile}, ${tls.keyFile}` : 'internal CA'],
     ['limits.handshake_timeout', duration(limits.handshakeTimeoutMs)],
     ['limits.max_client_hello_bytes', String(limits.maxClientHelloBytes)],

@@ -26,6 +26,8 @@ export interface EdgeConfig {
     /** A login ends after this, whatever happens. */
     sessionMs: number
     connectorTtlMs: number
+    /** An enroll token may not be made to live longer. */
+    enrollTokenMaxTtlMs: number
   }
   /** Files of a public certificate; undefined means the internal edge CA. */
   tls: { certificateFile: string; keyFile: string } | undefined

@@ -37,6 +37,7 @@ describe('a configuration file', () => {
       backdateMs: 300_000,
       sessionMs: 43_200_000,
       connectorTtlMs: 86_400_000,
+      enrollTokenMaxTtlMs: 7 * 86_400_000,
     })
     assert.deepEqual(config.operators, { emailDomains: [], emailAddresses: [], anyAuthenticated: false })
     assert.deepEqual(config.identity, { kind: 'dev' })

@@ -144,6 +144,7 @@ function toConfig(
       backdateMs: file.certificates.backdate,
       sessionMs: file.certificates.session,
       connectorTtlMs: file.certificates.connector_ttl,
+      enrollTokenMaxTtlMs: file.certificates.enroll_token_max_ttl,
     },
     tls: file.tls && toTls(file.tls, file.domain, resolve, parts.files, report),
     limits: {

@@ -222,7 +222,15 @@ describe('renewal of a connector certificate', () => {
   it('leaves half of the life ahead, also of a certificate that is shorter than its backdating', async () => {
     const hour = 3_600_000
     await using brief = await startEdgeStage({
-      config: { certificates: { ttlMs: hour, backdateMs: hour, sessionMs: hour, connectorTtlMs: 60_000 } },
+      config: {
+        certificates: {
+          ttlMs: hour,
+          backdateMs: hour,
+          sessionMs: hour,
+          connectorTtlMs: 60_000,
+          enrollTokenMaxTtlMs: hour,
+        },
+      },
     })
     const person = await brief.person('op@mycorp.com')
     const old = await brief.connectorCertificate(person, await brief.service(person))

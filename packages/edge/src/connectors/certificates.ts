@@ -158,11 +158,12 @@ function parseJson(bytes: Uint8Array): unknown {
   }
 }
 
-function issue(
+/** @param connectorId the process */
+export function issue(
   connectorId: string,
   publicKey: KeyObject,
   { trust, authority, ttlMs, backdateMs }: ConnectorIssuer,
-) {
+): Promise<IssuedLeaf> {
   return issueConnectorCertificate(
     authority,
     // a connector renews when half of its certificate's life is over: backdating must never put that in the past
@@ -171,7 +172,7 @@ function issue(
   )
 }
 
-function toRecord(
+export function toRecord(
   issued: IssuedLeaf,
   of: { identityId: string; serviceId: string; connectorId: string; machine: string },
   { trust }: ConnectorIssuer,

@@ -5,6 +5,7 @@ import { listAudit } from './audit.ts'
 import { issueClient } from './certificates.ts'
 import { issueConnector, renewConnector } from './connectors.ts'
 import { describeEdge } from './edge.ts'
+import { cancelTokens, enrollConnector, makeToken } from './enroll-tokens.ts'
 import { answerError, answerUnknown } from './errors.ts'
 import { guardRequest, requireAdmin, requireOperator, requireSession } from './guards.ts'
 import type { ApiEnv, ApiParts } from './parts.ts'
@@ -27,8 +28,11 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.get('/v1/services/:ref', session, show(parts))
   app.patch('/v1/services/:ref', session, update(parts))
   app.delete('/v1/services/:ref', session, remove(parts))
+  app.post('/v1/services/:ref/enroll-tokens', session, makeToken(parts))
+  app.delete('/v1/services/:ref/enroll-tokens', session, cancelTokens(parts))
   app.post('/v1/connectors', session, operator, issueConnector(parts))
   app.post('/v1/connectors/renew', renewConnector(parts)) // proves itself by its old key
+  app.post('/v1/connectors/enroll', enrollConnector(parts)) // proves itself by its token
   app.get('/v1/audit', session, admin, listAudit(parts))
   app.get('/healthz', (c) => c.text('ok\n'))
   app.get('/readyz', async (c) => ((await parts.isReady()) ? c.text('ready\n') : c.text('not ready\n', 503)))

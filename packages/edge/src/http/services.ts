@@ -12,6 +12,7 @@ import type { Identity } from '@postern/shared/identity'
 import { labelOfHost, normalizeHost } from '@postern/shared/service-label'
 import { claimService } from '../services/claim.ts'
 import { readAllowList } from '../services/read-allow-list.ts'
+import { countOpenEnrollTokens } from '../store/enroll-tokens.ts'
 import { findIdentity } from '../store/identities.ts'
 import {
   deleteService,
@@ -125,7 +126,7 @@ export function remove(parts: ApiParts): ApiHandler {
 }
 
 /** By label or full host; of somebody else only for an admin, and it looks like one that does not exist. */
-async function findOwn(
+export async function findOwn(
   ref: string,
   identity: Identity,
   { db, config, roles }: Pick<ApiParts, 'db' | 'config' | 'roles'>,
@@ -143,7 +144,7 @@ function unknownService(ref: string): PosternError {
 
 async function describe(
   record: ServiceRecord,
-  { db, config, connectors, live }: Pick<ApiParts, 'db' | 'config' | 'connectors' | 'live'>,
+  { db, clock, config, connectors, live }: Pick<ApiParts, 'db' | 'clock' | 'config' | 'connectors' | 'live'>,
 ): Promise<Service> {
   const owner = await findIdentity(db, record.ownerId)
   const { allow } = record
@@ -163,6 +164,7 @@ async function describe(
     sshHostCa: '',
     ssh: DEFAULT_SSH_SETTINGS,
     sshHostKeys: { keys: [], pending: [] },
+    enrollTokens: await countOpenEnrollTokens(db, record.id, clock()),
   }
 }
 

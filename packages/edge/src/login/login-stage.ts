@@ -87,6 +87,7 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
         backdateMs: 300_000,
         sessionMs: options.sessionMs ?? 12 * 3_600_000,
         connectorTtlMs: 86_400_000,
+        enrollTokenMaxTtlMs: 7 * 86_400_000,
       },
     },
     origin: () => origin,

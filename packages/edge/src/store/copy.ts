@@ -15,6 +15,7 @@ const TABLES: Readonly<Record<keyof Database, readonly string[]>> = {
   services: ['id'],
   labels: ['label'],
   certificates: ['serial'],
+  enroll_tokens: ['token_hash'],
   audit_events: ['seq'],
 }
 const ROWS_PER_INSERT = 500

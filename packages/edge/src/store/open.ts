@@ -3,6 +3,7 @@ import { type Dialect, Kysely } from 'kysely'
 import { Migrator } from 'kysely/migration'
 import { describeStore, parseStoreLocation, type StoreLocation } from './location.ts'
 import * as initial from './migrations/0001-initial.ts'
+import * as enrollTokens from './migrations/0002-enroll-tokens.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { describePostgresFailure, postgresDialect } from './postgres.ts'
 import { purgeExpired } from './purge.ts'
@@ -20,7 +21,7 @@ export interface Store extends AsyncDisposable {
   close(): Promise<void>
 }
 
-export const MIGRATIONS = { '0001-initial': initial }
+export const MIGRATIONS = { '0001-initial': initial, '0002-enroll-tokens': enrollTokens }
 
 /** Opens the database, creating a file and migrating either kind as needed. Several processes may do so at once.
  *  @param location `sqlite:PATH`, a path, or `postgres://…`

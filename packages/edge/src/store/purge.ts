@@ -4,6 +4,8 @@ import type { Database } from './schema.ts'
 const DAY_MS = 86_400_000
 /** A connector may renew 30 days after its certificate ended; an unknown serial is refused like an expired one. */
 const CERTIFICATE_KEPT_MS = 60 * DAY_MS
+/** So long the log still says whose token it was that came too late. */
+const ENROLL_TOKEN_KEPT_MS = 7 * DAY_MS
 /** Longer than any certificate that points to the session. */
 const SESSION_KEPT_MS = 90 * DAY_MS
 
@@ -14,6 +16,10 @@ export async function purgeExpired(db: Kysely<Database>, now: number): Promise<n
     await db.deleteFrom('oidc_records').where('expires_at', '<=', now).executeTakeFirst(),
     await db.deleteFrom('upstream_logins').where('expires_at', '<=', now).executeTakeFirst(),
     await db.deleteFrom('replay_guards').where('expires_at', '<=', now).executeTakeFirst(),
+    await db
+      .deleteFrom('enroll_tokens')
+      .where('expires_at', '<=', now - ENROLL_TOKEN_KEPT_MS)
+      .executeTakeFirst(),
     await db
       .deleteFrom('certificates')
       .where('not_after', '<=', now - CERTIFICATE_KEPT_MS)

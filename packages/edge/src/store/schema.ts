@@ -12,6 +12,7 @@ export interface Database {
   services: ServicesTable
   labels: LabelsTable
   certificates: CertificatesTable
+  enroll_tokens: EnrollTokensTable
   audit_events: AuditEventsTable
 }
 
@@ -119,6 +120,23 @@ export interface CertificatesTable {
   renewed_by: string | null
   revoked_at: number | null
   revoked_reason: string | null
+}
+
+/** Tokens with which a server becomes a connector of one service, once. */
+export interface EnrollTokensTable {
+  /** SHA-256 of the token: 256 random bits need no salt. */
+  token_hash: string
+  id: string
+  service_id: string
+  /** The owner of the service or an admin. */
+  created_by: string
+  /** Id of the process that it makes. */
+  connector_id: string
+  created_at: number
+  expires_at: number
+  used_at: number | null
+  /** Of the key that used it: that one may ask again, for its answer may have been lost. */
+  key_hash: string | null
 }
 
 export interface AuditEventsTable {

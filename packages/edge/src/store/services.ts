@@ -114,20 +114,24 @@ export async function updateService(
   })
 }
 
-/** Hides the service for good; its label stays with its owner. Gives what was deleted. */
+/** Hides the service for good, and forgets its enroll tokens; its label stays with its owner. Gives what was deleted. */
 export async function deleteService(
   db: Kysely<Database>,
   id: string,
   now: number,
 ): Promise<ServiceRecord | undefined> {
-  const row = await db
-    .updateTable('services')
-    .set({ deleted_at: now, updated_at: now })
-    .where('id', '=', id)
-    .where('deleted_at', 'is', null)
-    .returningAll()
-    .executeTakeFirst()
-  return row && toService(row)
+  return inTransaction(db, async (trx) => {
+    await takeTurn(trx, `enroll:${id}`)
+    const row = await trx
+      .updateTable('services')
+      .set({ deleted_at: now, updated_at: now })
+      .where('id', '=', id)
+      .where('deleted_at', 'is', null)
+      .returningAll()
+      .executeTakeFirst()
+    await trx.deleteFrom('enroll_tokens').where('service_id', '=', id).execute()
+    return row && toService(row)
+  })
 }
 
 function present(db: Kysely<Database>) {

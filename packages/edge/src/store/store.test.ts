@@ -1,5 +1,6 @@
 import { newDatabase } from '../../test/postgres.ts'
 import { describeDomainTables } from './domain-suite.ts'
+import { describeEnrollTokens } from './enroll-suite.ts'
 import { describeLoginTables, type StoreFactory } from './login-suite.ts'
 import { openStore } from './open.ts'
 import { describeRaces } from './race-suite.ts'
@@ -13,5 +14,6 @@ const DATABASES: Readonly<Record<string, StoreFactory>> = {
 for (const [name, openEmpty] of Object.entries(DATABASES)) {
   describeLoginTables(name, openEmpty)
   describeDomainTables(name, openEmpty)
+  describeEnrollTokens(name, openEmpty)
   describeRaces(name, openEmpty)
 }

@@ -35,36 +35,55 @@ const SERVICE = {
 }
 const LOGIN = { grant_id: 'g', kind: 'browser', client_address: '::1', created_at: 1, expires_at: 2 }
 
+const INITIAL: Rows = {
+  identities: [{ id: 'idn_1', ...PERSON, last_login_at: 1_800_000_000_002 }],
+  sessions: [{ id: 'ses_1', identity_id: 'idn_1', ...LOGIN, ended_at: null, end_reason: null }],
+  oidc_records: [{ model: 'Grant', id_hash: 'aa', payload: 'sealed', expires_at: null, consumed_at: 5 }],
+  upstream_logins: [{ state_hash: 'a', cookie_hash: 'b', secrets: 's', created_at: 1, expires_at: 2 }],
+  replay_guards: [{ key_hash: 'k', expires_at: 9_007_199_254_740_991 }],
+  services: [{ id: 'svc_1', ...SERVICE, created_at: 1, updated_at: 2, deleted_at: null }],
+  labels: [{ label: 'calm-river-17', owner_id: 'idn_1', service_id: 'svc_1' }],
+  certificates: [
+    {
+      serial: '0a',
+      kind: 'connector',
+      key_hash: 'k',
+      identity_id: 'idn_1',
+      service_id: 'svc_1',
+      connector_id: 'con_1',
+      not_before: 1,
+      not_after: 2,
+      issued_at: 1,
+    },
+  ],
+  audit_events: Array.from({ length: 1_201 }, (_, n) => ({
+    at: n,
+    type: 'login.ok',
+    event: '{"ü":"\\u0000"}',
+  })),
+}
+
 /** Rows of every table as each schema had them. A migration adds an entry with the state it leaves behind. */
 const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
-  '0001-initial': {
-    identities: [{ id: 'idn_1', ...PERSON, last_login_at: 1_800_000_000_002 }],
-    sessions: [{ id: 'ses_1', identity_id: 'idn_1', ...LOGIN, ended_at: null, end_reason: null }],
-    oidc_records: [{ model: 'Grant', id_hash: 'aa', payload: 'sealed', expires_at: null, consumed_at: 5 }],
-    upstream_logins: [{ state_hash: 'a', cookie_hash: 'b', secrets: 's', created_at: 1, expires_at: 2 }],
-    replay_guards: [{ key_hash: 'k', expires_at: 9_007_199_254_740_991 }],
-    services: [{ id: 'svc_1', ...SERVICE, created_at: 1, updated_at: 2, deleted_at: null }],
-    labels: [{ label: 'calm-river-17', owner_id: 'idn_1', service_id: 'svc_1' }],
-    certificates: [
+  '0001-initial': INITIAL,
+  '0002-enroll-tokens': {
+    ...INITIAL,
+    enroll_tokens: [
       {
-        serial: '0a',
-        kind: 'connector',
-        key_hash: 'k',
-        identity_id: 'idn_1',
+        token_hash: 'aa',
+        id: 'enr_1',
         service_id: 'svc_1',
-        connector_id: 'con_1',
-        not_before: 1,
-        not_after: 2,
-        issued_at: 1,
+        created_by: 'idn_1',
+        connector_id: 'con_2',
+        created_at: 1,
+        expires_at: 2,
+        used_at: null,
+        key_hash: null,
       },
     ],
-    audit_events: Array.from({ length: 1_201 }, (_, n) => ({
-      at: n,
-      type: 'login.ok',
-      event: '{"ü":"\\u0000"}',
-    })),
   },
 }
+const NEWEST = '0002-enroll-tokens'
 
 /** Makes the store as it was at one version, with its data. */
 async function makeStore(location: string, version: keyof typeof MIGRATIONS): Promise<void> {
@@ -146,7 +165,7 @@ describe('postern-edge store', () => {
 
   it('copy moves everything, once, and the log goes on behind it', async () => {
     const [from, to] = [`sqlite:${join(folder, 'old.sqlite')}`, await newDatabase()]
-    await makeStore(from, '0001-initial')
+    await makeStore(from, NEWEST)
     const passwordFile = join(folder, 'password')
     writeFileSync(passwordFile, PASSWORD, { mode: 0o600 })
     const url = overTcp(to)
@@ -155,8 +174,8 @@ describe('postern-edge store', () => {
     const printed = await run('store', 'copy', '--from', from, ...target)
     assert.match(printed, /audit_events: 1201 rows\n.*copied to postgres:/)
     assert.doesNotMatch(printed, /canary/)
-    await assertKept(to, '0001-initial')
-    await assertKept(from, '0001-initial')
+    await assertKept(to, NEWEST)
+    await assertKept(from, NEWEST)
     await assert.rejects(run('store', 'copy', '--from', from, ...target), {
       code: 'STATE_INVALID',
       message: /is not empty: identities has rows/,

@@ -38,6 +38,8 @@ export const Service = v.object({
     keys: [],
     pending: [],
   }),
+  /** Enroll tokens that can still be used; an older edge does not say. */
+  enrollTokens: v.optional(v.number()),
 })
 
 export const ClaimServiceResponse = v.object({ service: Service, created: v.boolean() })
