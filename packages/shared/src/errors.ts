@@ -35,6 +35,8 @@ export const ERRORS = {
   ADDRESS_INVALID: kind(400, 2, 'write an address as name@domain, for example contractor@example.com'),
   DOMAIN_INVALID: kind(400, 2, 'write a domain as in mycorp.com, without @ and without *'),
   LABEL_INVALID: kind(400, 2, 'use 3 to 63 lower-case letters, digits and inner hyphens'),
+  SSH_KEY_INVALID: kind(400, 2, 'use an ed25519, ecdsa (nistp256) or rsa key of 2048 bits or more'),
+  PRINCIPAL_INVALID: kind(400, 2, 'use up to 64 letters, digits and . _ : / - without spaces and commas'),
   DURATION_INVALID: kind(400, 2, 'write a number and a unit: 30s, 5m, 12h or 7d'),
   ALLOW_LIST_EMPTY: kind(
     400,
@@ -49,6 +51,7 @@ export const ERRORS = {
   LABEL_TAKEN: kind(409, 1, 'choose another label, or leave --label out to get a generated one'),
   NAME_TAKEN: kind(409, 1, 'choose another name'),
   SERVICE_UNKNOWN: kind(404, 1, 'list your services: postern service list'),
+  CERTIFICATE_UNKNOWN: kind(404, 1, 'look for the serial in the audit log: postern audit list'),
   REVISION_CONFLICT: kind(409, 1, 'somebody else changed it at the same time: look at it and try again'),
   NOT_FOUND: kind(404, 1, 'check that postern and postern-edge have the same version'),
 
@@ -70,6 +73,11 @@ export const ERRORS = {
   CERTIFICATE_EXPIRED: kind(403, 5, 'run the command again: it gets a new certificate'),
   CERTIFICATE_WRONG_SERVICE: kind(403, 5, 'use the certificate that was issued for this service'),
   ENROLL_TOKEN_INVALID: kind(403, 5, 'make a new one: postern service enroll-token LABEL'),
+  HOST_KEY_CHANGED: kind(
+    409,
+    5,
+    'if the server was set up anew, its owner accepts the keys: postern service accept-host-keys LABEL',
+  ),
   FLOW_REVOKED: kind(403, 5, 'ask the owner of the service, or sign in again'),
 
   // it is not there
