@@ -29,6 +29,7 @@ function connect(home: string, port: number, more: string[] = []): Running {
 class Attachments {
   readonly controls: WebSocket[] = []
   readonly waiting: FramedEnd[] = []
+  readonly instanceIds: string[] = []
   allow: typeof SERVICE.allow = SERVICE.allow
   #onWaiting: (() => void) | undefined
 
@@ -36,7 +37,9 @@ class Attachments {
     edge.onControl = (ws) => {
       this.controls.push(ws)
       ws.once('message', (data) => {
-        assert.equal(JSON.parse(String(data)).type, 'attach')
+        const { type, instanceId } = JSON.parse(String(data))
+        assert.equal(type, 'attach')
+        this.instanceIds.push(instanceId)
         const { id, label, name, host } = SERVICE
         const service = { id, label, name, host, allow: this.allow }
         const attachmentId = `a${this.controls.length}`
@@ -314,6 +317,44 @@ describe('connect', () => {
     const { code, stderr } = await running.finished
     assert.equal(code, 5)
     assert.match(stderr, /not known here/)
+  })
+
+  it('renews at once when another process has taken its place, and ends when the edge knows of two', async () => {
+    using home = createHome()
+    await using edge = await new FakeEdge().start()
+    signedIn(home.folder, edge)
+    const attachments = new Attachments(edge)
+    using running = connect(home.folder, 9)
+    await running.sees('"event":"ready"')
+    attachments.controls[0]!.close(4409)
+    await running.sees('"event":"renewed"')
+    await running.sees('"event":"reconnected"')
+    await running.sees('"code":"CONNECTOR_REPLACED"')
+    edge.override = ({ path }) =>
+      path === '/v1/connectors/renew' ? refusal('CONNECTOR_SUPERSEDED', 'two have the key') : undefined
+    attachments.controls[1]!.close(4409)
+    const { code, stderr } = await running.finished
+    assert.equal(code, 5)
+    assert.match(stderr, /two have the key \(CONNECTOR_SUPERSEDED\)/)
+  })
+
+  it('says which process it is: the same at every attach, another one in the next process', async () => {
+    using home = createHome()
+    await using edge = await new FakeEdge().start()
+    signedIn(home.folder, edge)
+    const attachments = new Attachments(edge)
+    using first = connect(home.folder, 9)
+    await first.sees('"event":"ready"')
+    attachments.controls[0]!.terminate()
+    await first.sees('"event":"reconnected"')
+    await stop(first)
+    using second = connect(home.folder, 9)
+    await second.sees('"event":"ready"')
+    const [one, again, other] = attachments.instanceIds
+    assert.match(one!, /^[0-9a-f-]{36}$/)
+    assert.equal(again, one)
+    assert.notEqual(other, one)
+    await stop(second)
   })
 
   it('names every bad entry of a list before anything is asked: exit 2', async () => {

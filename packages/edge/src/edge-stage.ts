@@ -257,9 +257,12 @@ export class EdgeStage implements AsyncDisposable {
   }
 
   /** A connector that is attached, with `warm` data connections. */
-  async attach(credential: Credential, { warm = 0 } = {}): Promise<AttachedPeer> {
+  async attach(
+    credential: Credential,
+    { warm = 0, instanceId }: { warm?: number; instanceId?: string } = {},
+  ): Promise<AttachedPeer> {
     const control = await this.openControl(credential)
-    control.send(ATTACH)
+    control.send({ ...ATTACH, instanceId })
     const attached = await control.next('attached')
     const attachmentId = attached.attachmentId as string
     const openData = async () => {

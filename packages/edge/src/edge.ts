@@ -40,7 +40,7 @@ export interface EdgeParts {
 export interface EdgeOverrides {
   db?: (db: Kysely<Database>) => Kysely<Database>
   audit?: (audit: AuditLog) => AuditLog
-  controlTimings?: ControlTimings
+  controlTimings?: Partial<ControlTimings>
   helloTimeoutMs?: number
 }
 
@@ -155,6 +155,7 @@ export async function startEdge(
     log,
     isStopping: () => isStopping,
     timings: overrides.controlTimings,
+    onSuperseded: enforcement.connectorRevoked,
     onCrowdedOut: metrics.countControlCrowdedOut,
   })
   const clientCa = new X509Certificate(authorities.client.certificatePem)
@@ -186,14 +187,15 @@ export async function startEdge(
     },
     onData(entered) {
       const { helloTimeoutMs } = overrides
-      acceptDataConnection(entered, { trust, registry: connectors, log, helloTimeoutMs }).catch(
-        (error: unknown) => log.error('connector.data_failed', { error }),
+      const dataParts = { trust, registry: connectors, audit, log, helloTimeoutMs }
+      acceptDataConnection(entered, dataParts).catch((error: unknown) =>
+        log.error('connector.data_failed', { error }),
       )
     },
     onHttpRefused: metrics.countHttpRefused,
     onRefused({ room, code, clientHost }) {
       metrics.countHandshakeRefused({ room, code })
-      log.info('handshake.refused', { room, code, clientAddress: clientHost })
+      log.debug('handshake.refused', { room, code, clientAddress: clientHost })
       if (room !== 'flow' || LEFT.has(code)) return
       const refused = code === 'CERT_HAS_EXPIRED' ? 'CERTIFICATE_EXPIRED' : 'CERTIFICATE_REFUSED'
       audit.record({ type: 'flow.refused', code: refused, clientAddress: clientHost }).catch(() => {})

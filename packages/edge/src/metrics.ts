@@ -101,6 +101,7 @@ export function createMetrics(sources: MetricSources): Metrics {
           bytes.inc({ direction: 'down' }, event.bytesDown)
           return closed.inc({ code: event.code ?? 'ok' })
         case 'connector.refused':
+        case 'connector.superseded':
           return connectors.inc({ code: event.code })
         case 'connector.lost':
           return lost.inc({ code: event.code ?? 'ok' })

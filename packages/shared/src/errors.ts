@@ -99,7 +99,12 @@ export const ERRORS = {
   CONNECTOR_SUPERSEDED: kind(
     403,
     5,
-    'a copy of this connector renewed its certificate: all copies were ended; start it again on one machine',
+    'its key is in two places, so every holder was ended: find the copy and remove its state folder, then start the connector again as a signed-in operator',
+  ),
+  CONNECTOR_REPLACED: kind(
+    409,
+    5,
+    'the connector renews its certificate and comes back by itself; if it is ended then, look for a copy of its state folder',
   ),
 
   // our side

@@ -35,6 +35,10 @@ const ABOUT_CERTIFICATE: ReadonlySet<ErrorCode> = new Set([
   'CERTIFICATE_EXPIRED',
 ])
 
+/** After these a renewal comes first. A process that lost its place to another one although it lives is not alone
+ *  with its key: renewing shows that to the edge. */
+const RENEW_AFTER: ReadonlySet<ErrorCode> = new Set([...ABOUT_CERTIFICATE, 'CONNECTOR_REPLACED'])
+
 /** The certificate of now; `due` asks for a renewal before half of its life is over. */
 interface Holder {
   certificate: ConnectorCertificate
@@ -80,7 +84,7 @@ export async function runConnector(parts: ConnectorParts): Promise<void> {
       if (signal.aborted) return
       const error = toPosternError(caught, 'INTERNAL', String(caught))
       if (FINAL.has(error.code)) throw error
-      if (ABOUT_CERTIFICATE.has(error.code)) holder.due = true
+      if (RENEW_AFTER.has(error.code)) holder.due = true
       if (performance.now() - startedAt > LASTING_MS) backoff.reset()
       if (standing === 'attached') standing = 'lost'
       const retryInMs = backoff.next()

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { ErrorResponse } from '@postern/shared/api/session'
 import { fromPublicError, PosternError } from '@postern/shared/errors'
@@ -5,6 +6,7 @@ import { lookupHost } from '@postern/shared/lookup-host'
 import {
   type AttachedMessage,
   type AttachMessage,
+  CLOSE_REPLACED,
   CONTROL_PATH,
   CONTROL_PING_MS,
   CONTROL_SILENCE_MS,
@@ -30,6 +32,8 @@ export interface Attachment {
 }
 
 const ATTACH_TIMEOUT_MS = 10_000
+/** Which process this is. In memory only: whoever copies the connector's files must not have it. */
+const INSTANCE_ID = randomUUID()
 
 export interface AttachOptions {
   edge: KnownEdge
@@ -68,7 +72,7 @@ export function attach({ edge, certificate, onWant, signal }: AttachOptions): Pr
   ws.on('close', (code) => {
     clearTimeout(timer)
     signal.removeEventListener('abort', onAbort)
-    const error = reason ?? new PosternError('EDGE_UNREACHABLE', `${where} closed the connection (${code})`)
+    const error = reason ?? explainClose(code, where)
     attached.reject(error)
     ended.resolve(error)
   })
@@ -107,6 +111,13 @@ function openSocket(edge: KnownEdge, certificate: ConnectorCertificate): WebSock
   })
 }
 
+function explainClose(code: number, where: string): PosternError {
+  if (code === CLOSE_REPLACED) {
+    return new PosternError('CONNECTOR_REPLACED', 'another process attached with the key of this connector')
+  }
+  return new PosternError('EDGE_UNREACHABLE', `${where} closed the connection (${code})`)
+}
+
 function attachMessage(): AttachMessage {
   return {
     type: 'attach',
@@ -114,6 +125,7 @@ function attachMessage(): AttachMessage {
     software: `postern ${VERSION}`,
     features: [],
     requires: [],
+    instanceId: INSTANCE_ID,
   }
 }
 

@@ -1,44 +1,44 @@
-import type { ErrorCode } from '@postern/shared/errors'
-import type { AuditEvent, EnrollTokenRefused, FlowRefused } from './event.ts'
+import type { AuditEvent, ConnectorRefused, EnrollTokenRefused, FlowRefused } from './event.ts'
 
 const MINUTE_MS = 60_000
-const MAX_ADDRESSES = 10
+/** Addresses and connectors that one event names. */
+const MAX_NAMED = 10
 
-export type StrangersRefusal = FlowRefused | EnrollTokenRefused
+export type StrangersRefusal = FlowRefused | ConnectorRefused | EnrollTokenRefused
 
-/** Whether nobody is named: who came is not known, nor whose token it was. */
+/** Whether somebody without a right can cause this event as often as they like. */
 export function isStrangersRefusal(event: AuditEvent): event is StrangersRefusal {
+  if (event.type === 'connector.refused') return true
   if (event.type === 'flow.refused') return event.identityId === undefined
   return event.type === 'enroll_token.refused' && event.tokenId === undefined
 }
 
-interface Counted {
+interface Count {
   type: StrangersRefusal['type']
-  code: ErrorCode
-  count: number
+  code: StrangersRefusal['code']
   since: number
+  count: number
   clientAddresses: string[]
+  connectorIds: string[]
 }
 
-/** Refusals of strangers, counted per type, code and minute: anybody can cause them at any rate, so they must not cost
- *  a row each. The codes are a short list and the addresses are cut, so this stays small as well. */
+/** Refusals of strangers, counted per type, code and minute: anybody can cause them at any rate, so they must not
+ *  cost a row each. The codes are a short list and the names are cut, so this stays small as well. */
 export class StrangerCounts {
-  #counts = new Map<string, Counted>()
+  #counts = new Map<string, Count>()
 
   add(event: StrangersRefusal, now: number): void {
+    const { type, code } = event
     const since = now - (now % MINUTE_MS)
-    const key = `${event.type} ${event.code} ${since}`
-    const counted: Counted = this.#counts.get(key) ?? {
-      type: event.type,
-      code: event.code,
-      since,
-      count: 0,
-      clientAddresses: [],
+    const key = `${type} ${code} ${since}`
+    const counted = this.#counts.get(key) ?? {
+      ...{ type, code, since },
+      ...{ count: 0, clientAddresses: [], connectorIds: [] },
     }
     counted.count += event.count ?? 1
-    for (const address of event.clientAddresses ?? [hostOf(event.clientAddress)]) {
-      const isNew = address !== undefined && !counted.clientAddresses.includes(address)
-      if (isNew && counted.clientAddresses.length < MAX_ADDRESSES) counted.clientAddresses.push(address)
+    addNames(counted.clientAddresses, event.clientAddresses ?? [hostOf(event.clientAddress)])
+    if (event.type === 'connector.refused') {
+      addNames(counted.connectorIds, event.connectorIds ?? [event.connectorId])
     }
     this.#counts.set(key, counted)
   }
@@ -47,13 +47,23 @@ export class StrangerCounts {
   take(now: number = Number.POSITIVE_INFINITY): StrangersRefusal[] {
     const over = [...this.#counts].filter(([, counted]) => counted.since + MINUTE_MS <= now)
     for (const [key] of over) this.#counts.delete(key)
-    return over.map(([, counted]) => counted)
+    return over.map(([, counted]) => toEvent(counted))
   }
 
   /** Puts back what could not be written. */
   restore(events: readonly StrangersRefusal[]): void {
     for (const event of events) this.add(event, event.since ?? 0)
   }
+}
+
+function addNames(names: string[], more: readonly (string | undefined)[]): void {
+  for (const name of more) {
+    if (name !== undefined && names.length < MAX_NAMED && !names.includes(name)) names.push(name)
+  }
+}
+
+function toEvent({ type, connectorIds, ...counted }: Count): StrangersRefusal {
+  return type === 'connector.refused' ? { type, ...counted, connectorIds } : { type, ...counted }
 }
 
 /** Without the port, which is new with every connection. A bare IPv6 address has no port, but more colons. */

@@ -14,6 +14,7 @@ export type AuditEvent =
   | ConnectorLost
   | ConnectorRefused
   | ConnectorRenewed
+  | ConnectorSuperseded
   | ServiceCreated
   | ServiceUpdated
   | ServiceDeleted
@@ -123,11 +124,26 @@ export interface ConnectorLost extends ConnectorFacts {
   reason?: Maybe<string>
 }
 
-export interface ConnectorRefused extends Partial<ConnectorFacts> {
+/** A holder of a connector certificate was not let in, or named an attachment that is another connector's. Counted
+ *  per code and minute: whoever has lost the right to attach can still knock at any rate. */
+export interface ConnectorRefused extends Counted {
   type: 'connector.refused'
   code: ErrorCode
+  connectorId?: Maybe<string>
+  /** The first few connectors of the minute. */
+  connectorIds?: Maybe<readonly string[]>
+}
+
+/** Two processes had the key of one connector: all its certificates were revoked. Written once per connector. */
+export interface ConnectorSuperseded extends ConnectorFacts {
+  type: 'connector.superseded'
+  code: 'CONNECTOR_SUPERSEDED'
+  /** What the second process did with the key. */
+  how: 'attached' | 'renewed'
+  /** Of the second process. Which of the two is the copy, nobody knows. */
   clientAddress: string
-  reason?: Maybe<string>
+  /** Of the one that was attached, if one was. */
+  attachedFrom?: Maybe<string>
 }
 
 export interface ConnectorRenewed extends ConnectorFacts {

@@ -116,6 +116,30 @@ describe('the audit log', () => {
     assert.deepEqual([third?.type, third?.count, third?.clientAddresses], [token.type, 9, ['203.0.113.7']])
   })
 
+  it('counts what refused connectors cause, apart from flows, and names the first few of them', async () => {
+    await using store = await openMemory()
+    const audit = openAuditLog(store.db, () => NOW)
+    await audit.record(stranger('203.0.113.7:1'))
+    for (let number = 1; number <= 500; number++) {
+      await audit.record({
+        type: 'connector.refused',
+        code: 'CERTIFICATE_REFUSED',
+        connectorId: `con_${number % 50}`,
+        clientAddress: `203.0.113.8:${number}`,
+      })
+    }
+    await audit.close()
+    const records = await listAuditRecords(store.db, { limit: 10 })
+    assert.deepEqual(
+      records.map(({ type, count, clientAddresses }) => [type, count, clientAddresses]),
+      [
+        ['flow.refused', 1, ['203.0.113.7']],
+        ['connector.refused', 500, ['203.0.113.8']],
+      ],
+    )
+    assert.equal((records[1]!.connectorIds as string[]).length, 10)
+  })
+
   it('writes the counts of a minute that is over by itself, and keeps them while the store fails', async (context) => {
     context.mock.timers.enable({ apis: ['setInterval'] })
     await using store = await openMemory()

@@ -8,8 +8,8 @@ import type { AuditEvent } from './event.ts'
 /** The audit log. What it says has happened is on disk; what it cannot write must not happen, so whoever records
  *  waits, and lets a rejection stop what they were about to do. It is not logging: no levels, no free text. */
 export interface AuditLog extends AsyncDisposable {
-  /** Resolves once the event is durable. A stranger's refusal (a flow without an identity, an unknown enroll
-   *  token) is only counted and resolves at once.
+  /** Resolves once the event is durable. A stranger's refusal (see `isStrangersRefusal`) is only
+   *  counted and resolves at once.
    *  @throws RECORD_FAILED the store failed, too many events wait for it, or the log is closed */
   record(event: AuditEvent): Promise<void>
   /** Writes what waits, and the counts. Afterwards nothing is recorded any more.

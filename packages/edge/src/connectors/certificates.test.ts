@@ -181,13 +181,31 @@ describe('renewal of a connector certificate', () => {
     assert.equal(copy.json.error.details.connectorId, credential.connectorId)
     assert.equal((await control.next('refused')).code, 'CONNECTOR_SUPERSEDED')
     assert.equal((await client.cut()).code, 'FLOW_CUT', 'nobody knows who holds the other end')
-    assert.equal((await stage.gates.recorded('connector.refused')).code, 'CONNECTOR_SUPERSEDED')
+    const event = await stage.gates.recorded('connector.superseded')
+    assert.deepEqual(
+      [event.how, event.connectorId, event.serviceId, event.label, event.email],
+      ['renewed', credential.connectorId, service.id, service.label, 'op@mycorp.com'],
+    )
+    assert.match(event.attachedFrom!, /^127\.0\.0\.1:/)
     for (const old of [real, credential]) {
       assert.equal((await send(await sign(newKey().privateKey, old))).code, 'CONNECTOR_SUPERSEDED')
       const again = await stage.openControl(old)
       again.send(ATTACH)
       assert.equal((await again.next('refused')).code, 'CONNECTOR_SUPERSEDED')
     }
+    assert.equal(stage.gates.of('connector.superseded').length, 1)
+  })
+
+  it('ends the whole lineage when a process attaches with the old certificate beside the new one', async () => {
+    stage.clock.aheadMs = 1_000
+    const { privateKey } = newKey()
+    const real = credentialOf(await send(await sign(privateKey)), privateKey)
+    const { control } = await stage.attach(real, { instanceId: 'a' })
+    const clone = await stage.openControl(credential)
+    clone.send({ ...ATTACH, instanceId: 'a' }) // a snapshot of a running machine has even that
+    assert.equal((await clone.next('refused')).code, 'CONNECTOR_SUPERSEDED')
+    assert.equal((await control.next('refused')).code, 'CONNECTOR_SUPERSEDED')
+    assert.equal((await stage.gates.recorded('connector.superseded')).how, 'attached')
   })
 
   it('ends the lineage when two race with different keys', async () => {

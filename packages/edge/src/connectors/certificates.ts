@@ -94,24 +94,25 @@ async function renewAgainOrEnd(
   record: NewCertificate,
   { trust }: ConnectorIssuer,
 ): Promise<void> {
-  const isAnsweredAgain = await inTransaction(trust.db, async (trx) => {
+  const outcome = await inTransaction(trust.db, async (trx) => {
     await takeTurn(trx, `lineage:${record.connectorId}`)
     const previous = await findCertificate(trx, serial)
     const successor =
       previous?.renewedBy === undefined ? undefined : await findCertificate(trx, previous.renewedBy)
     if (successor?.keyHash === record.keyHash && successor.revokedAt === undefined) {
       await insertCertificate(trx, record)
-      return true
+      return { isAnsweredAgain: true, isFirst: false }
     }
     const revocation = { reason: 'superseded', now: trust.clock() }
-    await revokeConnectorLineage(trx, record.connectorId!, revocation)
-    return false
+    const revoked = await revokeConnectorLineage(trx, record.connectorId!, revocation)
+    return { isAnsweredAgain: false, isFirst: revoked > 0 }
   })
-  if (isAnsweredAgain) return
+  if (outcome.isAnsweredAgain) return
   throw new PosternError(
     'CONNECTOR_SUPERSEDED',
     'this certificate was renewed before: two processes have its key',
-    { details: { connectorId: record.connectorId } },
+    // the serial says that it ended just now, which is recorded once
+    { details: { connectorId: record.connectorId, ...(outcome.isFirst ? { serial } : {}) } },
   )
 }
 

@@ -16,6 +16,7 @@ import {
 } from '../edge-stage.ts'
 import { revokeConnectorLineage } from '../store/certificates.ts'
 import type { ServiceRecord } from '../store/services.ts'
+import type { ControlTimings } from './control.ts'
 
 let stage: EdgeStage
 let owner: Person
@@ -24,7 +25,10 @@ let credential: Credential & { connectorId: string }
 
 const TIMINGS = { attachTimeoutMs: 10_000, pingMs: 10_000, silenceMs: 30_000 }
 
-async function start(controlTimings = TIMINGS, helloTimeoutMs = 10_000): Promise<void> {
+async function start(
+  controlTimings: Partial<ControlTimings> = TIMINGS,
+  helloTimeoutMs = 10_000,
+): Promise<void> {
   stage = await startEdgeStage({ overrides: { controlTimings, helloTimeoutMs } })
   owner = await stage.person('op@mycorp.com')
 }
@@ -270,6 +274,145 @@ describe('a control connection', () => {
   })
 })
 
+describe('two processes with one key', () => {
+  // generous: whoever lives must be able to answer on a machine that is busy
+  before(() => start({ answerTimeoutMs: 30_000 }))
+  beforeEach(newConnector)
+  after(() => stage[Symbol.asyncDispose]())
+
+  /** Another process attaches with the key. */
+  async function comeBeside(instanceId?: string) {
+    const control = await stage.openControl(credential)
+    control.send({ ...ATTACH, instanceId })
+    return control
+  }
+
+  async function assertLineageEnded(): Promise<void> {
+    const again = await stage.openControl(credential)
+    again.send({ ...ATTACH, instanceId: 'a' })
+    assert.equal((await again.next('refused')).code, 'CONNECTOR_SUPERSEDED')
+    assert.equal(stage.gates.of('connector.superseded').length, 1)
+  }
+
+  it('both end, with the flows through them, and the audit log has both addresses', async () => {
+    const real = await stage.attach(credential, { warm: 1, instanceId: 'a' })
+    const client = await stage.openFlow(service, await stage.clientCertificate(owner, service))
+    await real.data[0]!.control()
+    const copy = await comeBeside('b')
+    assert.equal((await copy.next('refused')).code, 'CONNECTOR_SUPERSEDED')
+    assert.equal((await real.control.next('refused')).code, 'CONNECTOR_SUPERSEDED')
+    assert.equal((await client.cut()).code, 'FLOW_CUT')
+    const event = await stage.gates.recorded('connector.superseded')
+    assert.deepEqual(
+      [event.how, event.connectorId, event.serviceId, event.email, event.label],
+      ['attached', credential.connectorId, service.id, 'op@mycorp.com', service.label],
+    )
+    assert.match(event.clientAddress, /^127\.0\.0\.1:\d+$/)
+    assert.match(event.attachedFrom!, /^127\.0\.0\.1:\d+$/)
+    assert.notEqual(event.clientAddress, event.attachedFrom)
+    await assertLineageEnded()
+    assert.equal(await connectorsNow(), 0)
+  })
+
+  it('do not end another connector of the same service', async () => {
+    const other = await stage.attach(await stage.connectorCertificate(owner, service), { instanceId: 'c' })
+    await stage.attach(credential, { instanceId: 'a' })
+    await (await comeBeside('b')).next('refused')
+    other.control.ws.ping()
+    await once(other.control.ws, 'pong')
+    assert.equal(await connectorsNow(), 1)
+  })
+
+  it('show also when one of them does not say which process it is', async () => {
+    await stage.attach(credential, { instanceId: 'a' })
+    assert.equal((await (await comeBeside()).next('refused')).code, 'CONNECTOR_SUPERSEDED')
+    await assertLineageEnded()
+    await newConnector()
+    await stage.attach(credential)
+    assert.equal((await (await comeBeside('b')).next('refused')).code, 'CONNECTOR_SUPERSEDED')
+    await assertLineageEnded()
+  })
+
+  it('show also when they attach at the same time', async () => {
+    const gate = stage.gates.hold('record connector.attached')
+    const first = await comeBeside('a')
+    await gate.reached
+    await stage.attach(credential, { instanceId: 'b' })
+    gate.open()
+    assert.equal((await first.next('refused')).code, 'CONNECTOR_SUPERSEDED')
+    await assertLineageEnded()
+    assert.equal(await connectorsNow(), 0)
+  })
+
+  it('show also when the second one leaves before the first has answered', async () => {
+    const real = await stage.attach(credential, { instanceId: 'a' })
+    const socket = (real.control.ws as unknown as { _socket: { pause(): void; resume(): void } })._socket
+    socket.pause()
+    const gate = stage.gates.hold('read certificates')
+    const copy = await comeBeside('b')
+    await gate.reached
+    gate.open()
+    copy.ws.terminate()
+    socket.resume()
+    assert.equal((await real.control.next('refused')).code, 'CONNECTOR_SUPERSEDED')
+    await assertLineageEnded()
+  })
+
+  it('are one that comes back when the instance is the same: it takes its own place at once', async () => {
+    const first = await stage.attach(credential, { instanceId: 'a' })
+    first.control.ws.pong = () => undefined // would not answer
+    await stage.attach(credential, { instanceId: 'a' })
+    assert.equal(await first.control.close(), 4409)
+    assert.equal(await connectorsNow(), 1)
+    assert.equal(stage.gates.of('connector.superseded').length, 0)
+  })
+
+  it('are one that was restarted when the old connection ends: the new one is in at once', async () => {
+    const first = await stage.attach(credential, { instanceId: 'a' })
+    first.control.ws.pong = () => first.control.ws.terminate() // as the kernel of a dead process answers
+    await stage.attach(credential, { instanceId: 'b' })
+    assert.equal(await connectorsNow(), 1)
+    assert.equal(stage.gates.of('connector.superseded').length, 0)
+  })
+
+  it('are one that was restarted when the old connection closes in good order', async () => {
+    const first = await stage.attach(credential, { instanceId: 'a' })
+    first.control.ws.close(1000)
+    await stage.attach(credential, { instanceId: 'b' })
+    assert.equal(await connectorsNow(), 1)
+    assert.equal(stage.gates.of('connector.superseded').length, 0)
+  })
+})
+
+describe('a connector whose machine is gone without a word', () => {
+  before(() => start({ answerTimeoutMs: 200 }))
+  beforeEach(newConnector)
+  after(() => stage[Symbol.asyncDispose]())
+
+  it('gives way to the process that comes after it', async () => {
+    const gone = await stage.attach(credential, { instanceId: 'a' })
+    gone.control.ws.pong = () => undefined
+    const next = await stage.attach(credential, { warm: 1, instanceId: 'b' })
+    assert.equal(await gone.control.close(), 4409)
+    const client = await stage.openFlow(service, await stage.clientCertificate(owner, service))
+    await next.data[0]!.control()
+    client.socket.destroy()
+    assert.equal(stage.gates.of('connector.superseded').length, 0)
+  })
+
+  it('keeps its place until the new one is known to be let in', async () => {
+    const real = await stage.attach(credential, { instanceId: 'a' })
+    await revokeConnectorLineage(stage.store.db, credential.connectorId, {
+      reason: 'revoked',
+      now: stage.now(),
+    })
+    const stranger = await stage.openControl(credential)
+    stranger.send({ ...ATTACH, instanceId: 'b' })
+    assert.equal((await stranger.next('refused')).code, 'CONNECTOR_REFUSED')
+    assert.equal(real.control.ws.readyState, real.control.ws.OPEN)
+  })
+})
+
 describe('a connector that runs out of time', () => {
   before(() => start({ attachTimeoutMs: 200, pingMs: 50, silenceMs: 400 }, 200))
   beforeEach(newConnector)
@@ -360,6 +503,7 @@ describe('a data connection', () => {
     const peer = await dial(await stage.connectorCertificate(owner, service))
     peer.end.send('hello', hello())
     assert.equal((await peer.cut()).code, 'CONNECTOR_REFUSED')
+    assert.equal((await stage.gates.recorded('connector.refused')).code, 'CONNECTOR_REFUSED')
     await assertNotInPool()
   })
 

@@ -1,6 +1,6 @@
 /** The control connections of connectors: one WebSocket each, on `mtls.<domain>`. Attaches a connector to its
  *  service, asks it for data connections, and notices when it is gone. Carries no byte of any flow. */
-import { randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { TLSSocket } from 'node:tls'
 import { PosternError, type PublicError, toPosternError, toPublicError } from '@postern/shared/errors'
@@ -8,6 +8,8 @@ import type { Logger } from '@postern/shared/logger'
 import {
   type AttachedMessage,
   AttachMessage,
+  CLOSE_REFUSED,
+  CLOSE_REPLACED,
   CONTROL_PATH,
   CONTROL_PING_MS,
   CONTROL_SILENCE_MS,
@@ -21,21 +23,26 @@ import { type WebSocket, WebSocketServer } from 'ws'
 import type { AuditLog } from '../audit/record.ts'
 import type { EdgeLimits } from '../config/config.ts'
 import { formatAddress } from '../flow/ingress.ts'
+import { revokeConnectorLineage } from '../store/certificates.ts'
 import { DataPool } from './data-pool.ts'
 import { type ConnectorTrust, type IdentifiedConnector, identifyConnector } from './identify-connector.ts'
 import type { Attachment, ConnectorRegistry } from './registry.ts'
+import { findLiveRival, superseded } from './rival.ts'
 
 export interface ControlTimings {
   /** A connector that has not said `attach` after this long is closed. */
   attachTimeoutMs: number
   pingMs: number
   silenceMs: number
+  /** An attachment that answers within this time lives. Well under the time that connectors wait for `attached`. */
+  answerTimeoutMs: number
 }
 
 const TIMINGS: ControlTimings = {
   attachTimeoutMs: 10_000,
   pingMs: CONTROL_PING_MS,
   silenceMs: CONTROL_SILENCE_MS,
+  answerTimeoutMs: 3_000,
 }
 const WARM = 1
 /** Control connections of one certificate, attached or not. An honest connector has one, and a dead one or two. */
@@ -43,9 +50,6 @@ const MAX_PER_CERTIFICATE = 8
 /** What may wait for a connector that does not read; what the edge has to say is a few hundred bytes. */
 const MAX_UNREAD_BYTES = 1024 * 1024
 const MAX_TIMEOUT_MS = 0x7fff_ffff
-/** Close code of a refusal, in the range for applications (RFC 6455 §7.4.2). */
-const CLOSE_REFUSED = 4403
-const CLOSE_REPLACED = 4409
 
 export interface ControlParts {
   trust: ConnectorTrust
@@ -55,7 +59,9 @@ export interface ControlParts {
   log: Logger
   /** Set once the edge takes no new connectors. */
   isStopping: () => boolean
-  timings?: ControlTimings | undefined
+  timings?: Partial<ControlTimings> | undefined
+  /** Ends what a connector has attached and the flows through it: all its certificates were revoked. */
+  onSuperseded: (connectorId: string, reason: PosternError) => void
   /** Told of each connection that ended because its certificate opened too many. */
   onCrowdedOut?: (() => void) | undefined
 }
@@ -135,24 +141,23 @@ async function serveConnector(
 ): Promise<void> {
   ws.on('error', (error) => parts.log.debug('connector.socket_error', { error: error.message }))
   const closed = new Promise<void>((resolve) => ws.once('close', () => resolve()))
-  const timings = parts.timings ?? TIMINGS
+  const timings = { ...TIMINGS, ...parts.timings }
   watchSilence(ws, timings)
   let connector: IdentifiedConnector
   let software: string
+  let attachment: Attachment
   try {
-    software = (await readAttach(ws, timings.attachTimeoutMs)).software
+    const attach = await readAttach(ws, timings.attachTimeoutMs)
+    software = attach.software
     if (parts.isStopping()) throw new PosternError('EDGE_STOPPING', 'the edge is about to stop')
     connector = await identify()
+    attachment = createAttachment(ws, connector, { clientAddress, instanceId: attach.instanceId }, parts)
+    await refuseBesideRival(attachment, connector, parts)
   } catch (error) {
-    const told = sayRefused(ws, error, parts.log)
-    return parts.audit.record({
-      type: 'connector.refused',
-      clientAddress,
-      code: told.code,
-      reason: told.message,
-    })
+    const { code } = sayRefused(ws, error, parts.log)
+    const connectorId = connectorOf(error)
+    return parts.audit.record({ type: 'connector.refused', connectorId, clientAddress, code })
   }
-  const attachment = createAttachment(ws, connector, parts)
   const attachedAt = parts.trust.clock()
   const event = {
     attachmentId: attachment.id,
@@ -171,7 +176,10 @@ async function serveConnector(
     throw error
   }
   const expiry = refuseAtExpiry(attachment, connector.certificate.notAfter, parts.trust.clock)
-  if (ws.readyState === ws.OPEN) enter(attachment, parts.registry)
+  await refuseBesideRival(attachment, connector, parts).catch((error: unknown) =>
+    attachment.refuse(toPosternError(error, 'INTERNAL', 'the connector could not be looked up')),
+  )
+  if (ws.readyState === ws.OPEN && !attachment.refusal) enter(attachment, parts.registry)
   say(ws, attachedMessage(attachment, connector, parts.trust.domain))
   // what was revoked or deleted while it attached has not found it in the registry
   await identify().catch((error: unknown) =>
@@ -196,9 +204,49 @@ function enter(attachment: Attachment, registry: ConnectorRegistry): void {
   registry.add(attachment)
 }
 
+function connectorOf(error: unknown): string | undefined {
+  const connectorId = error instanceof PosternError ? error.details?.connectorId : undefined
+  return typeof connectorId === 'string' ? connectorId : undefined
+}
+
+/** Two living processes with one key: nobody knows which of them is the copy, so both end, and no certificate of
+ *  theirs is good for anything any more.
+ *  @throws CONNECTOR_SUPERSEDED */
+async function refuseBesideRival(
+  newcomer: Attachment,
+  { connectorId, service, owner, certificate }: IdentifiedConnector,
+  { registry, trust, audit, timings, onSuperseded }: ControlParts,
+): Promise<void> {
+  const answerTimeoutMs = timings?.answerTimeoutMs ?? TIMINGS.answerTimeoutMs
+  const rival = await findLiveRival(newcomer, registry, answerTimeoutMs)
+  if (!rival) return
+  const reason = superseded(connectorId)
+  const revocation = { reason: 'superseded', now: trust.clock() }
+  const revoked = await revokeConnectorLineage(trust.db, connectorId, revocation)
+  onSuperseded(connectorId, reason)
+  if (revoked > 0) {
+    await audit.record({
+      type: 'connector.superseded',
+      code: 'CONNECTOR_SUPERSEDED',
+      how: 'attached',
+      connectorId,
+      serviceId: service.id,
+      label: service.label,
+      identityId: owner.id,
+      email: owner.email,
+      certificateSerial: certificate.serial,
+      machine: newcomer.machine,
+      clientAddress: newcomer.clientAddress,
+      attachedFrom: rival.clientAddress,
+    })
+  }
+  throw reason
+}
+
 function createAttachment(
   ws: WebSocket,
   { connectorId, service, certificate }: IdentifiedConnector,
+  { clientAddress, instanceId }: Pick<Attachment, 'clientAddress' | 'instanceId'>,
   { registry, limits, log }: ControlParts,
 ): Attachment {
   const attachment: Attachment = {
@@ -206,8 +254,12 @@ function createAttachment(
     connectorId,
     serviceId: service.id,
     machine: certificate.machine ?? 'unknown',
+    clientAddress,
+    instanceId,
+    issuedAt: certificate.issuedAt,
     pool: new DataPool((count) => say(ws, { type: 'want', count }), limits.maxDataConnectionsPerConnector),
     refusal: undefined,
+    answers: (timeoutMs) => answersPing(ws, timeoutMs),
     leave(reason) {
       registry.remove(attachment)
       attachment.pool.close(reason)
@@ -316,6 +368,27 @@ function watchSilence(ws: WebSocket, { pingMs, silenceMs }: ControlTimings): voi
     ws.ping()
   }, pingMs)
   ws.once('close', () => clearInterval(timer))
+}
+
+/** Whether the other end answers this very ping: an answer that was under way proves nothing. One that is about to
+ *  close does not answer. */
+function answersPing(ws: WebSocket, timeoutMs: number): Promise<boolean> {
+  if (ws.readyState !== ws.OPEN) return Promise.resolve(false)
+  const question = randomBytes(16)
+  return new Promise((resolve) => {
+    const settle = (answered: boolean) => {
+      clearTimeout(timer)
+      ws.off('pong', onPong).off('close', onClose)
+      resolve(answered)
+    }
+    const onPong = (answer: Buffer) => {
+      if (answer.equals(question)) settle(ws.readyState === ws.OPEN)
+    }
+    const onClose = () => settle(false)
+    const timer = setTimeout(onClose, timeoutMs)
+    ws.on('pong', onPong).on('close', onClose)
+    ws.ping(question)
+  })
 }
 
 function say(ws: WebSocket, message: EdgeMessage): void {

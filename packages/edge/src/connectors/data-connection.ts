@@ -3,6 +3,7 @@ import { PosternError, toPublicError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import { HelloFrame, readFrameBody } from '@postern/shared/protocol/control-frames'
 import { FramedEnd } from '@postern/shared/stream/framed-end'
+import type { AuditLog } from '../audit/record.ts'
 import { type ConnectorTrust, identifyConnector } from './identify-connector.ts'
 import type { ConnectorRegistry } from './registry.ts'
 
@@ -16,6 +17,7 @@ export async function acceptDataConnection(
   parts: {
     trust: ConnectorTrust
     registry: ConnectorRegistry
+    audit: AuditLog
     log: Logger
     helloTimeoutMs?: number | undefined
   },
@@ -28,6 +30,15 @@ export async function acceptDataConnection(
     const { attachmentId } = await readHello(end, parts.helloTimeoutMs ?? HELLO_TIMEOUT_MS)
     const attachment = parts.registry.find(attachmentId)
     if (attachment?.connectorId !== connectorId) {
+      // an attachment that is gone is everyday; only who knows of another's names one
+      if (attachment) {
+        await parts.audit.record({
+          type: 'connector.refused',
+          code: 'CONNECTOR_REFUSED',
+          connectorId,
+          clientAddress,
+        })
+      }
       throw new PosternError(
         'CONNECTOR_REFUSED',
         'the attachment is not, or no longer, one of this connector',
@@ -39,7 +50,7 @@ export async function acceptDataConnection(
     attachment.pool.offer(end)
   } catch (error) {
     const { code, message, hint } = toPublicError(error, clientAddress)
-    parts.log.info('connector.data_refused', { clientAddress, code })
+    parts.log.debug('connector.data_refused', { clientAddress, code })
     end.abort(new PosternError(code, message, { hint }))
   }
 }

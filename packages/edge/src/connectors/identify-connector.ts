@@ -9,6 +9,7 @@ import { type CertificateRecord, findCertificate } from '../store/certificates.t
 import { findIdentity } from '../store/identities.ts'
 import type { Database } from '../store/schema.ts'
 import { findServiceById, type ServiceRecord } from '../store/services.ts'
+import { superseded } from './rival.ts'
 
 /** A connector process with the service it may serve. */
 export interface IdentifiedConnector {
@@ -51,20 +52,20 @@ export async function checkStanding(
   certificate: CertificateRecord,
   trust: Pick<ConnectorTrust, 'db' | 'roles'>,
 ): Promise<{ owner: Identity; service: ServiceRecord }> {
+  const details = { connectorId: certificate.connectorId }
+  const refuse = (why: string) => new PosternError('CONNECTOR_REFUSED', why, { details })
   if (certificate.revokedAt !== undefined) {
-    if (certificate.revokedReason === 'superseded') {
-      throw new PosternError('CONNECTOR_SUPERSEDED', 'two processes used the key of this connector')
-    }
-    throw new PosternError('CONNECTOR_REFUSED', 'the certificate of this connector was revoked')
+    if (certificate.revokedReason === 'superseded') throw superseded(certificate.connectorId)
+    throw refuse('the certificate of this connector was revoked')
   }
   const owner = await findIdentity(trust.db, certificate.identityId)
   const service = await findServiceById(trust.db, certificate.serviceId)
-  if (!service) throw new PosternError('CONNECTOR_REFUSED', 'the service of this connector was deleted')
+  if (!service) throw refuse('the service of this connector was deleted')
   if (!owner || service.ownerId !== owner.id) {
-    throw new PosternError('CONNECTOR_REFUSED', 'the service of this connector has another owner now')
+    throw refuse('the service of this connector has another owner now')
   }
   if (!trust.roles.of(owner).includes('operator')) {
-    throw new PosternError('CONNECTOR_REFUSED', `${owner.email} is no operator of this edge any more`)
+    throw refuse(`${owner.email} is no operator of this edge any more`)
   }
   return { owner, service }
 }

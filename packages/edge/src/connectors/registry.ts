@@ -7,9 +7,16 @@ export interface Attachment {
   readonly connectorId: string
   readonly serviceId: string
   readonly machine: string
+  readonly clientAddress: string
+  /** Which process it is, by its own word; older connectors do not say. Nobody is told. */
+  readonly instanceId: string | undefined
+  /** When its certificate was issued, epoch milliseconds. */
+  readonly issuedAt: number
   readonly pool: DataPool
   /** Why the edge ended it; undefined while it lives, and when it went by itself. */
   refusal: PosternError | undefined
+  /** Whether it answers within this time: a machine can be gone without a FIN. */
+  answers(timeoutMs: number): Promise<boolean>
   /** Takes it out of the registry and closes its pool: no flow is led to it any more. May be called again. */
   leave(reason: PosternError): void
   /** Tells the connector why and ends it. */

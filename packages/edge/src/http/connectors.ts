@@ -5,6 +5,7 @@ import {
 } from '@postern/shared/api/certificates'
 import { PosternError } from '@postern/shared/errors'
 import { type ConnectorCertificate, issueForNewProcess, renewByOldKey } from '../connectors/certificates.ts'
+import { findCertificate } from '../store/certificates.ts'
 import { findIdentity } from '../store/identities.ts'
 import { findServiceById } from '../store/services.ts'
 import { clientAddress } from './client-address.ts'
@@ -43,22 +44,11 @@ export function issueConnector(parts: ApiParts): ApiHandler {
 
 /** `POST /v1/connectors/renew` */
 export function renewConnector(parts: ApiParts): ApiHandler {
-  const { audit, connectorIssuer, db, enforcement } = parts
+  const { audit, connectorIssuer, db } = parts
   return async (c) => {
     const { jws } = await readBody(c, RenewConnectorRequest)
     const renewal = await renewByOldKey(jws, connectorIssuer).catch(async (error: unknown) => {
-      if (error instanceof PosternError && error.code === 'CONNECTOR_SUPERSEDED') {
-        const connectorId = error.details?.connectorId
-        if (typeof connectorId === 'string') {
-          enforcement.connectorRevoked(connectorId, error)
-          await audit.record({
-            type: 'connector.refused',
-            connectorId,
-            code: error.code,
-            clientAddress: clientAddress(c),
-          })
-        }
-      }
+      if (error instanceof PosternError) await endSuperseded(error, clientAddress(c), parts)
       throw error
     })
     const { renewed, previous } = renewal
@@ -77,6 +67,35 @@ export function renewConnector(parts: ApiParts): ApiHandler {
     })
     return c.json(toAnswer(renewed), 201)
   }
+}
+
+/** Ends what is attached, when this renewal has shown that two processes have the key. */
+async function endSuperseded(
+  error: PosternError,
+  clientAddress: string,
+  { audit, connectors, db, enforcement }: ApiParts,
+): Promise<void> {
+  const { connectorId, serial } = error.details ?? {}
+  if (error.code !== 'CONNECTOR_SUPERSEDED' || typeof connectorId !== 'string') return
+  const attachedFrom = connectors.ofConnector(connectorId)?.clientAddress
+  enforcement.connectorRevoked(connectorId, error)
+  const certificate = typeof serial === 'string' ? await findCertificate(db, serial) : undefined
+  if (!certificate) return
+  const { identityId, serviceId, machine } = certificate
+  await audit.record({
+    type: 'connector.superseded',
+    code: 'CONNECTOR_SUPERSEDED',
+    how: 'renewed',
+    connectorId,
+    serviceId,
+    label: (await findServiceById(db, serviceId))?.label,
+    identityId,
+    email: (await findIdentity(db, identityId))?.email,
+    certificateSerial: certificate.serial,
+    machine,
+    clientAddress,
+    attachedFrom,
+  })
 }
 
 function toAnswer({

@@ -6,7 +6,7 @@ import * as v from 'valibot'
  *
  *  | message  | from      | meaning                                                                      |
  *  |----------|-----------|------------------------------------------------------------------------------|
- *  | attach   | connector | first message: version, what it can and what it needs from the edge          |
+ *  | attach   | connector | first message: version, which process, what it can and needs from the edge   |
  *  | attached | edge      | answer: id for data connections, the service, how many to keep warm          |
  *  | want     | edge      | open `count` more data connections now: no warm one is left                  |
  *  | refused  | edge      | last message before close: why this connector may not stay (code, message)   |
@@ -19,6 +19,10 @@ export const MAX_CONTROL_MESSAGE_BYTES = 64 * 1024
 export const CONTROL_PING_MS = 10_000
 export const CONTROL_SILENCE_MS = 30_000
 export const CONTROL_VERSION = 1
+/** Close code after `refused`, in the range for applications (RFC 6455 §7.4.2). */
+export const CLOSE_REFUSED = 4403
+/** Close code of a connection whose place another one with the same key has taken. */
+export const CLOSE_REPLACED = 4409
 
 const id = v.pipe(v.string(), v.minLength(1), v.maxLength(128))
 const names = v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(32))
@@ -30,6 +34,9 @@ export const AttachMessage = v.object({
   software: v.pipe(v.string(), v.maxLength(64)),
   features: names,
   requires: names,
+  /** Drawn by each process for itself and kept in memory only, so that whoever copies the connector's files does not
+   *  have it: the edge tells a process that comes back from a second one with the same key. */
+  instanceId: v.optional(id),
 })
 
 export const AttachedMessage = v.object({
