@@ -8,6 +8,7 @@ import { addDoctor } from './commands/doctor.ts'
 import { addLogin } from './commands/login.ts'
 import { addLogout } from './commands/logout.ts'
 import { addServiceDelete } from './commands/service/delete.ts'
+import { addServiceEnrollToken } from './commands/service/enroll-token.ts'
 import { addServiceList } from './commands/service/list.ts'
 import { addServiceShow } from './commands/service/show.ts'
 import { addServiceUpdate } from './commands/service/update.ts'
@@ -41,6 +42,7 @@ export function createProgram(parts: ProgramParts): Command {
   addServiceShow(service)
   addServiceUpdate(service)
   addServiceDelete(service)
+  addServiceEnrollToken(service)
   const audit = addGroup(program, 'audit', 'what the edge has decided and done')
   addAuditList(audit)
   addDoctor(program)

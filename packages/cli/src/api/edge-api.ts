@@ -7,6 +7,13 @@ import {
   ConnectorCertificateResponse,
 } from '@postern/shared/api/certificates'
 import {
+  CancelEnrollTokensResponse,
+  type EnrollConnectorRequest,
+  EnrollConnectorResponse,
+  type MakeEnrollTokenRequest,
+  MakeEnrollTokenResponse,
+} from '@postern/shared/api/enroll'
+import {
   type ClaimServiceRequest,
   ClaimServiceResponse,
   ListServicesResponse,
@@ -127,6 +134,25 @@ export class EdgeApi {
       path: '/v1/connectors/renew',
       body: { jws },
     })
+  }
+
+  makeEnrollToken(
+    session: Session,
+    name: string,
+    body: MakeEnrollTokenRequest,
+  ): Promise<MakeEnrollTokenResponse> {
+    const path = `${servicePath(name)}/enroll-tokens`
+    return this.#call(MakeEnrollTokenResponse, { method: 'POST', path, session, body })
+  }
+
+  cancelEnrollTokens(session: Session, name: string): Promise<CancelEnrollTokensResponse> {
+    const path = `${servicePath(name)}/enroll-tokens`
+    return this.#call(CancelEnrollTokensResponse, { method: 'DELETE', path, session })
+  }
+
+  /** Without a session: the token in the body is all there is. */
+  enrollConnector(body: EnrollConnectorRequest): Promise<EnrollConnectorResponse> {
+    return this.#call(EnrollConnectorResponse, { method: 'POST', path: '/v1/connectors/enroll', body })
   }
 
   async listAudit(session: Session, query: URLSearchParams): Promise<ListAuditResponse['records']> {

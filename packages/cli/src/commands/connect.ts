@@ -1,8 +1,9 @@
 import { PosternError } from '@postern/shared/errors'
 import { type AllowList, describeAllowList, sameAllowList } from '@postern/shared/identity'
 import { parseServiceLabel } from '@postern/shared/service-label'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { registerConnector } from '../connector/certificate.ts'
+import type { Report } from '../connector/events.ts'
 import {
   type ConnectorCertificate,
   clearSlot,
@@ -17,12 +18,13 @@ import { edgeNow, type KnownEdge, pickEdge } from '../credentials/known-edge.ts'
 import { readSession } from '../credentials/session.ts'
 import { tell } from '../io.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from './ask.ts'
+import { addCaOptions, type CaOptions } from './ca-options.ts'
 import { addExamples } from './examples.ts'
 import { type AllowOptions, addAllowOptions, parseAllowList, parseEdgeOrigin, parsePort } from './options.ts'
 
 /** `postern connect`: exposes a private port as a service, for as long as it runs. The service itself stays. */
 
-interface ConnectOptions extends AllowOptions, AskOptions {
+interface ConnectOptions extends AllowOptions, AskOptions, CaOptions {
   name: string
   port: number
   host: string
@@ -30,6 +32,7 @@ interface ConnectOptions extends AllowOptions, AskOptions {
   label?: string
   replaceAllowList?: boolean
   edge?: string
+  enrollTokenFile?: string
   json?: boolean
 }
 
@@ -42,14 +45,13 @@ interface Start {
 async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSignal): Promise<void> {
   const allow = parseAllowList(options)
   checkOptions(options)
-  const edge = pickEdge(stateFolder(), options.edge)
-  const { slot, certificate } = await start(edge, options, allow)
-  using _slot = slot
-
   const { createJsonReport, reportToPeople } = await import('../connector/events.ts')
-  const { runConnector } = await import('../connector/connector.ts')
   const readerGone = new AbortController()
   const report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople
+  const { edge, slot, certificate } = await begin(options, allow, report)
+  using _slot = slot
+
+  const { runConnector } = await import('../connector/connector.ts')
   const target = { host: options.host, port: options.port }
   const signal = AbortSignal.any([takeStopSignal(), readerGone.signal])
   const checkService = (service: { name: string; allow: AllowList }) => {
@@ -64,12 +66,46 @@ async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSi
   if (!options.json) tell('the connector has left; the service stays, offline')
 }
 
-function checkOptions({ type, label }: ConnectOptions): void {
+async function begin(options: ConnectOptions, allow: AllowList | undefined, report: Report): Promise<Begun> {
+  const { enrollTokenFile } = options
+  if (enrollTokenFile !== undefined) return startEnrolled({ ...options, enrollTokenFile }, report)
+  const edge = pickEdge(stateFolder(), options.edge)
+  return { edge, ...(await start(edge, options, allow)) }
+}
+
+/** On a server without a person: the certificate of an earlier run, else one for the token. No session is looked for,
+ *  and once there is a certificate the token's file is not even opened. */
+async function startEnrolled(
+  options: ConnectOptions & { enrollTokenFile: string },
+  report: Report,
+): Promise<Begun> {
+  const { findEdgeToEnroll } = await import('./enroll-edge.ts')
+  const edge = await findEdgeToEnroll(options)
+  const stored = takeStoredSlot(edge, options)
+  if (stored) return { edge, ...stored }
+  const { enrollConnector } = await import('../connector/enroll.ts')
+  const { enrollTokenFile: tokenFile } = options
+  const { host, ...started } = await enrollConnector(edge, tokenFile, options)
+  report({ event: 'enrolled', host, connectorId: started.certificate.connectorId, tokenFile })
+  return { edge, ...started }
+}
+
+function checkOptions(options: ConnectOptions): void {
+  const { type, label } = options
   if (label !== undefined) parseServiceLabel(label)
+  if (options.enrollTokenFile === undefined && (options.caFile ?? options.caFingerprint)) {
+    throw new PosternError('USAGE_INVALID', '--ca-file and --ca-fingerprint belong to --enroll-token-file', {
+      hint: 'with a person the CA is named once: postern login --edge https://HOST --ca-file FILE',
+    })
+  }
   if (type === 'tls') return
   throw new PosternError('USAGE_INVALID', `there is no service type ${JSON.stringify(type)}`, {
     hint: 'the type is tls',
   })
+}
+
+interface Begun extends Start {
+  edge: KnownEdge
 }
 
 /** With a session: claims the service and registers this process. Without one: goes on with the certificate that
@@ -154,6 +190,13 @@ export function addConnect(program: Command, takeStopSignal: () => AbortSignal):
   addAllowOptions(command)
     .option('--replace-allow-list', "overwrite the service's list with the one given here")
     .option('--edge <url>', 'the edge, when you know several', parseEdgeOrigin)
+    .addOption(
+      new Option(
+        '--enroll-token-file <file>',
+        'on a server without a person: become a connector with the token in this file; needed once, see postern service enroll-token',
+      ).conflicts('replaceAllowList'),
+    )
+  addCaOptions(command)
     .option('--json', 'print one JSON object per line for everything that happens')
     .addOption(command.createOption('--cloudauth').hideHelp())
   addAskOptions(command).action((options: ConnectOptions) => runConnect(options, takeStopSignal))
@@ -163,6 +206,10 @@ export function addConnect(program: Command, takeStopSignal: () => AbortSignal):
       "postern connect --name 'ssh of build-7' --port 22 --allowed-email-domains mycorp.com --allowed-email-addresses contractor@example.com",
     ],
     ['again, with the list that it has', "postern connect --name 'ssh of build-7' --port 22"],
+    [
+      'on a server without a person',
+      'postern connect --name db --port 5432 --edge https://edge.example.com --enroll-token-file /etc/postern-connect/db.token',
+    ],
     ['for a program that starts it', 'postern connect --name db --host 10.0.0.5 --port 5432 --json --batch'],
   ])
 }

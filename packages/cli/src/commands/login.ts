@@ -1,6 +1,6 @@
 import { formatDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
-import { type Command, Option } from 'commander'
+import type { Command } from 'commander'
 import { EdgeApi } from '../api/edge-api.ts'
 import { callSignedIn, sessionLock, signInRequired, storeLogin } from '../credentials/fresh.ts'
 import { edgeFolder, stateFolder } from '../credentials/home.ts'
@@ -13,17 +13,15 @@ import {
   withOrigin,
 } from '../credentials/known-edge.ts'
 import { printable, tell } from '../io.ts'
-import { fetchPinnedCa, parseFingerprint } from '../login/pin-ca.ts'
 import { addBrowserOptions } from './ask.ts'
+import { addCaOptions, type CaOptions, readCa } from './ca-options.ts'
 import { addExamples } from './examples.ts'
-import { parseEdgeOrigin, readCaFile } from './options.ts'
+import { parseEdgeOrigin } from './options.ts'
 
-/** `postern login`: the one way by which this machine comes to trust an edge. */
+/** `postern login`: the one way by which a person has this machine trust an edge. */
 
-interface LoginOptions {
+interface LoginOptions extends CaOptions {
   edge: string
-  caFile?: string
-  caFingerprint?: Buffer
   batch?: boolean
   browser?: string | boolean
 }
@@ -33,7 +31,7 @@ async function runLogin(options: LoginOptions): Promise<void> {
   const { learnEdge, signIn } = await import('../login/sign-in.ts')
   const home = stateFolder()
   const folder = edgeFolder(home, options.edge)
-  const caPem = await readCa(options, loadEdge(home, options.edge)?.caPem)
+  const caPem = await readCa(options.edge, options, loadEdge(home, options.edge)?.caPem)
   using api = new EdgeApi({ origin: options.edge, caPem }, readRemembered({ folder }))
   const facts = await learnEdge(api, caPem)
 
@@ -62,28 +60,15 @@ async function confirmSession(origin: string): Promise<void> {
   })
 }
 
-/** @param known of an earlier login */
-async function readCa(options: LoginOptions, known: string | undefined): Promise<string | undefined> {
-  if (options.caFile !== undefined) return readCaFile(options.caFile)
-  if (options.caFingerprint) return fetchPinnedCa(options.edge, options.caFingerprint)
-  return known
-}
-
 export function addLogin(program: Command): void {
   const command = program
     .command('login')
     .description('sign in to an edge in the browser, and trust it from now on')
     .requiredOption('--edge <url>', 'the edge, https://HOST[:PORT]', parseEdgeOrigin)
-    .option('--ca-file <file>', "the edge's own CA in PEM, when its certificate is not a public one")
-    .addOption(
-      new Option(
-        '--ca-fingerprint <sha256:hex>',
-        'the same, named by its fingerprint as postern-edge prints it; fetched from the edge',
-      )
-        .argParser(parseFingerprint)
-        .conflicts('caFile'),
-    )
-    .option('--batch', 'ask nobody: only say whether there is a session, with exit code 4 when not')
+  addCaOptions(command).option(
+    '--batch',
+    'ask nobody: only say whether there is a session, with exit code 4 when not',
+  )
   addBrowserOptions(command).action((options: LoginOptions) =>
     runLogin(options).catch((error: unknown) => {
       throw withOrigin(error, options.edge)

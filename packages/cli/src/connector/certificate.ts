@@ -13,8 +13,8 @@ import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
 import type { Session } from '../credentials/session.ts'
 import { type ConnectorCertificate, readPendingKey, type Slot, savePendingKey, saveSlot } from './slots.ts'
 
-/** A connector's certificate: got once with the operator's session, then renewed by itself for as long as the edge
- *  agrees. */
+/** A connector's certificate: got once with the operator's session, or with an enroll token (`enroll.ts`), then renewed by
+ *  itself for as long as the edge agrees. */
 
 /** Registers this process as a connector of the service. */
 export async function registerConnector(
@@ -24,8 +24,7 @@ export async function registerConnector(
   slot: Slot,
 ): Promise<ConnectorCertificate> {
   const { keyPem, csr } = generateKey()
-  const machine = hostname().slice(0, 255) || 'unknown'
-  const issued = await api.issueConnectorCertificate(session, { serviceId, csr, machine })
+  const issued = await api.issueConnectorCertificate(session, { serviceId, csr, machine: machineName() })
   return keep(slot, keyPem, issued)
 }
 
@@ -63,7 +62,13 @@ export function renewalTime(certificate: ConnectorCertificate): number {
   return (certificate.notBefore + certificate.notAfter) / 2
 }
 
-function keep(slot: Slot, keyPem: string, issued: ConnectorCertificateResponse): ConnectorCertificate {
+/** What people see in the audit log. */
+export function machineName(): string {
+  return hostname().slice(0, 255) || 'unknown'
+}
+
+/** Stores it; on the disk when this returns. */
+export function keep(slot: Slot, keyPem: string, issued: ConnectorCertificateResponse): ConnectorCertificate {
   const { serial, connectorId, notBefore, notAfter } = issued
   const certificate = { keyPem, certificatePem: issued.certificate, serial, connectorId, notBefore, notAfter }
   saveSlot(slot, certificate)

@@ -5,6 +5,7 @@ import { print, printable, tell, tellMore } from '../io.ts'
 
 /** What a connector tells: lines for people on stderr, or one JSON object per line on stdout. */
 export type ConnectorEvent =
+  | { event: 'enrolled'; host: string; connectorId: string; tokenFile: string }
   | { event: 'ready'; host: string; edge: string; service: ServiceFacts; connectorId: string }
   | { event: 'flow.opened'; flowId: string; email: string; clientAddress: string }
   | ({ event: 'flow.closed'; flowId: string; email: string; clientAddress: string } & FlowTraffic)
@@ -40,6 +41,10 @@ export function createJsonReport(onReaderGone: (error: Error) => void): Report {
 
 export const reportToPeople: Report = (event) => {
   switch (event.event) {
+    case 'enrolled':
+      return tell(
+        `this machine is a connector of ${printable(event.host)} now; ${printable(event.tokenFile)} is used up and can be removed`,
+      )
     case 'ready':
       return tellReady(event)
     case 'flow.opened':

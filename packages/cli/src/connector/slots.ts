@@ -18,7 +18,7 @@ const CERTIFICATE_SHAPE = {
   notBefore: 'number',
   notAfter: 'number',
 } as const
-const PENDING_SHAPE = { keyPem: 'string', csr: 'string' } as const
+export const PENDING_SHAPE = { keyPem: 'string', csr: 'string' } as const
 
 export type StoredService = ShapeValue<typeof SERVICE_SHAPE>
 export type ConnectorCertificate = ShapeValue<typeof CERTIFICATE_SHAPE>

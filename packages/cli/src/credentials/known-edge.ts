@@ -5,8 +5,8 @@ import { labelOfHost, normalizeHost, type ServiceLabel } from '@postern/shared/s
 import { edgeFolder, edgesFolder } from './home.ts'
 import { readStateFile, type ShapeValue, writeStateFile } from './state-file.ts'
 
-/** Edges that a person has signed in to. Nothing but `login --edge` adds one: a host name in an ssh config must
- *  never be enough to open a page. */
+/** Edges that a person has signed in to, or that a server was told to enroll at. Nothing but `login --edge` and
+ *  `connect --enroll-token-file` adds one: a host name in an ssh config must never be enough to open a page. */
 
 const EDGE_SHAPE = {
   origin: 'string',

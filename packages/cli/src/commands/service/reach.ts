@@ -39,6 +39,9 @@ export async function printService(service: Service): Promise<void> {
     `  admits      ${printable(describeAllowList(service.allow))}`,
     `  connectors  ${service.connectors === 0 ? 'none: offline' : service.connectors}`,
     `  flows       ${service.flows}`,
+    ...(service.enrollTokens
+      ? [`  tokens      ${service.enrollTokens} to enroll a server, not used yet`]
+      : []),
     `  created     ${new Date(service.createdAt).toISOString()}`,
     `  revision    ${service.revision}`,
   ]

@@ -1,0 +1,70 @@
+import { X509Certificate } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { ERRORS, PosternError } from '@postern/shared/errors'
+import { EdgeApi } from '../api/edge-api.ts'
+import { edgeFolder, stateFolder } from '../credentials/home.ts'
+import {
+  type KnownEdge,
+  listEdges,
+  loadEdge,
+  readRemembered,
+  saveEdge,
+  saveRemembered,
+} from '../credentials/known-edge.ts'
+import { type CaOptions, readCa } from './ca-options.ts'
+import { readCaFile } from './options.ts'
+
+/** The edge that a server without a person is to enroll at. It is named on the command line, where login would have made
+ *  it known; once it is known it is not asked again, so that a connector starts while its edge is away.
+ *  @throws USAGE_INVALID · EDGE_UNTRUSTED · EDGE_UNREACHABLE */
+export async function findEdgeToEnroll(options: CaOptions & { edge?: string }): Promise<KnownEdge> {
+  const home = stateFolder()
+  const known = options.edge === undefined ? onlyEdge(home) : loadEdge(home, options.edge)
+  const origin = options.edge ?? known?.origin
+  if (origin === undefined) {
+    throw new PosternError('USAGE_INVALID', 'an enroll token does not say for which edge it is', {
+      hint: 'name the edge: --edge https://HOST, and its CA with --ca-fingerprint or --ca-file when it is a private one',
+    })
+  }
+  if (known && !namesOtherCa(options, known)) return known
+  try {
+    return await learn(home, origin, await readCa(origin, options, known?.caPem))
+  } catch (error) {
+    throw withCaHint(error)
+  }
+}
+
+async function learn(home: string, origin: string, caPem: string | undefined): Promise<KnownEdge> {
+  const { learnEdge } = await import('../login/sign-in.ts')
+  using api = new EdgeApi({ origin, caPem }, readRemembered({ folder: edgeFolder(home, origin) }))
+  const edge = saveEdge(home, await learnEdge(api, caPem))
+  saveRemembered(edge, api.memory)
+  return edge
+}
+
+function onlyEdge(home: string): KnownEdge | undefined {
+  const edges = listEdges(home)
+  return edges.length === 1 ? edges[0] : undefined
+}
+
+/** A file that has gone since says nothing against the CA that was read from it. */
+function namesOtherCa({ caFile, caFingerprint }: CaOptions, { caPem }: KnownEdge): boolean {
+  if (caFile !== undefined) return existsSync(caFile) && !isSameText(caFile, caPem)
+  if (!caFingerprint) return false
+  const known = caPem && new X509Certificate(caPem).fingerprint256.replaceAll(':', '')
+  return known?.toLowerCase() !== caFingerprint.toString('hex')
+}
+
+function isSameText(caFile: string, caPem: string | undefined): boolean {
+  return readCaFile(caFile) === caPem
+}
+
+/** Login's own hint leads to a sign-in, and nobody is there to do that. */
+function withCaHint(error: unknown): unknown {
+  if (!(error instanceof PosternError) || error.hint !== ERRORS.EDGE_UNTRUSTED.hint) return error
+  const { code, message, cause } = error
+  return new PosternError(code, message, {
+    hint: 'if the edge has its own CA, name it: --ca-file FILE, or --ca-fingerprint as postern-edge prints it',
+    cause,
+  })
+}
