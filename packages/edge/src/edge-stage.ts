@@ -568,6 +568,7 @@ export class TestLog implements Logger {
 
 interface Gate {
   at: string
+  about: string | undefined
   reached: PromiseWithResolvers<void>
   opened: PromiseWithResolvers<void>
 }
@@ -582,15 +583,18 @@ export interface HeldGate {
 /** Stops the edge between two steps: after it has read one row of a table, or before and after it has recorded an
  *  event. */
 export class Gates {
+  /** Waited for before and after every read of one row and every record: puts steps in another order. */
+  delay: (() => Promise<void>) | undefined
   /** No row gets into this table: the disk is full. */
   fullTable: string | undefined
   readonly events: AuditEvent[] = []
   readonly #heard: Heard = new Heard()
   readonly #gates: Gate[] = []
 
-  /** @param at `read certificates`, `record flow.decided`, `recorded flow.decided` */
-  hold(at: string): HeldGate {
-    const gate: Gate = { at, reached: Promise.withResolvers(), opened: Promise.withResolvers() }
+  /** @param at `read certificates`, `record flow.decided`, `recorded flow.decided`
+   *  @param about a value the row is read by: connectors, data connections and requests read the same tables */
+  hold(at: string, about?: string): HeldGate {
+    const gate: Gate = { at, about, reached: Promise.withResolvers(), opened: Promise.withResolvers() }
     gate.opened.promise.catch(() => {})
     this.#gates.push(gate)
     return {
@@ -616,11 +620,13 @@ export class Gates {
   }
 
   async recording(event: AuditEvent, record: () => Promise<void>): Promise<void> {
+    await this.delay?.()
     await this.#pass(`record ${event.type}`)
     await record()
     this.events.push(event)
     this.#heard.tell()
     await this.#pass(`recorded ${event.type}`)
+    await this.delay?.()
   }
 
   watch(db: Kysely<Database>): Kysely<Database> {
@@ -640,28 +646,34 @@ export class Gates {
     })
   }
 
-  #watchQuery<Q extends object>(query: Q, table: string): Q {
+  #watchQuery<Q extends object>(query: Q, table: string, readBy: readonly unknown[] = []): Q {
     return new Proxy(query, {
       get: (target, key) => {
         const value = Reflect.get(target, key, target)
         if (typeof value !== 'function') return value
         return (...args: unknown[]) => {
+          if (key === 'executeTakeFirst') return this.#read(() => value.apply(target, args), table, readBy)
           const result = value.apply(target, args)
-          if (key === 'executeTakeFirst') return this.#after(result, table)
-          return typeof result?.executeTakeFirst === 'function' ? this.#watchQuery(result, table) : result
+          const values = key === 'where' ? [...readBy, args[2]] : readBy
+          return typeof result?.executeTakeFirst === 'function'
+            ? this.#watchQuery(result, table, values)
+            : result
         }
       },
     })
   }
 
-  async #after<T>(result: Promise<T>, table: string): Promise<T> {
-    const row = await result
-    await this.#pass(`read ${table}`)
+  async #read<T>(read: () => Promise<T>, table: string, readBy: readonly unknown[]): Promise<T> {
+    await this.delay?.()
+    const row = await read()
+    await this.#pass(`read ${table}`, readBy)
+    await this.delay?.()
     return row
   }
 
-  async #pass(at: string): Promise<void> {
-    const index = this.#gates.findIndex((gate) => gate.at === at)
+  async #pass(at: string, readBy: readonly unknown[] = []): Promise<void> {
+    const fits = ({ about }: Gate) => about === undefined || readBy.includes(about)
+    const index = this.#gates.findIndex((gate) => gate.at === at && fits(gate))
     const [gate] = index < 0 ? [] : this.#gates.splice(index, 1)
     gate?.reached.resolve()
     await gate?.opened.promise

@@ -105,10 +105,8 @@ export async function startEdge(
     db,
     clock,
     log,
-    async record(event) {
-      await audit.record(event)
-      if (event.type === 'login.ok') await enforcement.identityUpdated(event.identityId)
-    },
+    record: (event) => audit.record(event),
+    identityUpdated: enforcement.identityUpdated,
   })
   login.onSessionEnded((session) => enforcement.sessionEnded(session.id))
 

@@ -78,6 +78,26 @@ describe('enforcement', () => {
     assert.equal(codeOf(known), 'FLOW_REVOKED')
   })
 
+  it('ends flows of services it cannot look up, when their person signs in', async () => {
+    const broken = await openStore(':memory:')
+    await broken.close()
+    using mine = flowWith({ identityId, serviceId: service.id })
+    using other = flowWith({ identityId: 'idn_other', serviceId: service.id })
+    await openEnforcement({ db: broken.db, live, connectors: {} as never }).identityUpdated(identityId)
+    assert.deepEqual([mine, other].map(codeOf), ['FLOW_REVOKED', undefined])
+  })
+
+  it('goes by what is written when nobody knows whether a change is', async () => {
+    using admitted = flowWith({ identityId, serviceId: service.id })
+    using stranger = flowWith({ identityId: 'idn_unknown', serviceId: service.id })
+    using elsewhere = flowWith({ identityId, serviceId: 'svc_other' })
+    await enforcement.serviceUncertain(service.id)
+    const flows = [admitted, stranger, elsewhere]
+    assert.deepEqual(flows.map(codeOf), [undefined, 'FLOW_REVOKED', undefined])
+    await enforcement.serviceUncertain('svc_other')
+    assert.deepEqual(flows.map(codeOf), [undefined, 'FLOW_REVOKED', 'FLOW_REVOKED'])
+  })
+
   it('ends exactly the flows of a session', () => {
     using mine = flowWith({ sessionId: 'ses_1' })
     using other = flowWith({ sessionId: 'ses_2' })

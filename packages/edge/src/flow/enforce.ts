@@ -10,6 +10,9 @@ import type { FlowFacts, LiveFlow, LiveFlows } from './live-flows.ts'
 export interface Enforcement {
   /** An allow-list changed: ends the live flows that it no longer admits. */
   serviceUpdated(service: ServiceRecord): Promise<void>
+  /** A change failed in a way that leaves open whether it is written (a connection lost at the commit): ends what
+   *  the service as it is written now does not admit, and all its flows when that cannot be read. */
+  serviceUncertain(serviceId: string): Promise<void>
   /** Ends the flows and connectors of a service that is gone. */
   serviceDeleted(service: ServiceRecord): void
   /** Somebody signed in, perhaps with another address than before: ends the flows it does not admit. */
@@ -20,8 +23,9 @@ export interface Enforcement {
   connectorRevoked(connectorId: string, reason: PosternError): void
 }
 
-/** Carries changes to the flows that live now. A flow is in the index before anything about it is read, so it
- *  either reads the new state or is found here. */
+/** Carries changes to the flows that live now. Call it after the change is committed, also when a later step of
+ *  the same request fails. Each fact of a flow is in the index before anything that depends on it is read, so a
+ *  flow either reads the new state or is found here; once these return, none of those it touches moves a byte. */
 export function openEnforcement(parts: {
   db: Kysely<Database>
   live: LiveFlows
@@ -39,15 +43,33 @@ export function openEnforcement(parts: {
     )
   }
 
+  async function serviceUpdated(service: ServiceRecord): Promise<void> {
+    for (const identityId of valuesOf('identityId', live.where({ serviceId: service.id }))) {
+      await endUnlessAdmitted(identityId, service)
+    }
+  }
+
+  /** The service as it is written; without one, the flows that `facts` name are over. */
+  async function readOrEnd(serviceId: string, facts: FlowFacts): Promise<ServiceRecord | undefined> {
+    const service = await findServiceById(db, serviceId).catch(() => undefined)
+    if (!service) {
+      live.cutWhere(
+        { ...facts, serviceId },
+        new PosternError('FLOW_REVOKED', 'whether the service is still available to you cannot be told'),
+      )
+    }
+    return service
+  }
+
   return {
-    async serviceUpdated(service) {
-      for (const identityId of valuesOf('identityId', live.where({ serviceId: service.id }))) {
-        await endUnlessAdmitted(identityId, service)
-      }
+    serviceUpdated,
+    async serviceUncertain(serviceId) {
+      const service = await readOrEnd(serviceId, {})
+      if (service) await serviceUpdated(service)
     },
     async identityUpdated(identityId) {
       for (const serviceId of valuesOf('serviceId', live.where({ identityId }))) {
-        const service = await findServiceById(db, serviceId)
+        const service = await readOrEnd(serviceId, { identityId })
         if (service) await endUnlessAdmitted(identityId, service)
       }
     },

@@ -2,7 +2,10 @@ import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { PosternError } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
+import { newDatabase } from '../../test/postgres.ts'
+import type { EdgeConfig } from '../config/config.ts'
 import {
+  type ApiAnswer,
   type AttachedPeer,
   type Credential,
   DOMAIN,
@@ -28,8 +31,18 @@ interface Scene {
 
 let stage: EdgeStage
 
-async function setScene(options: StageOptions & { warm?: number; allow?: AllowList } = {}): Promise<Scene> {
+interface SceneOptions {
+  warm?: number
+  allow?: AllowList
+}
+
+async function setScene(options: StageOptions & SceneOptions = {}): Promise<Scene> {
   stage = await startEdgeStage(options)
+  return addScene(options)
+}
+
+/** People, a service and its connector on the stage that stands. */
+async function addScene(options: SceneOptions = {}): Promise<Scene> {
   const owner = await stage.person('op@mycorp.com')
   const person = await stage.person('dev@mycorp.com')
   const service = await stage.service(owner, options.allow)
@@ -326,92 +339,106 @@ describe('who is not let in', () => {
   })
 })
 
-describe('a change while a flow is decided', () => {
-  afterEach(() => stage[Symbol.asyncDispose]())
+const STORES: [string, () => Promise<Partial<EdgeConfig>>][] = [
+  ['SQLite', async () => ({})],
+  ['PostgreSQL', async () => ({ store: await newDatabase() })],
+]
 
-  const changes: [string, (scene: Scene) => Promise<unknown>][] = [
-    ['the session ends', ({ person }) => stage.api('DELETE', '/v1/session', { as: person })],
-    [
-      'the allow-list loses the person',
-      ({ owner, service }) =>
-        stage.api('PATCH', `/v1/services/${service.label}`, {
-          as: owner,
-          body: { allow: { ...NOBODY, emailAddresses: ['op@mycorp.com'] } },
-        }),
-    ],
-    [
-      'the service is deleted',
-      ({ owner, service }) => stage.api('DELETE', `/v1/services/${service.label}`, { as: owner }),
-    ],
-  ]
-  const steps = [
-    'read certificates',
-    'read sessions',
-    'read identities',
-    'read services',
-    'record flow.decided',
-    'recorded flow.decided',
-  ]
-  for (const [what, change] of changes) {
-    for (const step of steps) {
-      it(`${what} at: ${step}`, async () => {
-        const scene = await setScene()
-        const gate = stage.gates.hold(step)
+for (const [storeName, storeConfig] of STORES) {
+  describe(`a change while a flow is decided, on ${storeName}`, () => {
+    before(async () => {
+      stage = await startEdgeStage({ config: await storeConfig() })
+    })
+    after(() => stage[Symbol.asyncDispose]())
+
+    const changes: [string, (scene: Scene) => Promise<ApiAnswer>][] = [
+      ['the session ends', ({ person }) => stage.api('DELETE', '/v1/session', { as: person })],
+      [
+        'the allow-list loses the person',
+        ({ owner, service }) =>
+          stage.api('PATCH', `/v1/services/${service.label}`, {
+            as: owner,
+            body: { allow: { ...NOBODY, emailAddresses: ['op@mycorp.com'] } },
+          }),
+      ],
+      [
+        'the service is deleted',
+        ({ owner, service }) => stage.api('DELETE', `/v1/services/${service.label}`, { as: owner }),
+      ],
+    ]
+    /** With what a flow reads the row by: its connector reads the same tables, and may still do so. */
+    const steps: [string, (scene: Scene) => string | undefined][] = [
+      ['read certificates', ({ credential }) => credential.serial],
+      ['read sessions', ({ person }) => person.session.id],
+      ['read identities', ({ person }) => person.identity.id],
+      ['read services', ({ service }) => service.label],
+      ['record flow.decided', () => undefined],
+      ['recorded flow.decided', () => undefined],
+    ]
+    const closed = ({ service }: Scene) =>
+      stage.gates.recorded('flow.closed', ({ serviceId }) => serviceId === service.id)
+
+    for (const [what, change] of changes) {
+      for (const [step, about] of steps) {
+        it(`${what} at: ${step}`, async () => {
+          const scene = await addScene()
+          const gate = stage.gates.hold(step, about(scene))
+          const client = await stage.openFlow(scene.service, scene.credential)
+          client.end.write(Buffer.from('early'))
+          await gate.reached
+          const answer = await change(scene)
+          assert.ok(answer.status < 300, answer.text)
+          gate.open()
+          const { code } = await client.cut()
+          const refusals = ['FLOW_REVOKED', 'SESSION_ENDED', 'ACCESS_DENIED', 'CERTIFICATE_WRONG_SERVICE']
+          assert.ok(refusals.includes(code), code)
+          assertUntouched(scene.connector)
+        })
+      }
+
+      it(`${what} while the flow waits for a data connection`, async () => {
+        const scene = await addScene({ warm: 0 })
         const client = await stage.openFlow(scene.service, scene.credential)
-        client.end.write(Buffer.from('early'))
-        await gate.reached
-        const answer = (await change(scene)) as { status: number; text: string }
-        assert.ok(answer.status < 300, answer.text)
-        gate.open()
-        const { code } = await client.cut()
-        const refusals = ['FLOW_REVOKED', 'SESSION_ENDED', 'ACCESS_DENIED', 'CERTIFICATE_WRONG_SERVICE']
-        assert.ok(refusals.includes(code), code)
-        assertUntouched(scene.connector)
+        await scene.connector.control.next('want')
+        await change(scene)
+        assert.equal((await client.cut()).code, 'FLOW_REVOKED')
+        assert.equal((await closed(scene)).code, 'FLOW_REVOKED')
+      })
+
+      it(`${what} while the connector dials`, async () => {
+        const scene = await addScene()
+        const client = await stage.openFlow(scene.service, scene.credential)
+        await scene.data.control()
+        await change(scene)
+        assert.equal((await client.cut()).code, 'FLOW_REVOKED')
+        assert.equal((await scene.data.cut()).code, 'FLOW_REVOKED')
+      })
+
+      it(`${what} in the middle of the flow, told to a client that is writing`, async () => {
+        const scene = await addScene()
+        const client = await relayed(scene)
+        client.end.write(Buffer.alloc(8 * 1024 * 1024))
+        await change(scene)
+        assert.equal((await client.cut()).code, 'FLOW_REVOKED')
+        assert.equal((await closed(scene)).code, 'FLOW_REVOKED')
       })
     }
 
-    it(`${what} while the flow waits for a data connection`, async () => {
-      const scene = await setScene({ warm: 0 })
-      const client = await stage.openFlow(scene.service, scene.credential)
-      await scene.connector.control.next('want')
-      await change(scene)
-      assert.equal((await client.cut()).code, 'FLOW_REVOKED')
-      assert.equal((await stage.gates.recorded('flow.closed')).code, 'FLOW_REVOKED')
-    })
-
-    it(`${what} while the connector dials`, async () => {
-      const scene = await setScene()
-      const client = await stage.openFlow(scene.service, scene.credential)
-      await scene.data.control()
-      await change(scene)
-      assert.equal((await client.cut()).code, 'FLOW_REVOKED')
-      assert.equal((await scene.data.cut()).code, 'FLOW_REVOKED')
-    })
-
-    it(`${what} in the middle of the flow, told to a client that is writing`, async () => {
-      const scene = await setScene()
+    it('leaves others alone: another person, another session, a list that still admits', async () => {
+      const scene = await addScene()
+      const other = await stage.person('other@mycorp.com')
       const client = await relayed(scene)
-      client.end.write(Buffer.alloc(8 * 1024 * 1024))
-      await change(scene)
-      assert.equal((await client.cut()).code, 'FLOW_REVOKED')
-      assert.equal((await stage.gates.recorded('flow.closed')).code, 'FLOW_REVOKED')
+      await stage.api('DELETE', '/v1/session', { as: other })
+      await stage.api('PATCH', `/v1/services/${scene.service.label}`, {
+        as: scene.owner,
+        body: { allow: { ...MYCORP, emailAddresses: ['x@y.org'] } },
+      })
+      scene.data.end.write(Buffer.from('still here'))
+      await client.text('still here')
+      assert.equal(client.error, undefined)
     })
-  }
-
-  it('leaves others alone: another person, another session, a list that still admits', async () => {
-    const scene = await setScene()
-    const other = await stage.person('other@mycorp.com')
-    const client = await relayed(scene)
-    await stage.api('DELETE', '/v1/session', { as: other })
-    await stage.api('PATCH', `/v1/services/${scene.service.label}`, {
-      as: scene.owner,
-      body: { allow: { ...MYCORP, emailAddresses: ['x@y.org'] } },
-    })
-    scene.data.end.write(Buffer.from('still here'))
-    await client.text('still here')
-    assert.equal(client.error, undefined)
   })
-})
+}
 
 describe('an edge that is full or about to stop', () => {
   afterEach(() => stage[Symbol.asyncDispose]())

@@ -124,8 +124,7 @@ async function carry(
   let traffic: Traffic = { bytesUp: 0, bytesDown: 0 }
   let failure: unknown
   try {
-    using target = await route(service, connectors, { timeoutMs: limits.routeTimeoutMs, signal: flow.signal })
-    flow.facts.connectorId = target.attachment.connectorId
+    using target = await route(service, connectors, { flow, timeoutMs: limits.routeTimeoutMs })
     traffic = await relay(client, target, {
       flow,
       service,

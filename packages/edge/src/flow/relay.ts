@@ -38,7 +38,8 @@ export function relay(
     identity: { id: identity.id, email: identity.email },
     clientAddress,
   }
-  target.end.send('open', open)
+  // a revocation since the way was found: splice tells both sides, and the connector hears of no flow
+  if (!flow.signal.aborted) target.end.send('open', open)
   const unanswered = setTimeout(
     () =>
       flow.cut(new PosternError('SERVICE_UNREACHABLE', `the connector of ${service.host} does not answer`)),

@@ -17,6 +17,7 @@ import { findIdentity } from '../store/identities.ts'
 import {
   deleteService,
   findServiceByLabel,
+  findServiceByName,
   listServices,
   type ServiceRecord,
   updateService,
@@ -29,7 +30,10 @@ export function claim(parts: ApiParts): ApiHandler {
   return async (c) => {
     const { identity } = c.get('caller')
     const request = await readBody(c, ClaimServiceRequest)
-    const claimed = await claimService(parts.db, identity, request, parts.clock())
+    const replaced =
+      request.replaceAllowList && (await findServiceByName(parts.db, identity.id, request.name))
+    const claimIt = () => claimService(parts.db, identity, request, parts.clock())
+    const claimed = await (replaced ? enforcingWhatIsWritten(replaced.id, parts, claimIt) : claimIt())
     const { service, before, created } = claimed
     const event = {
       identityId: identity.id,
@@ -84,11 +88,9 @@ export function update(parts: ApiParts): ApiHandler {
     const { identity } = c.get('caller')
     const { allow, ...change } = await readBody(c, UpdateServiceRequest)
     const found = await findOwn(c.req.param('ref')!, identity, parts)
-    const changed = await updateService(
-      parts.db,
-      found.id,
-      { ...change, allow: allow && readAllowList(allow) },
-      parts.clock(),
+    const allowed = allow && readAllowList(allow)
+    const changed = await enforcingWhatIsWritten(found.id, parts, () =>
+      updateService(parts.db, found.id, { ...change, allow: allowed }, parts.clock()),
     )
     if (!changed) throw unknownService(found.label)
     await parts.enforcement.serviceUpdated(changed.after)
@@ -110,7 +112,9 @@ export function remove(parts: ApiParts): ApiHandler {
   return async (c) => {
     const { identity } = c.get('caller')
     const found = await findOwn(c.req.param('ref')!, identity, parts)
-    const deleted = await deleteService(parts.db, found.id, parts.clock())
+    const deleted = await enforcingWhatIsWritten(found.id, parts, () =>
+      deleteService(parts.db, found.id, parts.clock()),
+    )
     if (!deleted) throw unknownService(found.label)
     parts.enforcement.serviceDeleted(deleted)
     await parts.audit.record({
@@ -122,6 +126,20 @@ export function remove(parts: ApiParts): ApiHandler {
       name: deleted.name,
     })
     return c.body(null, 204)
+  }
+}
+
+/** A refusal of ours changes nothing; after every other failure the change may be written all the same. */
+async function enforcingWhatIsWritten<T>(
+  serviceId: string,
+  { enforcement }: Pick<ApiParts, 'enforcement'>,
+  change: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await change()
+  } catch (error) {
+    if (!(error instanceof PosternError)) await enforcement.serviceUncertain(serviceId)
+    throw error
   }
 }
 

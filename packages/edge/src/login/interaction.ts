@@ -53,6 +53,8 @@ export interface InteractionParts {
   clock: () => number
   log: Logger
   record: RecordLogin
+  /** Told of everybody who signs in, once address and groups of this login are written. */
+  identityUpdated: (identityId: string) => Promise<void>
 }
 
 export interface Exchange {
@@ -271,6 +273,8 @@ async function beginSession(
   const clientAddress = login.device?.address ?? browserAddress
   const kind = login.device ? 'device' : 'browser'
   const identity = await upsertIdentity(db, login.account, now)
+  // at once: what follows may fail, and what this login has changed stays
+  await parts.identityUpdated(identity.id)
   const grant = new provider.Grant({ accountId: identity.id, clientId })
   const requested = (textOf(params.scope) ?? '').split(' ')
   const scope = SCOPES.filter((one) => requested.includes(one)).join(' ')

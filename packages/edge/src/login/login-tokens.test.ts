@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash, randomUUID } from 'node:crypto'
 import { test } from 'node:test'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
+import { sql } from 'kysely'
 import * as oidc from 'openid-client'
 import { type Answer, Browser, createCli, logIn, type Stage, startStage, type WhoAmI } from './login-stage.ts'
 
@@ -291,7 +292,8 @@ test('an ended session works nowhere at once, and its listeners hear it', async 
   await stage.login.endSession(session!.id, 'revoked')
   await stage.login.endSession(session!.id, 'again')
   stop()
-  assert.deepEqual(heard, [`${session!.id} revoked`])
+  assert.deepEqual(heard, [`${session!.id} revoked`, `${session!.id} again`])
+  assert.equal(stage.events.filter((event) => event.type === 'session.ended').length, 1)
   assert.equal(await stage.login.sessionIsLive(session!.id), false)
   const who = await cli.whoami(tokens.access_token)
   assert.equal(who.status, 401)
@@ -307,6 +309,26 @@ test('an ended session works nowhere at once, and its listeners hear it', async 
     email: 'dev@mycorp.com',
     reason: 'revoked',
   })
+})
+
+test('an end that fails half way is heard all the same, and so is its repetition', async () => {
+  await using stage = await startStage()
+  const { cli, tokens } = await signIn(stage)
+  const { session } = (await cli.whoami(tokens.access_token)).body
+  const heard: string[] = []
+  stage.login.onSessionEnded((_, reason) => heard.push(reason))
+  const { db } = stage.store
+  await sql`alter table oidc_records rename to away`.execute(db)
+  await assert.rejects(stage.login.endSession(session!.id, 'after the mark'))
+  assert.equal(await stage.login.sessionIsLive(session!.id), false)
+  await sql`alter table away rename to oidc_records`.execute(db)
+  await stage.login.endSession(session!.id, 'again')
+  await db.updateTable('sessions').set({ ended_at: null }).execute()
+  await sql`create trigger broken before update on sessions begin select raise(abort, 'disk full'); end`.execute(
+    db,
+  )
+  await assert.rejects(stage.login.endSession(session!.id, 'at the mark'), /disk full/)
+  assert.deepEqual(heard, ['after the mark', 'again', 'at the mark'])
 })
 
 test('a token whose row outlived the end of its session is refused', async () => {

@@ -46,6 +46,9 @@ export interface LoginParts {
   clock: () => number
   log: Logger
   record: RecordLogin
+  /** Somebody signs in: address and groups are written as the provider said them now, whether the login then
+   *  succeeds or not. */
+  identityUpdated?: (identityId: string) => Promise<void>
   /** For tests. */
   pendingLimits?: Partial<PendingLimits>
   codeLimits?: Partial<CodeLimits>
@@ -88,6 +91,7 @@ export async function createLogin(parts: LoginParts): Promise<Login> {
     const callProvider = provider.callback()
     return {
       ...parts,
+      identityUpdated: parts.identityUpdated ?? (async () => {}),
       origin,
       provider,
       callProvider,

@@ -16,7 +16,8 @@ export interface Sessions {
   /** Tells a session that is over by age from one that never was. */
   findByGrant(grantId: string): Promise<Session | undefined>
   isLive(sessionId: string): Promise<boolean>
-  /** Ends the session, deletes its grant and tokens, then tells the listeners. A second end changes nothing.
+  /** Ends the session, tells the listeners, deletes its grant and tokens. A second end changes nothing, but is told
+   *  as well.
    *  @param reason for the audit log: `logout`, `revoked`, … */
   end(sessionId: string, reason: string): Promise<void>
   /** @returns stops the listening */
@@ -55,12 +56,18 @@ export function createSessions(parts: {
   async function end(sessionId: string, reason: string): Promise<void> {
     const session = await store.findSession(db, sessionId)
     if (!session) return
-    // the mark first: from here on no token of the session works, whether its row is still there or not
-    const isNews = await store.endSession(db, sessionId, { reason, now: clock() })
+    let isNews: boolean
+    try {
+      // the mark first: from here on no token of the session works, whether its row is still there or not
+      isNews = await store.endSession(db, sessionId, { reason, now: clock() })
+    } finally {
+      // right after the mark, and each time: whoever marked it before may have failed in between, and a mark that
+      // failed may be written all the same
+      for (const listener of listeners) tell(listener, session, reason, log)
+    }
     await revokeOidcRecordsByGrant(db, session.grantId)
     await destroyOidcRecord(db, { model: 'Grant', id: session.grantId })
     if (!isNews) return
-    for (const listener of listeners) tell(listener, session, reason, log)
     log.info('session.ended', { sessionId, identityId: session.identityId, reason })
     await recordEnd(session, reason)
   }
