@@ -91,7 +91,7 @@ export async function startEdge(
     auditWaiting: () => ownAudit.waiting,
   })
   const audit = countingEvents(writtenAudit, metrics)
-  const enforcement = openEnforcement({ db, live, connectors })
+  const enforcement = openEnforcement({ db, live, connectors, clock })
   const trust: ConnectorTrust = {
     db,
     domain,

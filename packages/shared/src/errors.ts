@@ -48,6 +48,7 @@ export const ERRORS = {
     2,
     'leave the lists out to keep what the service has, or add --replace-allow-list to overwrite it',
   ),
+  POLICY_INVALID: kind(400, 2, 'correct the named places; postern policy get shows a document that is valid'),
   LABEL_TAKEN: kind(409, 1, 'choose another label, or leave --label out to get a generated one'),
   NAME_TAKEN: kind(409, 1, 'choose another name'),
   SERVICE_UNKNOWN: kind(404, 1, 'list your services: postern service list'),
@@ -66,6 +67,17 @@ export const ERRORS = {
 
   // you may not
   ACCESS_DENIED: kind(403, 5, 'ask the owner of the service to admit you'),
+  OUTSIDE_HOURS: kind(403, 5, 'try again when the service is open to you, or ask its owner'),
+  NETWORK_NOT_ALLOWED: kind(403, 5, 'connect from a network that the service admits, or ask its owner'),
+  STRONGER_LOGIN_REQUIRED: kind(
+    403,
+    5,
+    'sign in again with a second factor: postern login --edge https://HOST',
+  ),
+  LOGIN_TOO_OLD: kind(403, 4, 'sign in again: postern login --edge https://HOST'),
+  SESSION_KIND_NOT_ALLOWED: kind(403, 5, 'sign in with a browser: postern login --edge https://HOST'),
+  TOO_MANY_FLOWS: kind(429, 5, 'close a connection to the service and try again'),
+  FLOW_TOO_LONG: kind(403, 5, 'connect again: the service limits how long one connection may last'),
   OPERATOR_REQUIRED: kind(403, 5, 'ask an administrator of the edge to add you to `operators`'),
   ADMIN_REQUIRED: kind(403, 5, 'ask an administrator of the edge'),
   CERTIFICATE_REFUSED: kind(403, 5, 'run the command again: it gets a new certificate'),

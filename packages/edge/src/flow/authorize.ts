@@ -2,7 +2,10 @@ import { PosternError } from '@postern/shared/errors'
 import type { Identity } from '@postern/shared/identity'
 import type { ServiceLabel } from '@postern/shared/service-label'
 import type { Kysely } from 'kysely'
-import { type Decision, evaluate } from '../policy/evaluate.ts'
+import type { PolicyContext } from '../policy/conditions.ts'
+import { decide } from '../policy/decide.ts'
+import type { Decision, Denial } from '../policy/evaluate.ts'
+import { explainDenial } from '../policy/explain.ts'
 import type { Database } from '../store/schema.ts'
 import { findServiceByLabel, type ServiceRecord } from '../store/services.ts'
 
@@ -13,16 +16,17 @@ export async function authorize(
   identity: Identity,
   label: ServiceLabel,
   certificateServiceId: string,
-  db: Kysely<Database>,
+  { db, context, now }: { db: Kysely<Database>; context: PolicyContext; now: number },
 ): Promise<{ service: ServiceRecord; decision: Decision }> {
   const service = await findServiceByLabel(db, label)
   if (service?.id !== certificateServiceId) {
     throw new PosternError('CERTIFICATE_WRONG_SERVICE', `the certificate is not for the service ${label}`)
   }
-  return { service, decision: evaluate(service.allow, identity) }
+  return { service, decision: await decide(db, identity, service, context, now) }
 }
 
-/** What a person hears who is not admitted, and also who asks for a service that does not exist. */
-export function denied(host: string): PosternError {
-  return new PosternError('ACCESS_DENIED', `${host} is not available to you`)
+/** What a person hears who is not admitted, and also, without a denial, who asks for a service that does not
+ *  exist: the two look alike. */
+export function denied(host: string, denial: Pick<Denial, 'code'> = { code: 'ACCESS_DENIED' }): PosternError {
+  return new PosternError(denial.code, explainDenial(denial, host))
 }

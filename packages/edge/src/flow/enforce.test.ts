@@ -28,7 +28,7 @@ describe('enforcement', () => {
       }),
       refuseService: (id: string, reason: PosternError) => refused.push(`${id} ${reason.code}`),
     } as unknown as ConnectorRegistry
-    enforcement = openEnforcement({ db: store.db, live, connectors })
+    enforcement = openEnforcement({ db: store.db, live, connectors, clock: () => 1_000 })
     identityId = (await signIn('dev@mycorp.com')).id
     service = await createService(
       store.db,
@@ -74,7 +74,12 @@ describe('enforcement', () => {
     const broken = await openStore(':memory:')
     await broken.close()
     using known = flowWith({ identityId, serviceId: service.id })
-    await openEnforcement({ db: broken.db, live, connectors: {} as never }).serviceUpdated(service)
+    await openEnforcement({
+      db: broken.db,
+      live,
+      connectors: {} as never,
+      clock: () => 1_000,
+    }).serviceUpdated(service)
     assert.equal(codeOf(known), 'FLOW_REVOKED')
   })
 

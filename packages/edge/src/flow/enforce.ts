@@ -1,7 +1,9 @@
 import { PosternError } from '@postern/shared/errors'
 import type { Kysely } from 'kysely'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
-import { evaluate } from '../policy/evaluate.ts'
+import { decide } from '../policy/decide.ts'
+import type { Denial } from '../policy/evaluate.ts'
+import { explainDenial } from '../policy/explain.ts'
 import { findIdentity } from '../store/identities.ts'
 import type { Database } from '../store/schema.ts'
 import { findServiceById, type ServiceRecord } from '../store/services.ts'
@@ -30,17 +32,18 @@ export function openEnforcement(parts: {
   db: Kysely<Database>
   live: LiveFlows
   connectors: ConnectorRegistry
+  clock: () => number
 }): Enforcement {
-  const { db, live, connectors } = parts
+  const { db, live, connectors, clock } = parts
 
-  /** What cannot be read admits nobody. */
+  /** Decides again for each live flow of a person to a service, as for a new one. What cannot be read admits nobody. */
   async function endUnlessAdmitted(identityId: string, service: ServiceRecord): Promise<void> {
     const identity = await findIdentity(db, identityId).catch(() => undefined)
-    if (identity && evaluate(service.allow, identity).allowed) return
-    live.cutWhere(
-      { serviceId: service.id, identityId },
-      new PosternError('FLOW_REVOKED', `${service.label} is no longer available to you`),
-    )
+    for (const flow of live.where({ serviceId: service.id, identityId })) {
+      const decision =
+        identity && (await decide(db, identity, service, flow.context, clock()).catch(() => undefined))
+      if (!decision?.allowed) flow.cut(revoked(service, decision))
+    }
   }
 
   async function serviceUpdated(service: ServiceRecord): Promise<void> {
@@ -93,6 +96,14 @@ export function openEnforcement(parts: {
       live.cutWhere({ connectorId }, new PosternError('FLOW_CUT', 'the connector of this flow was ended'))
     },
   }
+}
+
+/** A condition that does not hold any more has its own code; everything else is one. */
+function revoked(service: ServiceRecord, denial: Denial | undefined): PosternError {
+  if (!denial || denial.code === 'ACCESS_DENIED') {
+    return new PosternError('FLOW_REVOKED', `${service.label} is no longer available to you`)
+  }
+  return new PosternError(denial.code, explainDenial(denial, service.label))
 }
 
 function valuesOf(fact: keyof FlowFacts, flows: readonly LiveFlow[]): Set<string> {

@@ -11,6 +11,7 @@ import type { AuditEvent } from '../audit/event.ts'
 import type { AuditLog } from '../audit/record.ts'
 import type { EdgeLimits } from '../config/config.ts'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
+import { contextOf } from '../policy/context.ts'
 import type { Database } from '../store/schema.ts'
 import { authorize, denied } from './authorize.ts'
 import { identify } from './identify.ts'
@@ -79,12 +80,13 @@ async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: Flow
     refuseWhenFull(parts)
     const leaf = entered.tls.getPeerX509Certificate()
     if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the client showed no certificate')
-    const { identity, certificate } = await identify(leaf, flow.facts, {
+    const { identity, certificate, session } = await identify(leaf, flow.facts, {
       db,
       domain,
       clientCa,
       now: parts.clock(),
     })
+    flow.context = contextOf(session, entered.clientAddress)
     Object.assign(known, {
       identityId: identity.id,
       email: identity.email,
@@ -94,7 +96,7 @@ async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: Flow
       identity,
       parseServiceLabel(known.label),
       certificate.serviceId,
-      db,
+      { db, context: flow.context, now: parts.clock() },
     )
     known.serviceId = service.id
     flow.signal.throwIfAborted()
@@ -105,9 +107,9 @@ async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: Flow
     ...(known as Required<Known>),
     decision: decision.allowed ? 'allow' : 'deny',
     rule: decision.rule,
-    code: decision.allowed ? undefined : 'ACCESS_DENIED',
+    code: decision.allowed ? undefined : decision.code,
   })
-  if (!decision.allowed) throw denied(`${known.label}.${domain}`)
+  if (!decision.allowed) throw denied(`${known.label}.${domain}`, decision)
   return { identity, serviceId: service.id }
 }
 

@@ -7,12 +7,13 @@ import { verifyLeaf } from '../ca/verify-leaf.ts'
 import { type CertificateRecord, findCertificate } from '../store/certificates.ts'
 import { findIdentity } from '../store/identities.ts'
 import type { Database } from '../store/schema.ts'
-import { findSession, isLive } from '../store/sessions.ts'
+import { findSession, isLive, type Session } from '../store/sessions.ts'
 import type { FlowFacts } from './live-flows.ts'
 
 export interface Identified {
   identity: Identity
   certificate: CertificateRecord
+  session: Session
 }
 
 /** Who stands behind a client certificate: signature, validity and kind of the leaf, its serial and key in the
@@ -49,5 +50,5 @@ export async function identify(
   if (leaf.subjectAltName !== expected) {
     throw new PosternError('CERTIFICATE_REFUSED', 'the certificate names somebody or something else')
   }
-  return { identity, certificate }
+  return { identity, certificate, session }
 }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { PosternError } from '@postern/shared/errors'
+import type { PolicyContext } from '../policy/conditions.ts'
 
 /** What is known of a flow so far; filled in step by step while it is decided. */
 export interface FlowFacts {
@@ -16,6 +17,8 @@ export class LiveFlow implements Disposable {
   readonly id: string = randomUUID()
   readonly startedAt: number
   readonly facts: FlowFacts = {}
+  /** What policy reads beside the person; known once they are identified. */
+  context: PolicyContext = {}
   readonly #abort = new AbortController()
   readonly #leave: (flow: LiveFlow) => void
 

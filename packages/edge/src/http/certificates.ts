@@ -3,7 +3,8 @@ import { labelOfHost, normalizeHost } from '@postern/shared/service-label'
 import { issueClientCertificate } from '../ca/issue-client.ts'
 import { readCsrPublicKey } from '../ca/public-key.ts'
 import { denied } from '../flow/authorize.ts'
-import { evaluate } from '../policy/evaluate.ts'
+import { contextOf } from '../policy/context.ts'
+import { decide } from '../policy/decide.ts'
 import { insertCertificate } from '../store/certificates.ts'
 import { findServiceByLabel } from '../store/services.ts'
 import { clientAddress } from './client-address.ts'
@@ -20,7 +21,8 @@ export function issueClient(parts: ApiParts): ApiHandler {
     const host = normalizeHost(request.host)
     const label = labelOfHost(host, config.domain) ?? host
     const service = await findServiceByLabel(db, label)
-    const decision = service && evaluate(service.allow, identity)
+    const context = contextOf(session, clientAddress(c))
+    const decision = service && (await decide(db, identity, service, context, clock()))
     const event = {
       kind: 'client' as const,
       identityId: identity.id,
@@ -30,13 +32,15 @@ export function issueClient(parts: ApiParts): ApiHandler {
       label: service?.label ?? label.slice(0, 63),
     }
     if (!service || !decision?.allowed) {
+      const unknown = { code: 'ACCESS_DENIED' as const, rule: 'no such service' }
+      const denial = decision?.allowed === false ? decision : unknown
       await audit.record({
         type: 'certificate.refused',
         ...event,
-        code: 'ACCESS_DENIED',
-        rule: decision?.rule ?? 'no such service',
+        code: denial.code,
+        rule: denial.rule,
       })
-      throw denied(`${event.label}.${config.domain}`)
+      throw denied(`${event.label}.${config.domain}`, denial)
     }
     const now = clock()
     const { ttlMs, backdateMs } = config.certificates

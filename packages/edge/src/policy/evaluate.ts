@@ -1,21 +1,165 @@
 import { domainOf } from '@postern/shared/email'
+import type { ErrorCode } from '@postern/shared/errors'
 import type { AllowList, Identity } from '@postern/shared/identity'
+import type { Conditions, FlowLimits, Policy, Rule } from '@postern/shared/policy'
+import { CONDITION_CODES, checkConditions, earlier, type PolicyContext, type Verdict } from './conditions.ts'
 
-/** Allow or deny, with the rule that decided: for the audit log and whoever may read it, never for the person. */
-export interface Decision {
-  allowed: boolean
-  /** `any authenticated`, `email domain mycorp.com`, `email address x@y.z`, or `no rule admits`. */
-  rule: string
+/** What policy reads of a person. */
+export type PolicySubject = Pick<Identity, 'email' | 'issuer' | 'groups'>
+
+/** What policy reads of a service: the list that its connector was started with, and its document. */
+export interface PolicyService {
+  allow: AllowList
+  policy: Policy
 }
 
-/** Decides for one identity. Pure; whatever no rule admits is denied. Domains match exactly: a sub-domain is
- *  another domain. */
-export function evaluate(allow: AllowList, identity: Pick<Identity, 'email'>): Decision {
-  if (allow.emailAddresses.includes(identity.email)) {
-    return { allowed: true, rule: `email address ${identity.email}` }
+export interface Admission {
+  allowed: true
+  /** What admitted: `email domain mycorp.com`, `rule "contractors"`, … For auditors, never for the person. */
+  rule: string
+  /** Decide again then, at the latest: a window of time ends, a login becomes too old. Epoch milliseconds. */
+  until?: number | undefined
+  limits: FlowLimits
+}
+
+export interface Denial {
+  allowed: false
+  rule: string
+  /** What the person hears. Anything but ACCESS_DENIED only where everything else admits them. */
+  code: ErrorCode
+  /** Decide again then: a denial that is bound to a time may end. */
+  condition?: keyof Conditions | undefined
+}
+
+/** Allow or deny, with the rule that decided. */
+export type Decision = Admission | Denial
+
+/** Decides for one identity at one moment. Pure.
+ *
+ *  Default deny; a deny rule wins over everything, then what is required of everybody, then the service's list and
+ *  the allow rules. What cannot be known never helps: an allow rule or a requirement that asks for it fails, a deny
+ *  rule that asks for it denies. */
+export function evaluate(
+  defaults: Policy,
+  identity: PolicySubject,
+  service: PolicyService,
+  context: PolicyContext,
+  now: number,
+): Decision {
+  const denied = findDenial([...defaults.deny, ...service.policy.deny], identity, context, now)
+  if (denied) return { allowed: false, code: 'ACCESS_DENIED', rule: `deny ${describeRule(denied)}` }
+
+  const admission = findAdmission(defaults, identity, service, context, now)
+  if (!admission.allowed) return admission
+
+  let { until } = admission
+  for (const [whose, conditions] of [
+    ['all services', defaults.require],
+    ['this service', service.policy.require],
+  ] as const) {
+    const verdict = checkConditions(conditions, context, now)
+    if (!verdict.holds) return unmet(verdict, `required for ${whose}`)
+    until = earlier(until, verdict.until)
   }
-  const domain = domainOf(identity.email)
-  if (allow.emailDomains.includes(domain)) return { allowed: true, rule: `email domain ${domain}` }
-  if (allow.anyAuthenticated) return { allowed: true, rule: 'any authenticated' }
-  return { allowed: false, rule: 'no rule admits' }
+  // a deny rule may begin to match with time: that of a window that is not open yet is found by asking again
+  if (hasTimedDenial(defaults, service, identity)) until = earlier(until, nextMinute(now))
+  return { ...admission, until }
+}
+
+function findDenial(
+  rules: readonly Rule[],
+  identity: PolicySubject,
+  context: PolicyContext,
+  now: number,
+): Rule | undefined {
+  return rules.find((rule) => {
+    if (!isAbout(rule, identity)) return false
+    const verdict = checkConditions(rule.when ?? {}, context, now)
+    return verdict.holds || verdict.isUnknown
+  })
+}
+
+function findAdmission(
+  defaults: Policy,
+  identity: PolicySubject,
+  { allow, policy }: PolicyService,
+  context: PolicyContext,
+  now: number,
+): Decision {
+  const limits = joinLimits(defaults.limits, policy.limits)
+  const listed = findInList(allow, identity)
+  if (listed !== undefined) return { allowed: true, rule: listed, limits }
+  let unmetBy: Denial | undefined
+  let best: Admission | undefined
+  for (const rule of [...defaults.allow, ...policy.allow]) {
+    if (!isAbout(rule, identity)) continue
+    const verdict = checkConditions(rule.when ?? {}, context, now)
+    const name = `allow ${describeRule(rule)}`
+    if (!verdict.holds) unmetBy ??= unmet(verdict, name)
+    else if (!best || isLater(verdict.until, best.until)) {
+      best = { allowed: true, rule: name, until: verdict.until, limits }
+    }
+  }
+  return best ?? unmetBy ?? { allowed: false, code: 'ACCESS_DENIED', rule: 'no rule admits' }
+}
+
+function unmet(verdict: Verdict & { holds: false }, where: string): Denial {
+  const { condition, isUnknown } = verdict
+  const what = isUnknown ? `${condition} is not known` : `${condition} does not hold`
+  return { allowed: false, code: CONDITION_CODES[condition], rule: `${where}: ${what}`, condition }
+}
+
+/** What of a list the person is, for auditors; undefined when they are not on it. Domains match exactly: a sub-domain
+ *  is another domain. */
+export function findInList(allow: AllowList, { email }: Pick<Identity, 'email'>): string | undefined {
+  if (allow.emailAddresses.includes(email)) return `email address ${email}`
+  const domain = domainOf(email)
+  if (allow.emailDomains.includes(domain)) return `email domain ${domain}`
+  return allow.anyAuthenticated ? 'any authenticated' : undefined
+}
+
+function isAbout(rule: Rule, { email, issuer, groups }: PolicySubject): boolean {
+  const named = [
+    rule.anyAuthenticated,
+    rule.emailAddresses?.includes(email),
+    rule.emailDomains?.includes(domainOf(email)),
+    rule.groups?.some((group) => groups.includes(group)),
+    rule.providers?.includes(issuer),
+  ].filter((matches) => matches !== undefined)
+  return named.length > 0 && named.every(Boolean)
+}
+
+/** For auditors: `rule "contractors"`, or who it is about. */
+export function describeRule(rule: Rule): string {
+  if (rule.name !== undefined) return `rule ${JSON.stringify(rule.name)}`
+  const parts = [
+    rule.anyAuthenticated && 'anybody',
+    rule.emailAddresses && `email ${rule.emailAddresses.join(', ')}`,
+    rule.emailDomains && `domain ${rule.emailDomains.join(', ')}`,
+    rule.groups && `group ${rule.groups.join(', ')}`,
+    rule.providers && `provider ${rule.providers.join(', ')}`,
+  ].filter(Boolean)
+  return `rule for ${parts.join(' and ').slice(0, 200)}`
+}
+
+function joinLimits(a: FlowLimits, b: FlowLimits): FlowLimits {
+  return {
+    maxFlowLengthMs: earlier(a.maxFlowLengthMs, b.maxFlowLengthMs),
+    maxFlowsPerIdentity: earlier(a.maxFlowsPerIdentity, b.maxFlowsPerIdentity),
+  }
+}
+
+/** No end is later than any end. */
+function isLater(a: number | undefined, b: number | undefined): boolean {
+  return b !== undefined && (a === undefined || a > b)
+}
+
+function hasTimedDenial(defaults: Policy, { policy }: PolicyService, identity: PolicySubject): boolean {
+  return [...defaults.deny, ...policy.deny].some(
+    ({ when, ...rule }) => when?.hours !== undefined && isAbout(rule, identity),
+  )
+}
+
+function nextMinute(now: number): number {
+  return now - (now % 60_000) + 60_000
 }

@@ -1,6 +1,6 @@
 import { PosternError } from '@postern/shared/errors'
 import type { AllowList, Identity } from '@postern/shared/identity'
-import { evaluate } from './evaluate.ts'
+import { findInList } from './evaluate.ts'
 
 export type Role = 'operator' | 'admin'
 
@@ -13,7 +13,8 @@ export interface Roles {
 
 export function readRoles(config: { operators: AllowList; admins: AllowList }): Roles {
   const lists: Record<Role, AllowList> = { operator: config.operators, admin: config.admins }
-  const has = (identity: Pick<Identity, 'email'>, role: Role) => evaluate(lists[role], identity).allowed
+  const has = (identity: Pick<Identity, 'email'>, role: Role) =>
+    findInList(lists[role], identity) !== undefined
   return {
     of: (identity) => (['operator', 'admin'] as const).filter((role) => has(identity, role)),
     require(identity, role) {

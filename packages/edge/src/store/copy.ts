@@ -16,6 +16,8 @@ const TABLES: Readonly<Record<keyof Database, readonly string[]>> = {
   labels: ['label'],
   certificates: ['serial'],
   enroll_tokens: ['token_hash'],
+  policies: ['scope'],
+  policy_history: ['scope', 'revision'],
   audit_events: ['seq'],
 }
 const ROWS_PER_INSERT = 500

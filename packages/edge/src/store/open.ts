@@ -4,6 +4,7 @@ import { Migrator } from 'kysely/migration'
 import { describeStore, parseStoreLocation, type StoreLocation } from './location.ts'
 import * as initial from './migrations/0001-initial.ts'
 import * as enrollTokens from './migrations/0002-enroll-tokens.ts'
+import * as policies from './migrations/0005-policies.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { describePostgresFailure, postgresDialect } from './postgres.ts'
 import { purgeExpired } from './purge.ts'
@@ -21,7 +22,11 @@ export interface Store extends AsyncDisposable {
   close(): Promise<void>
 }
 
-export const MIGRATIONS = { '0001-initial': initial, '0002-enroll-tokens': enrollTokens }
+export const MIGRATIONS = {
+  '0001-initial': initial,
+  '0002-enroll-tokens': enrollTokens,
+  '0005-policies': policies,
+}
 
 /** Opens the database, creating a file and migrating either kind as needed. Several processes may do so at once.
  *  @param location `sqlite:PATH`, a path, or `postgres://…`

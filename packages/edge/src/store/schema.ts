@@ -13,6 +13,8 @@ export interface Database {
   labels: LabelsTable
   certificates: CertificatesTable
   enroll_tokens: EnrollTokensTable
+  policies: PoliciesTable
+  policy_history: PoliciesTable
   audit_events: AuditEventsTable
 }
 
@@ -137,6 +139,17 @@ export interface EnrollTokensTable {
   used_at: number | null
   /** Of the key that used it: that one may ask again, for its answer may have been lost. */
   key_hash: string | null
+}
+
+/** A policy document: of a service (its id), or `defaults`. The history has every revision, this one too. */
+export interface PoliciesTable {
+  scope: string
+  /** JSON Policy. */
+  policy: string
+  revision: number
+  changed_at: number
+  /** Identity id. */
+  changed_by: string
 }
 
 export interface AuditEventsTable {

@@ -3,6 +3,7 @@ import { describeDomainTables } from './domain-suite.ts'
 import { describeEnrollTokens } from './enroll-suite.ts'
 import { describeLoginTables, type StoreFactory } from './login-suite.ts'
 import { openStore } from './open.ts'
+import { describePolicies } from './policies-suite.ts'
 import { describeRaces } from './race-suite.ts'
 
 /** The suites say what a store must do; each database has to pass them. */
@@ -15,5 +16,6 @@ for (const [name, openEmpty] of Object.entries(DATABASES)) {
   describeLoginTables(name, openEmpty)
   describeDomainTables(name, openEmpty)
   describeEnrollTokens(name, openEmpty)
+  describePolicies(name, openEmpty)
   describeRaces(name, openEmpty)
 }

@@ -63,6 +63,8 @@ const INITIAL: Rows = {
   })),
 }
 
+const POLICY = { scope: 'defaults', policy: '{}', revision: 1, changed_at: 2, changed_by: 'idn_1' }
+
 /** Rows of every table as each schema had them. A migration adds an entry with the state it leaves behind. */
 const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0001-initial': INITIAL,
@@ -82,8 +84,13 @@ const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
       },
     ],
   },
+  '0005-policies': {
+    ...INITIAL,
+    policies: [POLICY],
+    policy_history: [POLICY],
+  },
 }
-const NEWEST = '0002-enroll-tokens'
+const NEWEST = '0005-policies'
 
 /** Makes the store as it was at one version, with its data. */
 async function makeStore(location: string, version: keyof typeof MIGRATIONS): Promise<void> {

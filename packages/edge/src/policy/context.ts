@@ -1,0 +1,22 @@
+import type { Session } from '../store/sessions.ts'
+import type { PolicyContext } from './conditions.ts'
+
+/** What policy reads of a request: the login behind it and the address it comes from.
+ *  @param clientAddress `203.0.113.7:5044` or `[2001:db8::1]:5044` */
+export function contextOf(
+  session: Pick<Session, 'kind' | 'createdAt'>,
+  clientAddress: string,
+): PolicyContext {
+  return {
+    sourceAddress: hostOf(clientAddress),
+    authTime: session.createdAt,
+    sessionKind: session.kind,
+  }
+}
+
+function hostOf(address: string): string {
+  const [, bracketed] = /^\[([^\]]+)\]/.exec(address) ?? []
+  if (bracketed !== undefined) return bracketed
+  const colon = address.lastIndexOf(':')
+  return colon === address.indexOf(':') && colon >= 0 ? address.slice(0, colon) : address
+}

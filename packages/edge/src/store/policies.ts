@@ -1,0 +1,104 @@
+import { PosternError } from '@postern/shared/errors'
+import { EMPTY_POLICY, type Policy } from '@postern/shared/policy'
+import type { Kysely, Selectable } from 'kysely'
+import { inTransaction } from './in-transaction.ts'
+import type { Database, PoliciesTable } from './schema.ts'
+import { takeTurn } from './take-turns.ts'
+
+/** Id of a service, or `defaults` for the document of all services. */
+export type PolicyScope = string
+export const DEFAULTS: PolicyScope = 'defaults'
+
+export interface PolicyRecord {
+  policy: Policy
+  /** 0 for a document that nobody wrote. */
+  revision: number
+  changedAt?: number
+  /** Identity id. */
+  changedBy?: string
+}
+
+const UNWRITTEN: PolicyRecord = { policy: EMPTY_POLICY, revision: 0 }
+
+/** Both documents that decide about a service, in one query. */
+export async function findPolicies(
+  db: Kysely<Database>,
+  serviceId: string,
+): Promise<{ defaults: Policy; service: Policy }> {
+  const rows = await db
+    .selectFrom('policies')
+    .select(['scope', 'policy'])
+    .where('scope', 'in', [DEFAULTS, serviceId])
+    .execute()
+  const read = (scope: PolicyScope): Policy => {
+    const row = rows.find((found) => found.scope === scope)
+    return row ? JSON.parse(row.policy) : EMPTY_POLICY
+  }
+  return { defaults: read(DEFAULTS), service: read(serviceId) }
+}
+
+export async function findPolicy(db: Kysely<Database>, scope: PolicyScope): Promise<PolicyRecord> {
+  const row = await db.selectFrom('policies').selectAll().where('scope', '=', scope).executeTakeFirst()
+  return row ? toRecord(row) : UNWRITTEN
+}
+
+/** Writes a document over the one at `revision` and keeps that one in the history.
+ *  @throws REVISION_CONFLICT it is no longer at that revision */
+export async function replacePolicy(
+  db: Kysely<Database>,
+  scope: PolicyScope,
+  { policy, revision, by }: { policy: Policy; revision: number; by: string },
+  now: number,
+): Promise<{ before: PolicyRecord; after: PolicyRecord }> {
+  return inTransaction(db, async (trx) => {
+    await takeTurn(trx, 'policies')
+    const before = await findPolicy(trx, scope)
+    if (before.revision !== revision) {
+      throw new PosternError(
+        'REVISION_CONFLICT',
+        `the policy is at revision ${before.revision}, not ${revision} any more`,
+        { details: { revision: before.revision } },
+      )
+    }
+    const row = {
+      scope,
+      policy: JSON.stringify(policy),
+      revision: revision + 1,
+      changed_at: now,
+      changed_by: by,
+    }
+    const { scope: _scope, ...changed } = row
+    await trx
+      .insertInto('policies')
+      .values(row)
+      .onConflict((conflict) => conflict.column('scope').doUpdateSet(changed))
+      .execute()
+    await trx.insertInto('policy_history').values(row).execute()
+    return { before, after: toRecord(row) }
+  })
+}
+
+/** Every revision of a document, the newest first. */
+export async function listPolicyHistory(
+  db: Kysely<Database>,
+  scope: PolicyScope,
+  limit: number,
+): Promise<PolicyRecord[]> {
+  const rows = await db
+    .selectFrom('policy_history')
+    .selectAll()
+    .where('scope', '=', scope)
+    .orderBy('revision', 'desc')
+    .limit(limit)
+    .execute()
+  return rows.map(toRecord)
+}
+
+function toRecord(row: Selectable<PoliciesTable>): PolicyRecord {
+  return {
+    policy: JSON.parse(row.policy),
+    revision: row.revision,
+    changedAt: row.changed_at,
+    changedBy: row.changed_by,
+  }
+}
