@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { formatDuration, parseDuration } from './duration.ts'
+import { formatDuration, formatExactDuration, parseDuration } from './duration.ts'
 
 test('reads a number and a unit as milliseconds', () => {
   assert.equal(parseDuration('250ms'), 250)
@@ -44,4 +44,10 @@ test('says the two largest units', () => {
     [-4_000, '4 s'],
   ]
   for (const [ms, text] of cases) assert.equal(formatDuration(ms), text)
+})
+
+test('writes durations that are read back to the same', () => {
+  for (const text of ['0ms', '250ms', '90s', '5m', '8h', '7d', '36h', '1500ms']) {
+    assert.equal(formatExactDuration(parseDuration(text)), text)
+  }
 })

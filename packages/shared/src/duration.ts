@@ -36,3 +36,12 @@ export function formatDuration(ms: number): string {
     .map(([count, unit]) => `${count} ${unit}`)
     .join(' ')
 }
+
+/** The shortest text that `parseDuration` reads back to the same: `90s`, `8h`. */
+export function formatExactDuration(ms: number): string {
+  const [name, unit] = Object.entries(UNITS_MS).findLast(([, unit]) => ms >= unit && ms % unit === 0) ?? [
+    'ms',
+    1,
+  ]
+  return `${ms / unit}${name}`
+}
