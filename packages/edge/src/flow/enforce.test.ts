@@ -88,7 +88,12 @@ describe('enforcement', () => {
     await broken.close()
     using mine = flowWith({ identityId, serviceId: service.id })
     using other = flowWith({ identityId: 'idn_other', serviceId: service.id })
-    await openEnforcement({ db: broken.db, live, connectors: {} as never }).identityUpdated(identityId)
+    await openEnforcement({
+      db: broken.db,
+      live,
+      connectors: {} as never,
+      clock: () => 1_000,
+    }).identityUpdated(identityId)
     assert.deepEqual([mine, other].map(codeOf), ['FLOW_REVOKED', undefined])
   })
 
