@@ -6,6 +6,8 @@ import { tellError } from './io.ts'
  *  Refuses to guess: whatever it does not understand ends with exit code 2 and says why. */
 
 const INTERRUPTED = 130
+/** `code` of what `ssh` and `scp` throw when the program they started has told the person everything. */
+const CHILD_EXITED = 'POSTERN_CHILD_EXITED'
 const stop = new AbortController()
 let endsInOrder = false
 
@@ -20,13 +22,27 @@ process.exit(await run(process.argv.slice(2)))
 
 async function run(args: string[]): Promise<number> {
   try {
-    const usual = args[0] === 'client' && args[1] === 'tls' ? readUsualArguments(args.slice(2)) : undefined
-    if (usual) await runClientTls(usual)
-    else await runCommand(args)
+    if (!(await runUsual(args))) await runCommand(args)
     return 0
   } catch (error) {
     return explainFailure(error)
   }
+}
+
+/** The two commands that ssh starts again and again, each without commander and without the other.
+ *  @returns whether it was one of them, with nothing unusual about it */
+async function runUsual([group, command, ...args]: string[]): Promise<boolean> {
+  if (group !== 'client') return false
+  if (command === 'tls') {
+    const usual = readUsualArguments(args)
+    if (usual) await runClientTls(usual)
+    return usual !== undefined
+  }
+  if (command !== 'ssh-keysign') return false
+  const { readUsualKeysign, runKeysign } = await import('./commands/client/ssh-keysign.ts')
+  const usual = readUsualKeysign(args)
+  if (usual) await runKeysign(usual)
+  return usual !== undefined
 }
 
 async function runCommand(args: string[]): Promise<void> {
@@ -45,6 +61,7 @@ function explainFailure(error: unknown): number {
     return error.exitCode
   }
   const { code, exitCode, message } = error as { code?: string; exitCode?: number; message?: string }
+  if (code === CHILD_EXITED) return exitCode ?? 1
   // commander has printed its help or its complaint
   if (code?.startsWith('commander.')) return exitCode === 0 ? 0 : 2
   if (code === 'EPIPE') return 0

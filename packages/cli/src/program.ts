@@ -1,6 +1,7 @@
 import { VERSION } from '@postern/shared/version'
 import { Command } from 'commander'
 import { addAuditList } from './commands/audit/list.ts'
+import { addClientSshKeysign } from './commands/client/ssh-keysign.ts'
 import { addClientTls } from './commands/client/tls.ts'
 import { addCompletion } from './commands/completion.ts'
 import { addConnect } from './commands/connect.ts'
@@ -37,6 +38,7 @@ export function createProgram(parts: ProgramParts): Command {
   addConnect(program, parts.takeStopSignal)
   const client = addGroup(program, 'client', 'reach a service')
   addClientTls(client)
+  addClientSshKeysign(client)
   const service = addGroup(program, 'service', 'look at and change services')
   addServiceList(service)
   addServiceShow(service)

@@ -7,6 +7,7 @@ import { FramedEnd } from '@postern/shared/stream/framed-end'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { signCompactJws } from '../src/api/dpop.ts'
 import { createCa, createServerKey, issueLeaf, spkiOfCsr, type TestCa } from './certificates.ts'
+import { SshCa } from './ssh-ca.ts'
 
 /** A stand-in for the edge, on one port like the real one and with real TLS, that tests steer: it signs in
  *  whoever comes, issues certificates, and hands every connection to the test. */
@@ -28,6 +29,7 @@ export class FakeEdge {
   readonly ca: TestCa = createCa('test edge CA')
   readonly clientCa: TestCa = createCa('test client CA')
   readonly connectorCa: TestCa = createCa('test connector CA')
+  readonly ssh: SshCa = new SshCa()
   readonly calls: ApiCall[] = []
   /** Replaces the usual answers of the API. */
   override: ApiOverride | undefined
@@ -109,6 +111,7 @@ export class FakeEdge {
   /** Everybody is cut off, as when the process is killed. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const socket of this.#sockets) socket.destroy()
+    this.ssh[Symbol.dispose]()
     await new Promise((resolve) => this.#server?.close(resolve))
   }
 
@@ -168,6 +171,10 @@ export class FakeEdge {
         const { pem, serial, notBefore, notAfter } = this.issueClient(label, String(body.csr))
         return { certificate: pem, serial, notBefore, notAfter, serviceId: `service-${label}` }
       }
+      case 'POST /v1/certificates/ssh':
+        return this.ssh.certify(String(body.publicKey), String(body.host), now)
+      case `GET ${path.match(/^\/v1\/services\/[^/]+\/ssh-host-keys$/)?.[0]}`:
+        return this.ssh.describeHostKeys(path.split('/')[3]!, now)
       case 'POST /v1/services':
         return { service: { ...exampleService(this.domain), name: body.name }, created: true }
       case 'GET /v1/services':

@@ -127,6 +127,13 @@ export const ERRORS = {
     'the edge cannot write its audit log, and does not relay what it cannot record',
   ),
   STATE_INVALID: kind(500, 1, 'move the named file away and sign in again'),
+  SSH_FILE_FOREIGN: kind(
+    409,
+    1,
+    'move the file away, or keep it and use: postern client ssh-keysign --agent',
+  ),
+  SSH_AGENT_FAILED: kind(502, 1, 'start one: eval "$(ssh-agent)", or leave --agent out'),
+  SSH_CONFIG_INVALID: kind(409, 1, 'correct the file and run the command again'),
   BUSY: kind(503, 1, 'another postern process holds the lock: wait for it or end it'),
   CHECK_FAILED: kind(500, 1, 'do what stands below the lines that begin with fail'),
   INTERRUPTED: kind(499, 130, 'the command was interrupted'),

@@ -21,6 +21,11 @@ import {
   type UpdateServiceRequest,
 } from '@postern/shared/api/services'
 import { EdgeResponse, ErrorResponse, SessionResponse } from '@postern/shared/api/session'
+import {
+  type SshCertificateRequest,
+  SshCertificateResponse,
+  SshHostKeysResponse,
+} from '@postern/shared/api/ssh'
 import { fromPublicError, PosternError } from '@postern/shared/errors'
 import * as v from 'valibot'
 import type { Session } from '../credentials/session.ts'
@@ -87,6 +92,23 @@ export class EdgeApi {
       path: '/v1/certificates/client',
       session,
       body,
+    })
+  }
+
+  issueSshCertificate(session: Session, body: SshCertificateRequest): Promise<SshCertificateResponse> {
+    return this.#call(SshCertificateResponse, {
+      method: 'POST',
+      path: '/v1/certificates/ssh',
+      session,
+      body,
+    })
+  }
+
+  getSshHostKeys(session: Session, name: string): Promise<SshHostKeysResponse> {
+    return this.#call(SshHostKeysResponse, {
+      method: 'GET',
+      path: `${servicePath(name)}/ssh-host-keys`,
+      session,
     })
   }
 

@@ -6,6 +6,8 @@ import { stateFolder } from '../credentials/home.ts'
 import { type KnownEdge, listEdges, pickEdge } from '../credentials/known-edge.ts'
 import { forgetSession, readSession } from '../credentials/session.ts'
 import { tell, tellMore } from '../io.ts'
+import { forgetAgentKeys } from '../ssh/agent-key.ts'
+import { forgetSshKeys } from '../ssh/key-files.ts'
 import { addExamples } from './examples.ts'
 import { parseEdgeOrigin } from './options.ts'
 
@@ -20,18 +22,24 @@ async function runLogout(options: { edge?: string; all?: boolean }): Promise<voi
 
 async function logOut(edge: KnownEdge): Promise<void> {
   if (!readSession(edge)) {
-    forgetCertificates(edge)
+    await forgetIssued(edge)
     return tell(`you were not signed in to ${edge.origin}`)
   }
   const failure = await endSession(edge)
   using _lock = await sessionLock(edge)
   forgetSession(edge)
-  forgetCertificates(edge)
+  await forgetIssued(edge)
   tell(`signed out of ${edge.origin}`)
   if (failure) {
     tellMore(`this machine has forgotten the session, but could not tell the edge: ${failure.message}`)
     tellMore('there it ends by itself at its time, or an administrator ends it')
   }
+}
+
+async function forgetIssued(edge: KnownEdge): Promise<void> {
+  forgetCertificates(edge)
+  forgetSshKeys(edge)
+  await forgetAgentKeys(edge)
 }
 
 /** @returns why the edge could not be told; a session that had already ended is no failure */

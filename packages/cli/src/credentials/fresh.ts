@@ -2,6 +2,7 @@ import path from 'node:path'
 import { ERRORS, PosternError } from '@postern/shared/errors'
 import { EdgeApi } from '../api/edge-api.ts'
 import { printable, tell } from '../io.ts'
+import { forgetSshKeys } from '../ssh/key-files.ts'
 import { forgetCertificates } from './cache.ts'
 import { type KnownEdge, loginLine, readRemembered, saveRemembered, withOrigin } from './known-edge.ts'
 import { takeLock } from './lock.ts'
@@ -64,6 +65,7 @@ export function sessionLock(edge: Pick<KnownEdge, 'folder'>, signal?: AbortSigna
 /** Stores a new login; certificates of the one before, perhaps another person's, are forgotten. */
 export function storeLogin(edge: KnownEdge, session: Session): void {
   forgetCertificates(edge)
+  forgetSshKeys(edge)
   saveSession(edge, session)
 }
 

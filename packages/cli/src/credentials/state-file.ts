@@ -60,12 +60,8 @@ export function readStateFile<S extends Shape>(file: string, shape: S): ShapeVal
 
 /** Makes the folder too (0700). */
 export function writeStateFile(file: string, value: object): void {
-  const folder = path.dirname(file)
-  const temporary = path.join(folder, `.${path.basename(file)}.${randomBytes(6).toString('hex')}`)
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 })
-    writeWhole(temporary, `${JSON.stringify(value, null, 2)}\n`)
-    renameSync(temporary, file)
+    replaceFile(file, `${JSON.stringify(value, null, 2)}\n`)
   } catch (cause) {
     throw new PosternError('STATE_INVALID', `cannot write ${file}: ${(cause as Error).message}`, {
       cause,
@@ -74,9 +70,24 @@ export function writeStateFile(file: string, value: object): void {
   }
 }
 
+/** Readers see the old text or the new one, never a part. Makes the folder too (0700).
+ *  @param mode of the file, 0600 when left out */
+export function replaceFile(file: string, text: string, mode = 0o600): void {
+  const folder = path.dirname(file)
+  const temporary = path.join(folder, `.${path.basename(file)}.${randomBytes(6).toString('hex')}`)
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  writeWhole(temporary, text, mode)
+  try {
+    renameSync(temporary, file)
+  } catch (error) {
+    rmSync(temporary, { force: true })
+    throw error
+  }
+}
+
 /** On the disk when it returns; no file is left when it throws. */
-function writeWhole(file: string, text: string): void {
-  const descriptor = openSync(file, 'wx', 0o600)
+function writeWhole(file: string, text: string, mode: number): void {
+  const descriptor = openSync(file, 'wx', mode)
   try {
     writeSync(descriptor, text)
     fsyncSync(descriptor)

@@ -1,7 +1,7 @@
 import type { JsonWebKey } from 'node:crypto'
-import { formatDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
 import * as oidc from 'openid-client'
+import { describeClock } from '../api/clock.ts'
 import { publicPart } from '../api/dpop.ts'
 import { type EdgeApi, isClockOff } from '../api/edge-api.ts'
 import { createFetch } from '../api/https-request.ts'
@@ -126,11 +126,6 @@ function isTimestampFailure(error: unknown): boolean {
     if ((inner as { code?: unknown }).code === 'OAUTH_JWT_TIMESTAMP_CHECK_FAILED') return true
   }
   return false
-}
-
-export function describeClock(clockOffsetMs: number): string {
-  const side = clockOffsetMs > 0 ? 'behind' : 'ahead of'
-  return `this machine's clock is ${formatDuration(clockOffsetMs)} ${side} the edge's`
 }
 
 function configure(api: EdgeApi, metadata: oidc.ServerMetadata, clientId: string): oidc.Configuration {

@@ -1,6 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { PosternError } from '@postern/shared/errors'
 import * as oidc from 'openid-client'
+import { describeClock } from '../api/clock.ts'
 import { generateDpopKey, jwkThumbprint } from '../api/dpop.ts'
 import type { EdgeApi } from '../api/edge-api.ts'
 import type { EdgeFacts } from '../credentials/known-edge.ts'
@@ -10,7 +11,7 @@ import { openBrowser } from './browser.ts'
 import { offersDeviceFlow, signInWithCode } from './device.ts'
 import { expectsBrowser, isInsideSsh, readSurroundings } from './expect-browser.ts'
 import { type Loopback, listenForCallback } from './loopback.ts'
-import { accessExpiry, createDpopHandle, describeClock, discoverIssuer, wrapOauth } from './oauth.ts'
+import { accessExpiry, createDpopHandle, discoverIssuer, wrapOauth } from './oauth.ts'
 
 /** A login in the browser: authorization code, PKCE, state, nonce and DPoP on a loopback redirect (RFC 8252). Where
  *  no browser can be expected, by a code that is typed elsewhere, when the edge offers that. */

@@ -8,7 +8,13 @@ import type { Command } from 'commander'
 import { isRefusedCertificate } from '../../api/network-error.ts'
 import { type ClientCertificate, forgetCertificate, readCertificate } from '../../credentials/cache.ts'
 import { stateFolder } from '../../credentials/home.ts'
-import { edgePort, findEdgeOfHost, type KnownEdge, withOrigin } from '../../credentials/known-edge.ts'
+import {
+  edgePort,
+  findEdgeOfHost,
+  type KnownEdge,
+  withOrigin,
+  withoutDummy,
+} from '../../credentials/known-edge.ts'
 import { dialEdge } from '../../tunnel/dial-edge.ts'
 import { flushStdout, isReaderGone, openStdio } from '../../tunnel/stdio.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from '../ask.ts'
@@ -34,7 +40,7 @@ const LAST_BYTES_MS = 2_000
 /** Resolves when the service has ended and stdout has everything; the process may end then, stdin open or not.
  *  @throws what the edge says, in words for the person */
 export async function runClientTls(options: ClientTlsOptions): Promise<void> {
-  const { edge, label, host } = findEdgeOfHost(stateFolder(), options.host, {
+  const { edge, label, host } = findEdgeOfHost(stateFolder(), withoutDummy(options.host), {
     port: options.port,
     origin: options.edge,
   })
