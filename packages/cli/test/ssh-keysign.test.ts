@@ -62,7 +62,7 @@ describe('client ssh-keysign', () => {
       assert.equal(statSync(path.dirname(key)).mode & 0o777, 0o700)
       const [, fingerprint, , kind] = keygen('-lf', key).trim().split(' ')
       assert.equal(kind, `(${type})`)
-      assert.match(keygen('-Lf', certificate), new RegExp(`Public key: ${type}-CERT ${escape(fingerprint!)}`))
+      assert.match(keygen('-Lf', certificate), new RegExp(`Public key: ${type}-CERT ${escapePattern(fingerprint!)}`))
     })
   }
 
@@ -369,6 +369,6 @@ function changeRemembered(home: string, remembered: object): void {
   writeFileSync(file, JSON.stringify(remembered))
 }
 
-function escape(text: string): string {
+function escapePattern(text: string): string {
   return text.replace(/[^A-Za-z0-9]/g, '\\$&')
 }
