@@ -62,7 +62,10 @@ describe('client ssh-keysign', () => {
       assert.equal(statSync(path.dirname(key)).mode & 0o777, 0o700)
       const [, fingerprint, , kind] = keygen('-lf', key).trim().split(' ')
       assert.equal(kind, `(${type})`)
-      assert.match(keygen('-Lf', certificate), new RegExp(`Public key: ${type}-CERT ${escapePattern(fingerprint!)}`))
+      assert.match(
+        keygen('-Lf', certificate),
+        new RegExp(`Public key: ${type}-CERT ${escapePattern(fingerprint!)}`),
+      )
     })
   }
 
