@@ -207,6 +207,10 @@ describe('tokens', { timeout: 120_000 }, () => {
       'DPoP proof': () =>
         makeProof(edge, session.key, { method: 'GET', path: '/v1/session', token: session.accessToken }),
       renewal,
+      'enroll token': async () => {
+        const path = `/v1/services/${service.label}/enroll-tokens`
+        return (await callApi(edge, admin.key, admin.accessToken, path, {})).json?.token as string
+      },
       'client certificate': () => certificates.client!.cert,
       'connector certificate': () => certificates.connector!.cert,
       nothing: () => '',
@@ -269,6 +273,15 @@ describe('tokens', { timeout: 120_000 }, () => {
         return answer.status === 201
       },
     ],
+    [
+      'enrolment of a server',
+      ['enroll token'],
+      async (token) => {
+        const csr = createCsr(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey)
+        const body = { token, csr, machine: 'test', name: 'db' }
+        return (await requestEdge(edge, { path: '/v1/connectors/enroll', body })).status === 201
+      },
+    ],
   ]
 
   for (const [place, passes, accepts] of places) {
@@ -315,6 +328,20 @@ describe('tokens', { timeout: 120_000 }, () => {
     await revoke(other.refreshToken)
     assert.equal(await isLive(other.accessToken), false)
     assert.equal(await isLive(session.accessToken), true)
+  })
+
+  test('an enroll token works once, and with a session beside it no more than without', async () => {
+    const token = await kinds['enroll token']!()
+    assert.match(token, /^postern_enroll_/)
+    const [, , enrolls] = places.find(([place]) => place === 'enrolment of a server')!
+    assert.deepEqual([await enrolls(token), await enrolls(token)], [true, false])
+    const body = { token: '', csr: '', machine: 'test', name: 'db' }
+    const csr = createCsr(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey)
+    const answer = await callApi(edge, admin.key, admin.accessToken, '/v1/connectors/enroll', {
+      ...body,
+      csr,
+    })
+    assert.equal(answer.status, 403)
   })
 
   test('a token of another session, with the wrong key: nowhere', async () => {

@@ -1,17 +1,22 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { Program } from '../demo/program.ts'
+import { connectService } from './support/connect-service.ts'
+import { makePerson } from './support/dev-browser.ts'
+import { startEdge } from './support/edge-process.ts'
+import { runPostern } from './support/postern.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
 
-/** The units of packaging/systemd: systemd's own opinion of them, and an edge that is given its files as the unit
- *  gives them. */
+/** The units of packaging/systemd: systemd's own opinion of them, and an edge and a connector that are given their files
+ *  as the units give them. */
 
 const UNITS = fileURLToPath(new URL('../packaging/systemd', import.meta.url))
 const POSTERN_EDGE = fileURLToPath(new URL('../packages/edge/bin/postern-edge.js', import.meta.url))
+const POSTERN = fileURLToPath(new URL('../packages/cli/bin/postern.js', import.meta.url))
 const NAMES = ['postern-connect@.service', 'postern-edge.service']
 
 const readUnit = (name: string) => readFileSync(path.join(UNITS, name), 'utf8')
@@ -110,3 +115,46 @@ test('the edge runs on what the unit gives it: a folder of read-only credentials
   assert.equal((await edge.stop('SIGTERM')).code, 0)
   chmodSync(credentials, 0o700)
 })
+
+test('a connector is admitted by the token that the unit gives it, and starts again when that is gone', async () => {
+  const unit = readUnit('postern-connect@.service')
+  await using edge = await startEdge()
+  const owner = await makePerson(edge, 'operator@mycorp.com')
+  const claimed = await connectService({ home: owner, port: 9, name: 'ssh of build-7' })
+  await claimed.stop()
+  const made = await runPostern(['service', 'enroll-token', claimed.label], { home: owner })
+  assert.equal(made.code, 0, made.stderr)
+
+  // root's file where there is one, else the value of SetCredential: what systemd.exec(5) says of the two
+  assert.deepEqual(valuesOf(unit, 'LoadCredential'), ['enroll-token:/etc/postern-connect/%i.token'])
+  const [fallback = ''] = valuesOf(unit, 'SetCredential')
+  assert.match(fallback, /^enroll-token:./)
+  const credentials = makeTempFolder('credentials')
+  const state = makeTempFolder('state')
+  const run = async (credential: string) => {
+    const file = path.join(credentials, 'enroll-token')
+    rmSync(file, { force: true })
+    writeFileSync(file, credential)
+    chmodSync(file, 0o440)
+    const options = `--name 'ssh of build-7' --port 9 --edge ${edge.origin} --ca-file ${edge.caFile}`
+    const [command = ''] = valuesOf(unit, 'ExecStart')
+    const [program, ...args] = splitWords(
+      command.replaceAll('%d', credentials).replace('$CONNECT_OPTIONS', options),
+    )
+    assert.equal(program, '/usr/local/bin/postern')
+    const [home] = valuesOf(unit, 'Environment')
+    assert.equal(home, 'POSTERN_HOME=%S/postern-connect/%i')
+    const env = { PATH: '/usr/bin:/bin', POSTERN_HOME: state, CREDENTIALS_DIRECTORY: credentials }
+    await using connector = new Program(process.execPath, [POSTERN, ...args], { env, cwd: state, stdin: '' })
+    await connector.output(() => (connector.stdout.includes('"event":"ready"') ? true : undefined))
+    assert.equal((await connector.stop('SIGTERM')).code, 0)
+    return connector.stdout
+  }
+  assert.match(await run(made.stdout), /"event":"enrolled"/)
+  assert.doesNotMatch(await run(fallback.slice('enroll-token:'.length)), /"event":"enrolled"/)
+})
+
+/** As systemd splits a command line, as far as this unit needs it. */
+function splitWords(line: string): string[] {
+  return [...line.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare!)
+}
