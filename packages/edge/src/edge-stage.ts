@@ -102,6 +102,13 @@ export class EdgeStage implements AsyncDisposable {
         connectorTtlMs: 86_400_000,
         enrollTokenMaxTtlMs: 7 * 86_400_000,
       },
+      ssh: {
+        ttlMs: 300_000,
+        hostTtlMs: 7 * 86_400_000,
+        sharedPrincipal: true,
+        revokeKeyIds: false,
+        caKeyType: 'ed25519',
+      },
       tls: undefined,
       limits: { ...LIMITS, ...options.limits },
       metrics: undefined,

@@ -9,6 +9,7 @@ import { VERSION } from '@postern/shared/version'
 import type { Kysely } from 'kysely'
 import { type AuditLog, openAuditLog } from './audit/record.ts'
 import { openAuthorities } from './ca/authorities.ts'
+import { openSshAuthorities } from './ca/ssh-authorities.ts'
 import type { EdgeConfig } from './config/config.ts'
 import { type ControlTimings, openControl } from './connectors/control.ts'
 import { acceptDataConnection } from './connectors/data-connection.ts'
@@ -70,6 +71,7 @@ export async function startEdge(
   const { domain, limits } = config
   await using opened = new AsyncDisposableStack() // closes what is open when a later step fails
   const authorities = await openAuthorities(config.dataDir, clock())
+  const sshAuthorities = await openSshAuthorities(config.dataDir, config.ssh.caKeyType)
   const store = opened.use(await openStore(config.store, clock))
   const db = overrides.db?.(store.db) ?? store.db
   const ownAudit = opened.use(openAuditLog(db, clock))
@@ -121,6 +123,7 @@ export async function startEdge(
     login,
     roles,
     authorities,
+    sshAuthorities,
     connectors,
     connectorIssuer: {
       trust,

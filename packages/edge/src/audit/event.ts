@@ -1,3 +1,4 @@
+import type { SshSettings } from '@postern/shared/api/ssh'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
 
@@ -69,7 +70,8 @@ export interface SessionEnded {
 }
 
 interface CertificateSubject {
-  kind: 'client' | 'connector'
+  /** `ssh` for users, `ssh-host` for servers. */
+  kind: 'client' | 'connector' | 'ssh' | 'ssh-host'
   identityId: string
   email: string
   clientAddress: string
@@ -77,8 +79,14 @@ interface CertificateSubject {
 
 export interface CertificateIssued extends CertificateSubject {
   type: 'certificate.issued'
+  /** Of TLS in hex, of ssh in decimal, as `ssh-keygen -L` prints it. */
   certificateSerial: string
-  keyHash: string
+  /** TLS: SHA-256 of the public key. */
+  keyHash?: Maybe<string>
+  /** ssh: `SHA256:…` of the public key. */
+  fingerprint?: Maybe<string>
+  /** ssh: the names in it. */
+  principals?: Maybe<readonly string[]>
   serviceId: string
   label?: Maybe<string>
   sessionId?: Maybe<string>
@@ -166,6 +174,8 @@ interface ServiceFacts {
 interface ServiceSettings {
   name: string
   allow: AllowList
+  /** Left out of `service.created`: it has the defaults then. */
+  ssh?: Maybe<SshSettings>
 }
 
 export interface ServiceCreated extends ServiceFacts, ServiceSettings {

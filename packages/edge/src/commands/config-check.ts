@@ -35,7 +35,7 @@ Examples:
 
 /** Every setting by its key in the file, as people read it. Never the secret. */
 export function describeConfig(config: EdgeConfig): [string, string][] {
-  const { listen, certificates, limits, tls } = config
+  const { listen, certificates, limits, ssh, tls } = config
   const host = listen.host === '' ? 'every address' : listen.host
   return [
     ['domain', config.domain],
@@ -52,6 +52,11 @@ export function describeConfig(config: EdgeConfig): [string, string][] {
     ['certificates.session', duration(certificates.sessionMs)],
     ['certificates.connector_ttl', duration(certificates.connectorTtlMs)],
     ['certificates.enroll_token_max_ttl', duration(certificates.enrollTokenMaxTtlMs)],
+    ['ssh.ttl', duration(ssh.ttlMs)],
+    ['ssh.host_ttl', duration(ssh.hostTtlMs)],
+    ['ssh.shared_principal', String(ssh.sharedPrincipal)],
+    ['ssh.revoke_key_ids', String(ssh.revokeKeyIds)],
+    ['ssh.ca_key_type', ssh.caKeyType],
     ['tls', tls ? `${tls.certificateFile}, ${tls.keyFile}` : 'internal CA'],
     ['limits.handshake_timeout', duration(limits.handshakeTimeoutMs)],
     ['limits.max_client_hello_bytes', String(limits.maxClientHelloBytes)],

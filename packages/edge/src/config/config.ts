@@ -29,6 +29,17 @@ export interface EdgeConfig {
     /** An enroll token may not be made to live longer. */
     enrollTokenMaxTtlMs: number
   }
+  ssh: {
+    /** User certificates: valid this long ahead. */
+    ttlMs: number
+    hostTtlMs: number
+    /** Whether `postern_ssh_signed` may stand in certificates. */
+    sharedPrincipal: boolean
+    /** Whether the list of revoked certificates names key ids, which are addresses, to everybody who asks. */
+    revokeKeyIds: boolean
+    /** Of authorities that are not there yet. */
+    caKeyType: 'ed25519' | 'ecdsa' | 'rsa'
+  }
   /** Files of a public certificate; undefined means the internal edge CA. */
   tls: { certificateFile: string; keyFile: string } | undefined
   limits: EdgeLimits

@@ -146,6 +146,13 @@ function toConfig(
       connectorTtlMs: file.certificates.connector_ttl,
       enrollTokenMaxTtlMs: file.certificates.enroll_token_max_ttl,
     },
+    ssh: {
+      ttlMs: file.ssh.ttl,
+      hostTtlMs: file.ssh.host_ttl,
+      sharedPrincipal: file.ssh.shared_principal,
+      revokeKeyIds: file.ssh.revoke_key_ids,
+      caKeyType: file.ssh.ca_key_type,
+    },
     tls: file.tls && toTls(file.tls, file.domain, resolve, parts.files, report),
     limits: {
       handshakeTimeoutMs: file.limits.handshake_timeout,

@@ -123,6 +123,22 @@ export const ConfigFile = v.object(
       ),
       {},
     ),
+    ssh: v.optional(
+      v.object(
+        {
+          ttl: duration('5m', '1s', '24h'),
+          host_ttl: duration('7d', '1m', '90d'),
+          shared_principal: v.optional(v.boolean('must be true or false'), true),
+          revoke_key_ids: v.optional(v.boolean('must be true or false'), false),
+          ca_key_type: v.optional(
+            v.picklist(['ed25519', 'ecdsa', 'rsa'], 'must be ed25519, ecdsa or rsa'),
+            'ed25519',
+          ),
+        },
+        'must be a section',
+      ),
+      {},
+    ),
     tls: v.optional(v.object({ certificate_file: text, key_file: text }, 'must be a section')),
     limits: v.optional(
       v.object(
@@ -184,6 +200,11 @@ export const EXAMPLES: Readonly<Record<string, string>> = {
   'certificates.session': '12h',
   'certificates.connector_ttl': '24h',
   'certificates.enroll_token_max_ttl': '7d',
+  'ssh.ttl': '5m',
+  'ssh.host_ttl': '7d',
+  'ssh.shared_principal': 'true',
+  'ssh.revoke_key_ids': 'false',
+  'ssh.ca_key_type': 'ed25519',
   'tls.certificate_file': '/etc/postern-edge/tls/fullchain.pem',
   'tls.key_file': '/etc/postern-edge/tls/privkey.pem',
   'limits.handshake_timeout': '10s',

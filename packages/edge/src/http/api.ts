@@ -11,6 +11,7 @@ import { guardRequest, requireAdmin, requireOperator, requireSession } from './g
 import type { ApiEnv, ApiParts } from './parts.ts'
 import { claim, list, remove, show, update } from './services.ts'
 import { endOwnSession, showSession } from './session.ts'
+import { issueSsh } from './ssh-certificates.ts'
 
 export function createApi(parts: ApiParts): Hono<ApiEnv> {
   const session = requireSession(parts)
@@ -23,6 +24,7 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.get('/v1/session', session, showSession(parts))
   app.delete('/v1/session', session, endOwnSession(parts))
   app.post('/v1/certificates/client', session, issueClient(parts))
+  app.post('/v1/certificates/ssh', session, issueSsh(parts))
   app.get('/v1/services', session, list(parts))
   app.post('/v1/services', session, operator, claim(parts))
   app.get('/v1/services/:ref', session, show(parts))

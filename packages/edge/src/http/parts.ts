@@ -5,6 +5,7 @@ import type { Handler, MiddlewareHandler } from 'hono'
 import type { Kysely } from 'kysely'
 import type { AuditLog } from '../audit/record.ts'
 import type { Authorities } from '../ca/authorities.ts'
+import type { SshAuthorities } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
 import type { ConnectorIssuer } from '../connectors/certificates.ts'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
@@ -27,6 +28,7 @@ export interface ApiParts {
   login: Login
   roles: Roles
   authorities: Authorities
+  sshAuthorities: SshAuthorities
   connectors: ConnectorRegistry
   connectorIssuer: ConnectorIssuer
   live: LiveFlows

@@ -6,10 +6,11 @@ import {
   type ServiceResponse,
   UpdateServiceRequest,
 } from '@postern/shared/api/services'
-import { DEFAULT_SSH_SETTINGS } from '@postern/shared/api/ssh'
+import type { SshSettings } from '@postern/shared/api/ssh'
 import { PosternError } from '@postern/shared/errors'
 import type { Identity } from '@postern/shared/identity'
 import { labelOfHost, normalizeHost } from '@postern/shared/service-label'
+import { changeSshSettings } from '../policy/ssh-profile.ts'
 import { claimService } from '../services/claim.ts'
 import { readAllowList } from '../services/read-allow-list.ts'
 import { countOpenEnrollTokens } from '../store/enroll-tokens.ts'
@@ -22,6 +23,7 @@ import {
   type ServiceRecord,
   updateService,
 } from '../store/services.ts'
+import { findHostKeys } from '../store/ssh-host-keys.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 import { readBody } from './read-body.ts'
 
@@ -86,11 +88,13 @@ export function show(parts: ApiParts): ApiHandler {
 export function update(parts: ApiParts): ApiHandler {
   return async (c) => {
     const { identity } = c.get('caller')
-    const { allow, ...change } = await readBody(c, UpdateServiceRequest)
+    const { allow, ssh, ...change } = await readBody(c, UpdateServiceRequest)
     const found = await findOwn(c.req.param('ref')!, identity, parts)
     const allowed = allow && readAllowList(allow)
+    const changeSsh =
+      ssh && ((before: SshSettings) => changeSshSettings(before, ssh, whoChanges(found, identity, parts)))
     const changed = await enforcingWhatIsWritten(found.id, parts, () =>
-      updateService(parts.db, found.id, { ...change, allow: allowed }, parts.clock()),
+      updateService(parts.db, found.id, { ...change, allow: allowed, changeSsh }, parts.clock()),
     )
     if (!changed) throw unknownService(found.label)
     await parts.enforcement.serviceUpdated(changed.after)
@@ -143,6 +147,14 @@ async function enforcingWhatIsWritten<T>(
   }
 }
 
+function whoChanges(
+  { label }: ServiceRecord,
+  identity: Identity,
+  { config, roles }: Pick<ApiParts, 'config' | 'roles'>,
+) {
+  return { label, domain: config.domain, isAdmin: roles.of(identity).includes('admin') }
+}
+
 /** By label or full host; of somebody else only for an admin, and it looks like one that does not exist. */
 export async function findOwn(
   ref: string,
@@ -162,9 +174,17 @@ function unknownService(ref: string): PosternError {
 
 async function describe(
   record: ServiceRecord,
-  { db, clock, config, connectors, live }: Pick<ApiParts, 'db' | 'clock' | 'config' | 'connectors' | 'live'>,
+  {
+    db,
+    clock,
+    config,
+    connectors,
+    live,
+    sshAuthorities,
+  }: Pick<ApiParts, 'db' | 'clock' | 'config' | 'connectors' | 'live' | 'sshAuthorities'>,
 ): Promise<Service> {
   const owner = await findIdentity(db, record.ownerId)
+  const hostKeys = await findHostKeys(db, record.id)
   const { allow } = record
   return {
     id: record.id,
@@ -178,14 +198,14 @@ async function describe(
     createdAt: record.createdAt,
     connectors: connectors.ofService(record.id).length,
     flows: live.where({ serviceId: record.id }).length,
-    sshUserCa: '',
-    sshHostCa: '',
-    ssh: DEFAULT_SSH_SETTINGS,
-    sshHostKeys: { keys: [], pending: [] },
+    sshUserCa: sshAuthorities.user.line,
+    sshHostCa: sshAuthorities.host.line,
+    ssh: record.ssh,
+    sshHostKeys: { keys: [...(hostKeys?.keys ?? [])], pending: [...(hostKeys?.pending ?? [])] },
     enrollTokens: await countOpenEnrollTokens(db, record.id, clock()),
   }
 }
 
-function seen({ name, allow }: ServiceRecord) {
-  return { name, allow }
+function seen({ name, allow, ssh }: ServiceRecord) {
+  return { name, allow, ssh }
 }

@@ -18,6 +18,10 @@ const TABLES: Readonly<Record<keyof Database, readonly string[]>> = {
   enroll_tokens: ['token_hash'],
   policies: ['scope'],
   policy_history: ['scope', 'revision'],
+  ssh_certificates: ['serial'],
+  ssh_host_keys: ['service_id'],
+  ssh_revoked_key_ids: ['key_id'],
+  ssh_krl: ['id'],
   audit_events: ['seq'],
 }
 const ROWS_PER_INSERT = 500

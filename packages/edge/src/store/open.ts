@@ -4,6 +4,7 @@ import { Migrator } from 'kysely/migration'
 import { describeStore, parseStoreLocation, type StoreLocation } from './location.ts'
 import * as initial from './migrations/0001-initial.ts'
 import * as enrollTokens from './migrations/0002-enroll-tokens.ts'
+import * as ssh from './migrations/0003-ssh.ts'
 import * as policies from './migrations/0005-policies.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { describePostgresFailure, postgresDialect } from './postgres.ts'
@@ -25,6 +26,7 @@ export interface Store extends AsyncDisposable {
 export const MIGRATIONS = {
   '0001-initial': initial,
   '0002-enroll-tokens': enrollTokens,
+  '0003-ssh': ssh,
   '0005-policies': policies,
 }
 

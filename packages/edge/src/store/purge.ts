@@ -25,10 +25,18 @@ export async function purgeExpired(db: Kysely<Database>, now: number): Promise<n
       .where('not_after', '<=', now - CERTIFICATE_KEPT_MS)
       .executeTakeFirst(),
     await db
+      .deleteFrom('ssh_certificates')
+      .where('not_after', '<=', now - CERTIFICATE_KEPT_MS)
+      .executeTakeFirst(),
+    await db.deleteFrom('ssh_revoked_key_ids').where('until', '<=', now).executeTakeFirst(),
+    await db
       .deleteFrom('sessions')
       .where('expires_at', '<=', now - SESSION_KEPT_MS)
       .where('id', 'not in', (certificates) =>
         certificates.selectFrom('certificates').select('session_id').where('session_id', 'is not', null),
+      )
+      .where('id', 'not in', (certificates) =>
+        certificates.selectFrom('ssh_certificates').select('session_id').where('session_id', 'is not', null),
       )
       .executeTakeFirst(),
   ]

@@ -15,6 +15,10 @@ export interface Database {
   enroll_tokens: EnrollTokensTable
   policies: PoliciesTable
   policy_history: PoliciesTable
+  ssh_certificates: SshCertificatesTable
+  ssh_host_keys: SshHostKeysTable
+  ssh_revoked_key_ids: SshRevokedKeyIdsTable
+  ssh_krl: SshKrlTable
   audit_events: AuditEventsTable
 }
 
@@ -90,6 +94,8 @@ export interface ServicesTable {
   /** JSON AllowList. */
   allow: string
   revision: number
+  /** JSON SshSettings; null: the defaults. */
+  ssh: string | null
   created_at: number
   updated_at: number
   deleted_at: number | null
@@ -150,6 +156,53 @@ export interface PoliciesTable {
   changed_at: number
   /** Identity id. */
   changed_by: string
+}
+
+/** Every ssh certificate ever issued. */
+export interface SshCertificatesTable {
+  /** 64 bits in 16 digits. */
+  serial: string
+  kind: 'user' | 'host'
+  fingerprint: string
+  key_id: string
+  /** JSON list. */
+  principals: string
+  /** Hosts: the owner of the service. */
+  identity_id: string
+  /** Users only. */
+  session_id: string | null
+  service_id: string
+  /** Where it was asked for: a policy may look at that again. */
+  client_address: string
+  /** Hosts only. */
+  connector_id: string | null
+  not_before: number
+  not_after: number
+  issued_at: number
+  revoked_at: number | null
+  revoked_reason: string | null
+}
+
+/** Host keys of a service's target: JSON lists of lines. */
+export interface SshHostKeysTable {
+  service_id: string
+  keys: string
+  revision: number
+  /** Seen, and not accepted yet. */
+  pending: string | null
+  updated_at: number
+}
+
+/** Key ids that servers must not believe for a while; empty unless the configuration asks for them. */
+export interface SshRevokedKeyIdsTable {
+  key_id: string
+  until: number
+}
+
+/** One row: the version of the list of revoked certificates. */
+export interface SshKrlTable {
+  id: string
+  version: number
 }
 
 export interface AuditEventsTable {

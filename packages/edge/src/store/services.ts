@@ -1,3 +1,4 @@
+import { DEFAULT_SSH_SETTINGS, type SshSettings } from '@postern/shared/api/ssh'
 import { PosternError } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
 import type { ServiceLabel } from '@postern/shared/service-label'
@@ -18,6 +19,7 @@ export interface ServiceRecord {
   allow: AllowList
   /** Starts at 1 and grows with every change. */
   revision: number
+  ssh: SshSettings
   createdAt: number
   updatedAt: number
 }
@@ -27,6 +29,8 @@ export type NewService = Pick<ServiceRecord, 'label' | 'name' | 'type' | 'ownerI
 export interface ServiceChange {
   name?: string | undefined
   allow?: AllowList | undefined
+  /** Gives the new settings from those that stand when it is asked. */
+  changeSsh?: ((before: SshSettings) => SshSettings) | undefined
   /** The revision that was looked at. */
   revision?: number | undefined
 }
@@ -81,7 +85,7 @@ export async function listServices(
   return rows.map(toService).sort((a, b) => (a.label < b.label ? -1 : 1))
 }
 
-/** Changes name or allow-list and raises the revision; undefined when there is no such service.
+/** Changes name, allow-list or settings and raises the revision; undefined when there is no such service.
  *  @throws REVISION_CONFLICT it is no longer at `change.revision` · NAME_TAKEN */
 export async function updateService(
   db: Kysely<Database>,
@@ -101,6 +105,7 @@ export async function updateService(
       .set({
         name,
         allow: JSON.stringify(change.allow ?? before.allow),
+        ...(change.changeSsh ? { ssh: JSON.stringify(change.changeSsh(before.ssh)) } : {}),
         revision: before.revision + 1,
         updated_at: now,
       })
@@ -172,6 +177,7 @@ async function insertService(
       owner_id: service.ownerId,
       allow: JSON.stringify(service.allow),
       revision: 1,
+      ssh: null,
       created_at: now,
       updated_at: now,
       deleted_at: null,
@@ -210,6 +216,7 @@ function toService(row: Selectable<ServicesTable>): ServiceRecord {
     ownerId: row.owner_id,
     allow: JSON.parse(row.allow),
     revision: row.revision,
+    ssh: row.ssh === null ? DEFAULT_SSH_SETTINGS : JSON.parse(row.ssh),
     createdAt: row.created_at,
     updatedAt: row.updated_at,
   }

@@ -1,6 +1,8 @@
 import type { Kysely, Selectable } from 'kysely'
+import { inTransaction } from './in-transaction.ts'
 import { newId } from './new-id.ts'
 import type { Database, SessionsTable } from './schema.ts'
+import { revokeSshCertificates } from './ssh-certificates.ts'
 
 /** One login of an identity. Times in epoch milliseconds. */
 export interface Session {
@@ -56,19 +58,24 @@ export async function findSessionByGrant(
   return row && toSession(row)
 }
 
-/** @returns false when the session is unknown or had ended before; its first reason stays */
+/** Ends it, and with it its ssh certificates: servers do not ask whether the session lives.
+ *  @returns false when the session is unknown or had ended before; its first reason stays */
 export async function endSession(
   db: Kysely<Database>,
   id: string,
   end: { reason: string; now: number },
 ): Promise<boolean> {
-  const result = await db
-    .updateTable('sessions')
-    .set({ ended_at: end.now, end_reason: end.reason })
-    .where('id', '=', id)
-    .where('ended_at', 'is', null)
-    .executeTakeFirst()
-  return result.numUpdatedRows > 0n
+  return inTransaction(db, async (trx) => {
+    const result = await trx
+      .updateTable('sessions')
+      .set({ ended_at: end.now, end_reason: end.reason })
+      .where('id', '=', id)
+      .where('ended_at', 'is', null)
+      .executeTakeFirst()
+    if (result.numUpdatedRows === 0n) return false
+    await revokeSshCertificates(trx, { sessionId: id }, end)
+    return true
+  })
 }
 
 /** Newest first. */

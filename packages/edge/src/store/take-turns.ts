@@ -2,7 +2,13 @@ import { type Kysely, PostgresAdapter, sql, type Transaction } from 'kysely'
 import type { Database } from './schema.ts'
 
 /** What one transaction does at a time. */
-export type Turn = 'services' | 'policies' | 'audit' | `lineage:${string}` | `enroll:${string}`
+export type Turn =
+  | 'services'
+  | 'policies'
+  | 'audit'
+  | `lineage:${string}`
+  | `enroll:${string}`
+  | `host-keys:${string}`
 
 /** Waits until no other transaction has this turn, and keeps it until the end of this one. On SQLite a transaction
  *  is alone from its beginning. On PostgreSQL two that look first and write then both see the state before either;

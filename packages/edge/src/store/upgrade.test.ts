@@ -64,25 +64,49 @@ const INITIAL: Rows = {
 }
 
 const POLICY = { scope: 'defaults', policy: '{}', revision: 1, changed_at: 2, changed_by: 'idn_1' }
+const WITH_ENROLL_TOKENS: Rows = {
+  ...INITIAL,
+  enroll_tokens: [
+    {
+      token_hash: 'aa',
+      id: 'enr_1',
+      service_id: 'svc_1',
+      created_by: 'idn_1',
+      connector_id: 'con_2',
+      created_at: 1,
+      expires_at: 2,
+      used_at: null,
+      key_hash: null,
+    },
+  ],
+}
 
 /** Rows of every table as each schema had them. A migration adds an entry with the state it leaves behind. */
 const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0001-initial': INITIAL,
-  '0002-enroll-tokens': {
-    ...INITIAL,
-    enroll_tokens: [
+  '0002-enroll-tokens': WITH_ENROLL_TOKENS,
+  '0003-ssh': {
+    ...WITH_ENROLL_TOKENS,
+    ssh_certificates: [
       {
-        token_hash: 'aa',
-        id: 'enr_1',
+        serial: 'ffffffffffffffff',
+        kind: 'user',
+        fingerprint: 'SHA256:x',
+        key_id: 'a@b.co',
+        principals: '["a@b.co"]',
+        identity_id: 'idn_1',
+        session_id: 'ses_1',
         service_id: 'svc_1',
-        created_by: 'idn_1',
-        connector_id: 'con_2',
-        created_at: 1,
-        expires_at: 2,
-        used_at: null,
-        key_hash: null,
+        client_address: '::1',
+        not_before: 1,
+        not_after: 2,
+        issued_at: 1,
+        revoked_at: 2,
       },
     ],
+    ssh_host_keys: [{ service_id: 'svc_1', keys: '[]', revision: 2, pending: null, updated_at: 3 }],
+    ssh_revoked_key_ids: [{ key_id: 'a@b.co', until: 5 }],
+    ssh_krl: [{ id: 'krl', version: 1_800_000_000_000 }],
   },
   '0005-policies': {
     ...INITIAL,
