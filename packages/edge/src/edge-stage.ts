@@ -95,6 +95,7 @@ export class EdgeStage implements AsyncDisposable {
       login: { device: false },
       operators: { ...NOBODY, emailDomains: ['mycorp.com', 'contractor.com'] },
       admins: { ...NOBODY, emailAddresses: ['admin@mycorp.com'] },
+      auditors: { ...NOBODY, emailAddresses: ['auditor@mycorp.com'] },
       certificates: {
         ttlMs: 300_000,
         backdateMs: 300_000,

@@ -79,6 +79,7 @@ export const ERRORS = {
   TOO_MANY_FLOWS: kind(429, 5, 'close a connection to the service and try again'),
   FLOW_TOO_LONG: kind(403, 5, 'connect again: the service limits how long one connection may last'),
   OPERATOR_REQUIRED: kind(403, 5, 'ask an administrator of the edge to add you to `operators`'),
+  AUDITOR_REQUIRED: kind(403, 5, 'ask an administrator of the edge to add you to `auditors`'),
   ADMIN_REQUIRED: kind(403, 5, 'ask an administrator of the edge'),
   CERTIFICATE_REFUSED: kind(403, 5, 'run the command again: it gets a new certificate'),
   CERTIFICATE_REVOKED: kind(403, 5, 'sign in again: postern login --edge https://HOST'),

@@ -1,6 +1,7 @@
 import type { SshSettings } from '@postern/shared/api/ssh'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
+import type { Policy } from '@postern/shared/policy'
 
 /** What the audit log knows. An event is a fact about people, services and certificates, with the ids that lead
  *  to the rest; never a token, a key, or a byte of a flow. All times are epoch milliseconds; `record` adds when
@@ -19,6 +20,7 @@ export type AuditEvent =
   | ServiceCreated
   | ServiceUpdated
   | ServiceDeleted
+  | PolicyUpdated
   | EnrollTokenCreated
   | EnrollTokenCancelled
   | EnrollTokenUsed
@@ -242,6 +244,19 @@ interface Counted {
   clientAddresses?: Maybe<readonly string[]>
   /** Start of the minute that was counted. */
   since?: Maybe<number>
+}
+
+/** A document of a service, or without `serviceId` the defaults of all. */
+export interface PolicyUpdated {
+  type: 'policy.updated'
+  serviceId?: Maybe<string>
+  label?: Maybe<string>
+  identityId: string
+  email: string
+  revision: number
+  before: Policy
+  after: Policy
+  clientAddress?: Maybe<string>
 }
 
 interface FlowFacts {

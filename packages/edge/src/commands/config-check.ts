@@ -47,6 +47,7 @@ export function describeConfig(config: EdgeConfig): [string, string][] {
     ['login.device', config.login.device ? 'on' : 'off'],
     ['operators', describeAllowList(config.operators)],
     ['admins', describeAllowList(config.admins)],
+    ['auditors', describeAllowList(config.auditors)],
     ['certificates.ttl', duration(certificates.ttlMs)],
     ['certificates.backdate', duration(certificates.backdateMs)],
     ['certificates.session', duration(certificates.sessionMs)],

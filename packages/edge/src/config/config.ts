@@ -16,8 +16,10 @@ export interface EdgeConfig {
   login: { device: boolean }
   /** Who may expose services. */
   operators: AllowList
-  /** Who sees everything. */
+  /** Who sees everything and changes it. */
   admins: AllowList
+  /** Who sees everything and changes nothing. */
+  auditors: AllowList
   certificates: {
     /** Client certificates: valid this long ahead. */
     ttlMs: number

@@ -139,6 +139,7 @@ function toConfig(
     login: { device: file.login.device === 'on' },
     operators: toPeople(file.operators),
     admins: toPeople(file.admins),
+    auditors: toPeople(file.auditors),
     certificates: {
       ttlMs: file.certificates.ttl,
       backdateMs: file.certificates.backdate,

@@ -110,6 +110,7 @@ export const ConfigFile = v.object(
     ),
     operators: people,
     admins: people,
+    auditors: people,
     certificates: v.optional(
       v.object(
         {
@@ -195,6 +196,8 @@ export const EXAMPLES: Readonly<Record<string, string>> = {
   'operators.email_addresses': '[contractor@example.com]',
   'admins.email_domains': '[ops.mycorp.com]',
   'admins.email_addresses': '[admin@mycorp.com]',
+  'auditors.email_domains': '[audit.mycorp.com]',
+  'auditors.email_addresses': '[auditor@mycorp.com]',
   'certificates.ttl': '5m',
   'certificates.backdate': '5m',
   'certificates.session': '12h',

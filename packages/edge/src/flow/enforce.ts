@@ -15,6 +15,8 @@ export interface Enforcement {
   /** A change failed in a way that leaves open whether it is written (a connection lost at the commit): ends what
    *  the service as it is written now does not admit, and all its flows when that cannot be read. */
   serviceUncertain(serviceId: string): Promise<void>
+  /** A policy document changed: ends the live flows that it no longer admits; of all services without one. */
+  policyUpdated(service: ServiceRecord | undefined): Promise<void>
   /** Ends the flows and connectors of a service that is gone. */
   serviceDeleted(service: ServiceRecord): void
   /** Somebody signed in, perhaps with another address than before: ends the flows it does not admit. */
@@ -69,6 +71,13 @@ export function openEnforcement(parts: {
     async serviceUncertain(serviceId) {
       const service = await readOrEnd(serviceId, {})
       if (service) await serviceUpdated(service)
+    },
+    async policyUpdated(changed) {
+      if (changed) return serviceUpdated(changed)
+      for (const serviceId of valuesOf('serviceId', live.where({}))) {
+        const service = await readOrEnd(serviceId, {})
+        if (service) await serviceUpdated(service)
+      }
     },
     async identityUpdated(identityId) {
       for (const serviceId of valuesOf('serviceId', live.where({ identityId }))) {

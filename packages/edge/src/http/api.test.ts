@@ -25,6 +25,7 @@ let owner: Person
 /** Operator too, but of nothing that is the owner's. */
 let other: Person
 let admin: Person
+let auditor: Person
 /** Signed in, no operator. */
 let guest: Person
 let service: ServiceRecord
@@ -34,6 +35,7 @@ before(async () => {
   owner = await stage.person('op@mycorp.com')
   other = await stage.person('other@contractor.com')
   admin = await stage.person('admin@mycorp.com')
+  auditor = await stage.person('auditor@mycorp.com')
   guest = await stage.person('guest@elsewhere.org')
 })
 beforeEach(async () => {
@@ -214,31 +216,63 @@ describe('who may', () => {
   const claim = () => ({ name: newName(), type: 'tls', allow: MYCORP })
   const rename = () => ({ name: newName() })
 
-  type Who = 'stranger' | 'guest' | 'other' | 'owner' | 'admin'
-  const people = (): Record<Who, Person | undefined> => ({ stranger: undefined, guest, other, owner, admin })
-  const table: [string, () => string, (() => unknown) | undefined, Record<Who, number | string>][] = [
-    ['GET', () => '/v1/edge', undefined, { stranger: 200, guest: 200, other: 200, owner: 200, admin: 200 }],
-    ['GET', () => '/v1/session', undefined, need(200, 200, 200, 200)],
-    ['POST', () => '/v1/certificates/client', certificate, need('ACCESS_DENIED', 'ACCESS_DENIED', 201, 201)],
-    ['GET', () => '/v1/services', undefined, need(200, 200, 200, 200)],
-    ['POST', () => '/v1/services', claim, need('OPERATOR_REQUIRED', 201, 201, 201)],
-    ['GET', path, undefined, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 200, 200)],
-    ['PATCH', path, rename, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 200, 200)],
-    ['DELETE', path, undefined, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 204, 204)],
+  type Who = 'stranger' | 'guest' | 'other' | 'owner' | 'auditor' | 'admin'
+  const people = (): Record<Who, Person | undefined> => ({
+    stranger: undefined,
+    guest,
+    other,
+    owner,
+    auditor,
+    admin,
+  })
+  const everybody = (outcome: number) => ({ ...need(outcome, outcome, outcome, outcome), stranger: outcome })
+  const ref = '/v1/services/:ref'
+  const document = () => ({ policy: {}, revision: 17 })
+  const asked = () => ({ identity: 'dev@mycorp.com', service: service.label })
+  const compared = () => ({ service: service.label, policy: {} })
+  const table: [string, string, (() => unknown) | undefined, Record<Who, number | string>][] = [
+    ['GET', '/v1/edge', undefined, everybody(200)],
+    ['GET', '/v1/session', undefined, need(200, 200, 200, 200)],
+    ['POST', '/v1/certificates/client', certificate, need('ACCESS_DENIED', 'ACCESS_DENIED', 201, 201, 201)],
+    ['GET', '/v1/services', undefined, need(200, 200, 200, 200)],
+    ['POST', '/v1/services', claim, need('OPERATOR_REQUIRED', 201, 201, 201)],
+    ['GET', ref, undefined, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 200, 200, 200)],
+    ['PATCH', ref, rename, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 200, 200, 'SERVICE_UNKNOWN')],
+    ['DELETE', ref, undefined, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 204, 204, 'SERVICE_UNKNOWN')],
     [
       'POST',
-      () => '/v1/connectors',
+      '/v1/connectors',
       connector,
       need('OPERATOR_REQUIRED', 'SERVICE_UNKNOWN', 201, 'SERVICE_UNKNOWN'),
     ],
-    ['GET', () => '/v1/audit', undefined, need('ADMIN_REQUIRED', 'ADMIN_REQUIRED', 'ADMIN_REQUIRED', 200)],
-    ['GET', () => '/healthz', undefined, { stranger: 200, guest: 200, other: 200, owner: 200, admin: 200 }],
+    ['GET', '/v1/audit', undefined, onlyAuditors()],
+    ['GET', '/v1/policy', undefined, onlyAuditors()],
+    ['GET', '/v1/policy/history', undefined, onlyAuditors()],
+    // nobody wrote it yet: whoever may change it hears that its revision is another
+    [
+      'PUT',
+      '/v1/policy',
+      document,
+      need('ADMIN_REQUIRED', 'ADMIN_REQUIRED', 'ADMIN_REQUIRED', 'REVISION_CONFLICT', 'ADMIN_REQUIRED'),
+    ],
+    ['GET', `${ref}/policy`, undefined, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 200, 200, 200)],
+    ['GET', `${ref}/policy/history`, undefined, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 200, 200, 200)],
+    [
+      'PUT',
+      `${ref}/policy`,
+      document,
+      need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 'REVISION_CONFLICT', 'REVISION_CONFLICT', 'SERVICE_UNKNOWN'),
+    ],
+    ['POST', '/v1/policy/test', asked, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 200, 200, 200)],
+    ['POST', '/v1/policy/diff', compared, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 200, 200, 200)],
+    ['POST', '/v1/policy/diff', () => ({ policy: {} }), onlyAuditors()],
+    ['GET', '/healthz', undefined, everybody(200)],
   ]
   for (const [method, target, body, expected] of table) {
     for (const [who, outcome] of Object.entries(expected) as [Who, number | string][]) {
-      it(`${method} ${target === path ? '/v1/services/:ref' : target()} as ${who}: ${outcome}`, async () => {
+      it(`${method} ${target} as ${who}: ${outcome}`, async () => {
         const as = people()[who]
-        const answer = await stage.api(method, target(), {
+        const answer = await stage.api(method, target.replace(':ref', service.label), {
           ...(as ? { as } : {}),
           ...(body ? { body: body() } : {}),
         })
@@ -253,8 +287,13 @@ describe('who may', () => {
     other: number | string,
     owner: number | string,
     admin: number | string,
+    auditor = other,
   ): Record<Who, number | string> {
-    return { stranger: 'SIGN_IN_REQUIRED', guest, other, owner, admin }
+    return { stranger: 'SIGN_IN_REQUIRED', guest, other, owner, admin, auditor }
+  }
+
+  function onlyAuditors(): Record<Who, number | string> {
+    return need('AUDITOR_REQUIRED', 'AUDITOR_REQUIRED', 'AUDITOR_REQUIRED', 200, 200)
   }
 })
 
@@ -287,6 +326,7 @@ describe('a session', () => {
       [guest, []],
       [owner, ['operator']],
       [admin, ['operator', 'admin']],
+      [auditor, ['operator', 'auditor']],
     ]
     for (const [person, expected] of roles) {
       const { json } = await stage.api('GET', '/v1/session', { as: person })

@@ -7,8 +7,11 @@ import { issueConnector, renewConnector } from './connectors.ts'
 import { describeEdge } from './edge.ts'
 import { cancelTokens, enrollConnector, makeToken } from './enroll-tokens.ts'
 import { answerError, answerUnknown } from './errors.ts'
-import { guardRequest, requireAdmin, requireOperator, requireSession } from './guards.ts'
+import { guardRequest, requireAdmin, requireAuditor, requireOperator, requireSession } from './guards.ts'
 import type { ApiEnv, ApiParts } from './parts.ts'
+import { replace, showPolicy, showPolicyHistory } from './policy.ts'
+import { diffPolicy } from './policy-diff.ts'
+import { testPolicy } from './policy-test.ts'
 import { claim, list, remove, show, update } from './services.ts'
 import { endOwnSession, showSession } from './session.ts'
 import { issueSsh } from './ssh-certificates.ts'
@@ -16,6 +19,7 @@ import { issueSsh } from './ssh-certificates.ts'
 export function createApi(parts: ApiParts): Hono<ApiEnv> {
   const session = requireSession(parts)
   const operator = requireOperator(parts)
+  const auditor = requireAuditor(parts)
   const admin = requireAdmin(parts)
 
   const app = new Hono<ApiEnv>()
@@ -35,7 +39,15 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.post('/v1/connectors', session, operator, issueConnector(parts))
   app.post('/v1/connectors/renew', renewConnector(parts)) // proves itself by its old key
   app.post('/v1/connectors/enroll', enrollConnector(parts)) // proves itself by its token
-  app.get('/v1/audit', session, admin, listAudit(parts))
+  app.get('/v1/audit', session, auditor, listAudit(parts))
+  app.get('/v1/policy', session, auditor, showPolicy(parts))
+  app.put('/v1/policy', session, admin, replace(parts))
+  app.get('/v1/policy/history', session, auditor, showPolicyHistory(parts))
+  app.post('/v1/policy/test', session, testPolicy(parts))
+  app.post('/v1/policy/diff', session, diffPolicy(parts))
+  app.get('/v1/services/:ref/policy', session, showPolicy(parts))
+  app.put('/v1/services/:ref/policy', session, replace(parts))
+  app.get('/v1/services/:ref/policy/history', session, showPolicyHistory(parts))
   app.get('/healthz', (c) => c.text('ok\n'))
   app.get('/readyz', async (c) => ((await parts.isReady()) ? c.text('ready\n') : c.text('not ready\n', 503)))
   app.notFound(answerUnknown(parts))

@@ -43,6 +43,14 @@ export function requireOperator({ roles }: Pick<ApiParts, 'roles'>): ApiMiddlewa
   }
 }
 
+/** After `requireSession`. @throws AUDITOR_REQUIRED */
+export function requireAuditor({ roles }: Pick<ApiParts, 'roles'>): ApiMiddleware {
+  return async (c, next) => {
+    roles.require(c.get('caller').identity, 'auditor')
+    await next()
+  }
+}
+
 /** After `requireSession`. @throws ADMIN_REQUIRED */
 export function requireAdmin({ roles }: Pick<ApiParts, 'roles'>): ApiMiddleware {
   return async (c, next) => {

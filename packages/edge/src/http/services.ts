@@ -10,6 +10,7 @@ import type { SshSettings } from '@postern/shared/api/ssh'
 import { PosternError } from '@postern/shared/errors'
 import type { Identity } from '@postern/shared/identity'
 import { labelOfHost, normalizeHost } from '@postern/shared/service-label'
+import type { Role } from '../policy/roles.ts'
 import { changeSshSettings } from '../policy/ssh-profile.ts'
 import { claimService } from '../services/claim.ts'
 import { readAllowList } from '../services/read-allow-list.ts'
@@ -69,8 +70,8 @@ export function claim(parts: ApiParts): ApiHandler {
 export function list(parts: ApiParts): ApiHandler {
   return async (c) => {
     const { identity } = c.get('caller')
-    const isAdmin = parts.roles.of(identity).includes('admin')
-    const records = await listServices(parts.db, isAdmin ? {} : { ownerId: identity.id })
+    const seesAll = readsEverything(parts.roles.of(identity))
+    const records = await listServices(parts.db, seesAll ? {} : { ownerId: identity.id })
     const services = await Promise.all(records.map((record) => describe(record, parts)))
     return c.json({ services } satisfies ListServicesResponse)
   }
@@ -79,7 +80,7 @@ export function list(parts: ApiParts): ApiHandler {
 /** `GET /v1/services/:ref` */
 export function show(parts: ApiParts): ApiHandler {
   return async (c) => {
-    const service = await findOwn(c.req.param('ref')!, c.get('caller').identity, parts)
+    const service = await findReadable(c.req.param('ref')!, c.get('caller').identity, parts)
     return c.json({ service: await describe(service, parts) } satisfies ServiceResponse)
   }
 }
@@ -161,11 +162,34 @@ export async function findOwn(
   identity: Identity,
   { db, config, roles }: Pick<ApiParts, 'db' | 'config' | 'roles'>,
 ): Promise<ServiceRecord> {
-  const name = normalizeHost(ref)
-  const service = await findServiceByLabel(db, labelOfHost(name, config.domain) ?? name)
+  const service = await findByRef(ref, { db, config })
   const mayTouch = service && (service.ownerId === identity.id || roles.of(identity).includes('admin'))
   if (!mayTouch) throw unknownService(ref)
   return service
+}
+
+/** The same, and an auditor may read it too. */
+export async function findReadable(
+  ref: string,
+  identity: Identity,
+  { db, config, roles }: Pick<ApiParts, 'db' | 'config' | 'roles'>,
+): Promise<ServiceRecord> {
+  const service = await findByRef(ref, { db, config })
+  const mayRead = service && (service.ownerId === identity.id || readsEverything(roles.of(identity)))
+  if (!mayRead) throw unknownService(ref)
+  return service
+}
+
+function findByRef(
+  ref: string,
+  { db, config }: Pick<ApiParts, 'db' | 'config'>,
+): Promise<ServiceRecord | undefined> {
+  const name = normalizeHost(ref)
+  return findServiceByLabel(db, labelOfHost(name, config.domain) ?? name)
+}
+
+function readsEverything(roles: readonly Role[]): boolean {
+  return roles.includes('admin') || roles.includes('auditor')
 }
 
 function unknownService(ref: string): PosternError {

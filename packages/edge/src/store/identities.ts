@@ -3,6 +3,7 @@ import type { Identity } from '@postern/shared/identity'
 import type { Kysely, Selectable } from 'kysely'
 import { newId } from './new-id.ts'
 import type { Database, IdentitiesTable } from './schema.ts'
+import { findNewestSession, type Session } from './sessions.ts'
 
 /** What a provider said about a person, after all checks. */
 export type VerifiedAccount = Omit<Identity, 'id'>
@@ -39,6 +40,55 @@ export async function upsertIdentity(
 export async function findIdentity(db: Kysely<Database>, id: string): Promise<Identity | undefined> {
   const row = await db.selectFrom('identities').selectAll().where('id', '=', id).executeTakeFirst()
   return row && toIdentity(row)
+}
+
+export interface LastLogin {
+  identity: Identity
+  session: Session
+  /** Epoch milliseconds. */
+  lastLoginAt: number
+}
+
+/** The newest login of whoever has this address, over all providers. */
+export async function findLastLogin(
+  db: Kysely<Database>,
+  email: EmailAddress,
+): Promise<LastLogin | undefined> {
+  const row = await db
+    .selectFrom('identities')
+    .selectAll()
+    .where('email', '=', email)
+    .orderBy('last_login_at', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  return row && (await withLastSession(db, [row]))[0]
+}
+
+/** People who signed in since then, the newest first, each with their last login. */
+export async function listLastLogins(
+  db: Kysely<Database>,
+  { since, limit }: { since: number; limit: number },
+): Promise<LastLogin[]> {
+  const rows = await db
+    .selectFrom('identities')
+    .selectAll()
+    .where('last_login_at', '>=', since)
+    .orderBy('last_login_at', 'desc')
+    .limit(limit)
+    .execute()
+  return withLastSession(db, rows)
+}
+
+async function withLastSession(
+  db: Kysely<Database>,
+  rows: readonly Selectable<IdentitiesTable>[],
+): Promise<LastLogin[]> {
+  const found: LastLogin[] = []
+  for (const row of rows) {
+    const session = await findNewestSession(db, row.id)
+    if (session) found.push({ identity: toIdentity(row), session, lastLoginAt: row.last_login_at })
+  }
+  return found
 }
 
 function toIdentity(row: Selectable<IdentitiesTable>): Identity {

@@ -78,6 +78,21 @@ export async function endSession(
   })
 }
 
+/** Also finds ended ones. */
+export async function findNewestSession(
+  db: Kysely<Database>,
+  identityId: string,
+): Promise<Session | undefined> {
+  const row = await db
+    .selectFrom('sessions')
+    .selectAll()
+    .where('identity_id', '=', identityId)
+    .orderBy('created_at', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  return row && toSession(row)
+}
+
 /** Newest first. */
 export async function listLiveSessions(
   db: Kysely<Database>,

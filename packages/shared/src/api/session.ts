@@ -21,7 +21,7 @@ export const SessionResponse = v.object({
     groups: v.array(v.string()),
   }),
   session: v.object({ id: v.string(), createdAt: timestamp, expiresAt: timestamp }),
-  roles: v.array(v.picklist(['operator', 'admin'])),
+  roles: v.array(v.picklist(['operator', 'auditor', 'admin'])),
 })
 
 /** Every answer with a status of 400 and more. */
