@@ -94,10 +94,10 @@ describe('sign-in in the browser at the company’s provider', { timeout: 120_00
     await page.close()
   })
 
-  for (const [account, why] of [
-    ['unverified', 'the provider has not verified the address'],
-    ['outsider', 'the provider may not vouch for the domain'],
-    ['visitor', 'a required claim is another'],
+  for (const [account, why, reason] of [
+    ['unverified', 'the provider has not verified the address', /unverified@mycorp\.com/],
+    ['outsider', 'the provider may not vouch for the domain', /elsewhere\.example/],
+    ['visitor', 'a required claim is another', /hd/],
   ] as const) {
     test(`turned away: ${why}`, async () => {
       const page = await chromium.newPage()
@@ -106,7 +106,12 @@ describe('sign-in in the browser at the company’s provider', { timeout: 120_00
       await signInAtCompany(page, account)
       assert.match(await page.innerText('body'), /LOGIN_REFUSED/)
       assert.equal(await page.getByRole('button', { name: /continue/i }).count(), 0)
-      await login.stop('SIGINT')
+      // the terminal says what the page says, once the person gives up there
+      await page.getByRole('button', { name: /give up/i }).click()
+      const { code, stderr } = await login.ended
+      assert.equal(code, 5, stderr)
+      assert.match(stderr, /LOGIN_REFUSED/)
+      assert.match(stderr, reason)
       assert.equal((await runPostern(['whoami'], { home })).code, 4)
       await page.close()
     })

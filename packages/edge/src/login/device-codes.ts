@@ -77,10 +77,12 @@ export async function approveDevice(
   await code.save()
 }
 
-/** The next poll of the program is told no. */
-export async function denyDevice({ code }: WaitingDevice): Promise<void> {
+export const GIVEN_UP = 'the sign-in was refused or given up'
+
+/** The next poll of the program is told no, and why. */
+export async function denyDevice({ code }: WaitingDevice, reason: string = GIVEN_UP): Promise<void> {
   code.error = 'access_denied'
-  code.errorDescription = 'the sign-in was refused or given up'
+  code.errorDescription = reason
   await code.save()
 }
 

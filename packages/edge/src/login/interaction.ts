@@ -26,6 +26,7 @@ import {
   claimDevice,
   denyDevice,
   findWaitingDevice,
+  GIVEN_UP,
   requireFreshSignIn,
   type WaitingDevice,
 } from './device-codes.ts'
@@ -330,11 +331,11 @@ export async function cancelLogin(exchange: Exchange, uid: string, parts: Intera
   clearCookie(exchange.res, cookieName)
   if (device) {
     if (!(await claimDevice(parts.db, device, parts.clock()))) throw codeIsOver()
-    await denyDevice(device)
+    await denyDevice(device, reasonOf(interaction))
     await finishDevice(exchange, interaction, device, parts)
     return send(exchange.res, showGivenUp(exchange.res))
   }
-  interaction.result = { error: 'access_denied', error_description: 'the sign-in was refused or given up' }
+  interaction.result = { error: 'access_denied', error_description: reasonOf(interaction) }
   await interaction.persist()
   redirect(exchange.res, interaction.returnTo)
 }
@@ -359,6 +360,7 @@ async function refuseAccount(
   })
   parts.log.info('login.refused', { code: refusal.code, reason: refusal.message, clientAddress })
   if (refusal.cause !== undefined) parts.log.warn('login.provider_failed', failureOf(refusal.cause))
+  await rememberReason(interaction, refusal.message)
   const retry = {
     anotherAccountPath: anotherAccountPathOf(interaction.uid),
     cancelPath: `/login/${interaction.uid}/cancel`,
@@ -367,6 +369,24 @@ async function refuseAccount(
   const { code, message, hint } = refusal
   const status = code === 'LOGIN_REFUSED' ? 403 : 502
   send(exchange.res, showError(exchange.res, { code, message, hint, retry }, status))
+}
+
+/** What the page says, for the program that waits: it hears of it when the person ends the sign-in. */
+async function rememberReason(interaction: OpenInteraction, message: string): Promise<void> {
+  interaction.lastSubmission = { refused: toErrorDescription(message) }
+  await interaction.persist()
+}
+
+function reasonOf(interaction: OpenInteraction): string {
+  return textOf(interaction.lastSubmission?.refused) ?? GIVEN_UP
+}
+
+const MAX_DESCRIPTION = 300
+
+/** The characters that RFC 6749 §5.2 allows there; an address may hold others. */
+export function toErrorDescription(message: string): string {
+  const text = message.replaceAll('"', "'").replace(/[^\x20-\x7e]|\\/g, '?')
+  return text.slice(0, MAX_DESCRIPTION)
 }
 
 /** The interaction, for the browser that began it and nobody else.

@@ -259,7 +259,10 @@ test('who is turned away can tell the program', async () => {
   assert.match(formActionOf(page), /\/cancel$/)
   const end = await browser.submit(page)
   assert.match(end.body, /The command line has been told/)
-  assert.equal(await refused(poll()), 'access_denied')
+  await assert.rejects(poll(), {
+    error: 'access_denied',
+    error_description: 'the identity provider has not verified the address dev@mycorp.com',
+  })
 })
 
 test('a device sign-in that cannot be recorded does not happen', async () => {

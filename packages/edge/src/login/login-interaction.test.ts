@@ -327,6 +327,7 @@ test('a refused person can choose another account, or tell the command line', as
   const cancelled = await browser.submit(refused)
   assert.ok(isLoopbackCallback(cancelled.url))
   assert.equal(cancelled.url.searchParams.get('error'), 'access_denied')
+  assert.match(cancelled.url.searchParams.get('error_description')!, /private\.example/)
   await assert.rejects(attempt.finish(cancelled.url), oidc.AuthorizationResponseError)
 })
 
