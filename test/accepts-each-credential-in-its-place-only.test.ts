@@ -5,7 +5,7 @@ import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { createCsr } from '@postern/shared/certs/csr'
 import { ALPN_DATA, ALPN_FLOW } from '@postern/shared/protocol/frames'
-import { FormBrowser, readForm } from '../demo/dev-login.ts'
+import { FormBrowser, readForm, signInWithoutScreen } from '../demo/dev-login.ts'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
@@ -38,7 +38,7 @@ let home: string
 let certificates: Record<string, KeyAndCertificate>
 
 before(async () => {
-  edge = await startEdge()
+  edge = await startEdge({ config: { login: { device: 'on' } } })
   echo = await startEcho()
   home = await makePerson(edge, 'operator@mycorp.com')
   service = await connectService({ home, port: echo.port })
@@ -206,6 +206,8 @@ describe('tokens', { timeout: 120_000 }, () => {
       'login cookie': async () => (await atConfirmation()).cookie,
       'DPoP proof': () =>
         makeProof(edge, session.key, { method: 'GET', path: '/v1/session', token: session.accessToken }),
+      'user code': async () => (await askForCode()).userCode,
+      'device code': async () => (await askForCode({ approved: true })).deviceCode,
       renewal,
       'enroll token': async () => {
         const path = `/v1/services/${service.label}/enroll-tokens`
@@ -216,6 +218,23 @@ describe('tokens', { timeout: 120_000 }, () => {
       nothing: () => '',
     }
   })
+
+  /** What a program without a browser gets; approved, its next question is answered with tokens. */
+  async function askForCode({ approved = false } = {}) {
+    const body = new URLSearchParams({
+      client_id: 'postern-cli',
+      scope: 'openid email offline_access',
+      dpop_jkt: session.key.thumbprint,
+    })
+    const { status, json } = await requestEdge(edge, { path: '/oauth/device/authorize', body })
+    assert.equal(status, 200, JSON.stringify(json))
+    const userCode: string = json.user_code
+    if (approved) {
+      const person = { email: 'ann@mycorp.com', caFile: edge.caFile, userCode }
+      await signInWithoutScreen(`${edge.origin}/device`, person)
+    }
+    return { deviceCode: json.device_code as string, userCode }
+  }
 
   /** A browser at the page with the one button. */
   async function atConfirmation() {
@@ -261,6 +280,14 @@ describe('tokens', { timeout: 120_000 }, () => {
       ['refresh token'],
       async (value) => {
         const parameters = { grant_type: 'refresh_token', refresh_token: value }
+        return (await requestTokens(edge, session.key, parameters)).status === 200
+      },
+    ],
+    [
+      'tokens for a program without a browser',
+      ['device code'],
+      async (value) => {
+        const parameters = { grant_type: 'urn:ietf:params:oauth:grant-type:device_code', device_code: value }
         return (await requestTokens(edge, session.key, parameters)).status === 200
       },
     ],
@@ -344,10 +371,33 @@ describe('tokens', { timeout: 120_000 }, () => {
     assert.equal(answer.status, 403)
   })
 
+  test('an approved device code with another key than it was given to: nothing', async () => {
+    const { deviceCode } = await askForCode({ approved: true })
+    const parameters = { grant_type: 'urn:ietf:params:oauth:grant-type:device_code', device_code: deviceCode }
+    const { status, json } = await requestTokens(edge, admin.key, parameters)
+    assert.equal(status, 400)
+    assert.equal(json.error, 'invalid_grant')
+  })
+
   test('a token of another session, with the wrong key: nowhere', async () => {
     assert.equal((await callApi(edge, admin.key, admin.accessToken, '/v1/audit')).status, 200)
     assert.equal((await callApi(edge, session.key, admin.accessToken, '/v1/audit')).status, 401)
     const parameters = { grant_type: 'refresh_token', refresh_token: admin.refreshToken }
     assert.equal((await requestTokens(edge, session.key, parameters)).status, 400)
+  })
+
+  // the last one: after ten wrong codes from an address none is looked at
+  test('the page that asks for a code: a user code and nothing else', async () => {
+    const type = async (value: string) => {
+      const browser = new FormBrowser({ caFile: edge.caFile })
+      const page = await browser.open(new URL('/device', edge.origin))
+      const form = readForm(page.html)!
+      form.fields.set('user_code', value)
+      const next = await browser.submit(page, form, '')
+      return next.status === 200 && readForm(next.html)?.accountField !== undefined
+    }
+    assert.equal(await type(await kinds['user code']!()), true)
+    const others = Object.entries(kinds).filter(([kind]) => kind !== 'user code')
+    for (const [kind, make] of others) assert.equal(await type(await make()), false, kind)
   })
 })
