@@ -28,10 +28,14 @@ export interface TlsAttempt {
   identity?: KeyAndCertificate
   /** A session to resume. */
   session?: Buffer
+  /** Any address of 127.0.0.0/8: the edge records it, so a flow can be told from all others by it. */
+  localAddress?: string
 }
 
 export function dial(edge: EdgeProcess, options: TlsAttempt): TLSSocket {
-  return dialOver(edge, net.connect({ host: '127.0.0.1', port: edge.port, allowHalfOpen: true }), options)
+  const from = options.localAddress === undefined ? {} : { localAddress: options.localAddress }
+  const socket = net.connect({ host: '127.0.0.1', port: edge.port, allowHalfOpen: true, ...from })
+  return dialOver(edge, socket, options)
 }
 
 /** The same over a TCP connection of one's own. */
