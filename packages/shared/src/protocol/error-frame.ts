@@ -8,7 +8,12 @@ export function readErrorFrame(body: unknown): PosternError {
   if (!isText(code, 128) || code === '' || !isOptionalText(message) || !isOptionalText(hint)) {
     throw new PosternError('PROTOCOL_INVALID', 'the error frame is malformed')
   }
-  return fromPublicError({ code, message: message ?? 'the other side ended the flow', hint }, 'FLOW_CUT')
+  const said = fromPublicError(
+    { code, message: message ?? 'the other side ended the flow', hint },
+    'FLOW_CUT',
+  )
+  // a connection that ends without a word is FLOW_CUT too, and may have another reason
+  return new PosternError(said.code, said.message, { hint: said.hint, details: { saidByPeer: true } })
 }
 
 const MAX_TEXT_LENGTH = 2_000

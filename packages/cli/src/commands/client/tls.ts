@@ -83,7 +83,7 @@ async function tunnel(edge: KnownEdge, host: string, certificate: ClientCertific
 /** A refused client certificate is an alert, or a close without a word, after the handshake. */
 function explainCut(cut: NonNullable<Traffic['cut']>, host: string, early: boolean): PosternError {
   const { error } = cut
-  if (cut.by !== 'right' || error.code !== 'FLOW_CUT') return error
+  if (cut.by !== 'right' || error.code !== 'FLOW_CUT' || error.details?.saidByPeer) return error
   if (isRefusedCertificate(error.cause) || early) {
     return new PosternError('CERTIFICATE_REFUSED', `the edge refused the certificate for ${host}`, {
       cause: error,
