@@ -43,9 +43,14 @@ export async function enrollConnector(
     throw error
   })
   const slot = takeSlot(edge, service)
-  const certificate = keep(slot, pending.keyPem, issued)
-  forget(pendingFile)
-  return { slot, certificate, host: service.host }
+  try {
+    const certificate = keep(slot, pending.keyPem, issued)
+    forget(pendingFile)
+    return { slot, certificate, host: service.host }
+  } catch (error) {
+    slot[Symbol.dispose]()
+    throw error
+  }
 }
 
 /** Kept before the request is sent: when its answer is lost, only the same key is answered again. */
