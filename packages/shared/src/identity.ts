@@ -11,6 +11,19 @@ export interface Identity {
   groups: readonly string[]
 }
 
+/** How a person signed in: what is known of one login, not of the person. What the provider did not say is empty or
+ *  undefined; a rule that asks for it does not hold then. */
+export interface SessionFacts {
+  /** Methods of the sign-in at the provider (RFC 8176): `pwd`, `otp`, `hwk`, … */
+  amr: readonly string[]
+  /** Its assurance level, in the provider's own words. */
+  acr: string | undefined
+  /** When the person last proved to the provider who they are; epoch milliseconds, never later than the login. */
+  authTime: number | undefined
+  /** Signed in by the browser of this machine, or with a code typed into that of another one. */
+  kind: 'browser' | 'device'
+}
+
 /** Who a service admits. Empty lists and `anyAuthenticated: false` admit nobody. */
 export interface AllowList {
   emailDomains: readonly string[]

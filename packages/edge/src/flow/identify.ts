@@ -13,6 +13,7 @@ import type { FlowFacts } from './live-flows.ts'
 export interface Identified {
   identity: Identity
   certificate: CertificateRecord
+  /** The login behind it, with how the person signed in. */
   session: Session
 }
 

@@ -5,9 +5,10 @@ export function showSession({ roles }: Pick<ApiParts, 'roles'>): ApiHandler {
   return (c) => {
     const { identity, session } = c.get('caller')
     const { issuer, subject, email, groups } = identity
+    const { id, createdAt, expiresAt, kind, amr, acr, authTime } = session
     return c.json({
       identity: { issuer, subject, email, groups: [...groups] },
-      session: { id: session.id, createdAt: session.createdAt, expiresAt: session.expiresAt },
+      session: { id, createdAt, expiresAt, kind, amr: [...amr], acr, authTime },
       roles: roles.of(identity),
     } satisfies SessionResponse)
   }

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { PosternError, toPosternError } from '@postern/shared/errors'
+import type { SessionFacts } from '@postern/shared/identity'
 import type { Logger } from '@postern/shared/logger'
 import type { Kysely } from 'kysely'
 import type Provider from 'oidc-provider'
@@ -283,7 +284,13 @@ async function beginSession(
   const grantId = await grant.save()
   const session = await createSession(
     db,
-    { identityId: identity.id, grantId, kind, clientAddress, expiresAt: now + parts.sessionMs },
+    {
+      identityId: identity.id,
+      grantId,
+      clientAddress,
+      expiresAt: now + parts.sessionMs,
+      ...factsOf(login.account, kind, now),
+    },
     now,
   )
   const { issuer, subject, email } = identity
@@ -304,6 +311,12 @@ async function beginSession(
   }
   parts.log.info('login.ok', { ...who, kind, clientAddress })
   return { identityId: identity.id, grantId, scope }
+}
+
+/** A provider whose clock is ahead does not make a sign-in younger than it can be. */
+function factsOf(account: UpstreamAccount, kind: SessionFacts['kind'], now: number): SessionFacts {
+  const { authTime, acr, amr = [] } = account
+  return { kind, amr, acr, authTime: authTime === undefined ? undefined : Math.min(authTime * 1_000, now) }
 }
 
 function resultOf(accountId: string, grantId: string, account: UpstreamAccount): InteractionResults {

@@ -173,6 +173,8 @@ export interface UpstreamStage {
   callback: string
   signedInAs: string
   claims: Record<string, unknown>
+  /** How the person signs in there. */
+  signIn: { amr?: string[]; acr?: string; ts?: number }
   /** Claims come from userinfo only. */
   onlyUserInfo: boolean
   /** Authorization requests seen. */
@@ -192,6 +194,7 @@ async function startUpstream(): Promise<UpstreamStage> {
     callback: '',
     signedInAs: 'dev',
     claims: { email: 'dev@mycorp.com', email_verified: true, groups: ['sre', 'dev'] },
+    signIn: {},
     onlyUserInfo: false,
     requests: [],
     exchanges: 0,
@@ -207,7 +210,7 @@ async function startUpstream(): Promise<UpstreamStage> {
     if (url.pathname === '/auth') stage.requests.push(url.searchParams)
     if (url.pathname === '/token') stage.exchanges += 1
     if (!url.pathname.startsWith('/interaction/')) return await provider.callback()(req, res)
-    await provider.interactionFinished(req, res, { login: { accountId: stage.signedInAs } })
+    await provider.interactionFinished(req, res, { login: { accountId: stage.signedInAs, ...stage.signIn } })
   })
   return stage
 }
@@ -221,7 +224,11 @@ function upstreamProvider(issuer: string, stage: UpstreamStage): Provider {
     cookies: { keys: ['upstream'] },
     conformIdTokenClaims: stage.onlyUserInfo,
     scopes: ['openid', 'email', 'groups'],
-    claims: { openid: ['sub'], email: ['email', 'email_verified'], groups: ['groups', 'hd'] },
+    claims: {
+      openid: ['sub', 'amr', 'acr', 'auth_time'],
+      email: ['email', 'email_verified'],
+      groups: ['groups', 'hd'],
+    },
     features: { devInteractions: { enabled: false } },
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
     findAccount: async (_ctx, id) => ({
@@ -360,7 +367,14 @@ export interface Cli {
 
 export interface WhoAmI {
   identity?: { id: string; issuer: string; subject: string; email: string; groups: string[] }
-  session?: { id: string; expiresAt: number }
+  session?: {
+    id: string
+    expiresAt: number
+    kind: string
+    amr: string[]
+    acr?: string
+    authTime?: number
+  }
   error?: { code: string; message: string; hint: string }
 }
 

@@ -25,6 +25,28 @@ test('a person signs in at the company, confirms, and is known to the API', asyn
   )
 })
 
+test('the session keeps how the person signed in at the company', async () => {
+  await using stage = await startStage()
+  const authTime = Math.floor(Date.now() / 1_000) - 3_600
+  stage.upstream.signIn = { amr: ['pwd', 'otp'], acr: 'urn:high', ts: authTime }
+  const { cli, tokens } = await logIn(stage)
+  const { session } = (await cli.whoami(tokens.access_token)).body
+  assert.deepEqual(
+    [session?.kind, session?.amr, session?.acr, session?.authTime],
+    ['browser', ['pwd', 'otp'], 'urn:high', authTime * 1_000],
+  )
+})
+
+test('a sign-in that the provider dates ahead is no younger than the session', async () => {
+  await using stage = await startStage()
+  stage.upstream.signIn = { ts: Math.floor(Date.now() / 1_000) + 3_600 }
+  const { cli, tokens } = await logIn(stage)
+  const { session } = (await cli.whoami(tokens.access_token)).body
+  assert.ok(session?.authTime !== undefined && session.authTime <= Date.now())
+  assert.deepEqual(session.amr, [])
+  assert.equal(session.acr, undefined)
+})
+
 test('refresh tokens are bound to the key and not rotated', async () => {
   await using stage = await startStage()
   const { cli, tokens } = await logIn(stage)
@@ -35,6 +57,28 @@ test('refresh tokens are bound to the key and not rotated', async () => {
   assert.notEqual(refreshed.access_token, tokens.access_token)
   assert.equal((await cli.whoami(refreshed.access_token)).status, 200)
   assert.equal((await cli.whoami(tokens.access_token)).status, 200)
+})
+
+test('the development sign-in takes groups and methods from programs', async () => {
+  await using stage = await startStage({ dev: true })
+  const cli = await createCli(stage)
+  const browser = new Browser()
+  const attempt = await cli.begin()
+  const form = await browser.open(attempt.url)
+  const bad = await browser.submit(form, { email: 'dev@mycorp.com', groups: 'x'.repeat(129) }, {})
+  assert.equal(bad.status, 400)
+  assert.match(bad.body, /groups of the account cannot be used/)
+  const fields = { email: 'dev@mycorp.com', groups: 'sre, on call', amr: 'pwd,otp' }
+  const confirm = await browser.submit(bad, fields, {})
+  const tokens = await attempt.finish((await browser.submit(confirm)).url)
+  const { identity, session } = (await cli.whoami(tokens.access_token)).body
+  assert.deepEqual(
+    [identity?.groups, session?.amr],
+    [
+      ['sre', 'on call'],
+      ['pwd', 'otp'],
+    ],
+  )
 })
 
 test('the development sign-in asks for one address and then confirms like any other', async () => {

@@ -43,6 +43,20 @@ const REFUSED: [string, Record<string, unknown>][] = [
   ['required claim of another type', { level: '2' }],
   ['required claim not in the list', { level: [1, 3] }],
   ['required boolean as text', { staff: 'true' }],
+  ['a group that is not text', { groups: ['a', 7] }],
+  ['groups as a section', { groups: { a: true } }],
+  ['an empty group', { groups: ['a', ''] }],
+  ['a group that is too long', { groups: ['x'.repeat(129)] }],
+  ['a group with a line feed', { groups: ['a\nb'] }],
+  ['a group with NUL', { groups: 'a\0' }],
+  ['half a character', { groups: ['\ud800'] }],
+  ['too many groups', { groups: Array.from({ length: 201 }, (_, n) => `g${n}`) }],
+  ['groups that are kept elsewhere', { _claim_names: { groups: 'src1' } }],
+  ['methods that are not text', { amr: [1] }],
+  ['too many methods', { amr: Array.from({ length: 21 }, (_, n) => `m${n}`) }],
+  ['a level that is not text', { acr: 1 }],
+  ['a time of sign-in that is none', { auth_time: '5' }],
+  ['a time of sign-in before all time', { auth_time: -1 }],
 ]
 
 for (const [name, change] of REFUSED) {
@@ -55,7 +69,7 @@ test('an account with everything is accepted', () => {
   const account = verifyAccount(IDENTITY, {
     ...CLAIMS,
     email: 'Dev@MyCorp.COM',
-    groups: ['a', 7, 'b'],
+    groups: ['a', 'b', 'a'],
     auth_time: 5,
   })
   assert.deepEqual(account, {
@@ -70,6 +84,15 @@ test('an account with everything is accepted', () => {
   ])
 })
 
+test('as much as may be is taken whole', () => {
+  const groups = Array.from({ length: 200 }, (_, n) => `${n}`.padEnd(128, 'x'))
+  assert.deepEqual(verifyAccount(IDENTITY, { ...CLAIMS, groups }).groups, groups)
+  const elsewhere = { groups: ['a'], _claim_names: { groups: 'src1', photo: 'src2' } }
+  assert.deepEqual(verifyAccount(IDENTITY, { ...CLAIMS, ...elsewhere }).groups, ['a'])
+  const { amr, acr } = verifyAccount(IDENTITY, { ...CLAIMS, amr: 'otp', acr: '2' })
+  assert.deepEqual([amr, acr], [['otp'], '2'])
+})
+
 test('what the ID token says wins, and "verified" is never said of another address', () => {
   const userInfo = { sub: '1', email: 'b@mycorp.com', email_verified: true, groups: ['x'] }
   assert.equal(mergeClaims({ email: 'a@mycorp.com', email_verified: true }, userInfo).email, 'a@mycorp.com')
@@ -78,4 +101,6 @@ test('what the ID token says wins, and "verified" is never said of another addre
   const halves = mergeClaims({ email_verified: true }, { email: 'b@mycorp.com' })
   assert.deepEqual([halves.email, halves.email_verified], ['b@mycorp.com', undefined])
   assert.deepEqual(mergeClaims({ groups: ['id'] }, userInfo).groups, ['id'])
+  const later = { sub: '1', amr: ['hwk'], acr: 'high', auth_time: 9 }
+  assert.deepEqual(mergeClaims({ amr: ['pwd'] }, later), { sub: '1', amr: ['pwd'] })
 })

@@ -5,6 +5,7 @@ import type { Logger } from '@postern/shared/logger'
 import * as oidc from 'openid-client'
 import type { UpstreamIdentity } from '../config/config.ts'
 import type { VerifiedAccount } from '../store/identities.ts'
+import { readAuthTime, readGroups, readLevel, readMethods } from './provider-claims.ts'
 
 /** The company's provider, seen from the edge as a confidential client. It says who somebody is and nothing
  *  more: what it may vouch for is checked here, before anybody sees a page with a name on it. */
@@ -50,7 +51,6 @@ type Claims = Readonly<Record<string, unknown>>
 const REQUEST_TIMEOUT_SECONDS = 10
 const FIRST_RETRY_MS = 1_000
 const MAX_RETRY_MS = 60_000
-const MAX_GROUPS = 1_000
 
 export function createUpstream(parts: {
   identity: UpstreamIdentity
@@ -206,8 +206,9 @@ async function requestUserInfo(config: oidc.Configuration, accessToken: string, 
   }
 }
 
-/** What the ID token says wins. */
-export function mergeClaims(idToken: Claims, userInfo: Claims): Claims {
+/** What the ID token says wins; how and when the person signed in only it can say. */
+export function mergeClaims(idToken: Claims, answer: Claims): Claims {
+  const { amr: _amr, acr: _acr, auth_time: _authTime, ...userInfo } = answer
   const hasWholeEmail = idToken.email !== undefined && idToken.email_verified !== undefined
   const merged = { ...userInfo, ...idToken }
   if (hasWholeEmail || userInfo.email === undefined) return merged
@@ -227,11 +228,16 @@ export function verifyAccount(identity: UpstreamIdentity, claims: Claims): Upstr
     issuer: String(claims.iss),
     subject: String(claims.sub),
     email,
-    groups: groupsOf(claims[identity.groupsClaim]),
+    groups: within(claims, () => readGroups(claims, identity.groupsClaim)),
   }
-  if (typeof claims.auth_time === 'number') account.authTime = Math.floor(claims.auth_time)
-  if (typeof claims.acr === 'string') account.acr = claims.acr
-  if (Array.isArray(claims.amr)) account.amr = claims.amr.filter((method) => typeof method === 'string')
+  const [authTime, acr, amr] = within(claims, () => [
+    readAuthTime(claims),
+    readLevel(claims),
+    readMethods(claims),
+  ])
+  if (authTime !== undefined) account.authTime = authTime
+  if (acr !== undefined) account.acr = acr
+  if (amr.length > 0) account.amr = amr
   return account
 }
 
@@ -261,14 +267,23 @@ function holds(value: unknown, expected: string | number | boolean): boolean {
   return Array.isArray(value) ? value.includes(expected) : value === expected
 }
 
-function groupsOf(value: unknown): string[] {
-  const groups = typeof value === 'string' ? [value] : Array.isArray(value) ? value : []
-  return groups.filter((group) => typeof group === 'string').slice(0, MAX_GROUPS)
+/** Names the account in the refusal, for the record. */
+function within<T>(claims: Claims, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    if (!(error instanceof PosternError)) throw error
+    throw refused(error.message, claims, undefined, error.hint)
+  }
 }
 
-function refused(message: string, claims: Claims, cause?: unknown): PosternError {
+function refused(message: string, claims: Claims, cause?: unknown, hint?: string): PosternError {
   const details = { subject: textOf(claims.sub), email: textOf(claims.email) }
-  return new PosternError('LOGIN_REFUSED', message, { details, cause })
+  return new PosternError('LOGIN_REFUSED', message, {
+    details,
+    cause,
+    ...(hint === undefined ? {} : { hint }),
+  })
 }
 
 function providerUnreachable(cause: unknown): PosternError {

@@ -75,6 +75,16 @@ export function describeLoginTables(name: string, openEmpty: StoreFactory): void
       assert.equal(isLive(session, session.expiresAt), false)
     })
 
+    it('keeps how the person signed in, or that nothing was said', async () => {
+      await using store = await openEmpty()
+      const { session, identity } = await signIn(store)
+      assert.deepEqual([session.amr, session.acr, session.authTime], [[], undefined, undefined])
+      const facts = { kind: 'device' as const, amr: ['pwd', 'otp'], acr: 'urn:ü', authTime: NOW - 1 }
+      const where = { identityId: identity.id, grantId: 'grant-2', clientAddress: '::1', expiresAt: NOW + 1 }
+      const { id } = await createSession(store.db, { ...where, ...facts }, NOW)
+      assert.partialDeepStrictEqual(await findSession(store.db, id), facts)
+    })
+
     it('ends once and keeps the first reason', async () => {
       await using store = await openEmpty()
       const { session, identity } = await signIn(store)

@@ -5,6 +5,7 @@ import { describeStore, parseStoreLocation, type StoreLocation } from './locatio
 import * as initial from './migrations/0001-initial.ts'
 import * as enrollTokens from './migrations/0002-enroll-tokens.ts'
 import * as ssh from './migrations/0003-ssh.ts'
+import * as sessionFacts from './migrations/0004-session-facts.ts'
 import * as policies from './migrations/0005-policies.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { describePostgresFailure, postgresDialect } from './postgres.ts'
@@ -27,6 +28,7 @@ export const MIGRATIONS = {
   '0001-initial': initial,
   '0002-enroll-tokens': enrollTokens,
   '0003-ssh': ssh,
+  '0004-session-facts': sessionFacts,
   '0005-policies': policies,
 }
 

@@ -44,6 +44,10 @@ export interface SessionsTable {
   expires_at: number
   ended_at: number | null
   end_reason: string | null
+  /** JSON list. */
+  amr: Generated<string>
+  acr: string | null
+  auth_time: number | null
 }
 
 /** oidc-provider's adapter rows. `id_hash` is the SHA-256 of the id: for tokens and codes the id is the secret,

@@ -1,3 +1,4 @@
+import type { SessionFacts } from '@postern/shared/identity'
 import type { Kysely, Selectable } from 'kysely'
 import { inTransaction } from './in-transaction.ts'
 import { newId } from './new-id.ts'
@@ -5,11 +6,10 @@ import type { Database, SessionsTable } from './schema.ts'
 import { revokeSshCertificates } from './ssh-certificates.ts'
 
 /** One login of an identity. Times in epoch milliseconds. */
-export interface Session {
+export interface Session extends SessionFacts {
   id: string
   identityId: string
   grantId: string
-  kind: 'browser' | 'device'
   clientAddress: string
   createdAt: number
   /** Absolute: nothing prolongs a session. */
@@ -18,7 +18,9 @@ export interface Session {
   endReason: string | undefined
 }
 
-export type NewSession = Pick<Session, 'identityId' | 'grantId' | 'kind' | 'clientAddress' | 'expiresAt'>
+/** What the provider did not say may be left out. */
+export type NewSession = Pick<Session, 'identityId' | 'grantId' | 'kind' | 'clientAddress' | 'expiresAt'> &
+  Partial<Pick<Session, 'amr' | 'acr' | 'authTime'>>
 
 export async function createSession(
   db: Kysely<Database>,
@@ -37,6 +39,9 @@ export async function createSession(
       expires_at: session.expiresAt,
       ended_at: null,
       end_reason: null,
+      amr: JSON.stringify(session.amr ?? []),
+      acr: session.acr ?? null,
+      auth_time: session.authTime ?? null,
     })
     .returningAll()
     .executeTakeFirstOrThrow()
@@ -126,5 +131,8 @@ function toSession(row: Selectable<SessionsTable>): Session {
     expiresAt: row.expires_at,
     endedAt: row.ended_at ?? undefined,
     endReason: row.end_reason ?? undefined,
+    amr: JSON.parse(row.amr),
+    acr: row.acr ?? undefined,
+    authTime: row.auth_time ?? undefined,
   }
 }

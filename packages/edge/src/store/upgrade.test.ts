@@ -81,35 +81,43 @@ const WITH_ENROLL_TOKENS: Rows = {
   ],
 }
 
+const WITH_SSH: Rows = {
+  ...WITH_ENROLL_TOKENS,
+  ssh_certificates: [
+    {
+      serial: 'ffffffffffffffff',
+      kind: 'user',
+      fingerprint: 'SHA256:x',
+      key_id: 'a@b.co',
+      principals: '["a@b.co"]',
+      identity_id: 'idn_1',
+      session_id: 'ses_1',
+      service_id: 'svc_1',
+      client_address: '::1',
+      not_before: 1,
+      not_after: 2,
+      issued_at: 1,
+      revoked_at: 2,
+    },
+  ],
+  ssh_host_keys: [{ service_id: 'svc_1', keys: '[]', revision: 2, pending: null, updated_at: 3 }],
+  ssh_revoked_key_ids: [{ key_id: 'a@b.co', until: 5 }],
+  ssh_krl: [{ id: 'krl', version: 1_800_000_000_000 }],
+}
+
+const WITH_SESSION_FACTS: Rows = {
+  ...WITH_SSH,
+  sessions: [{ ...INITIAL.sessions![0], amr: '["otp"]', acr: 'high', auth_time: 1_800_000_000_003 }],
+}
+
 /** Rows of every table as each schema had them. A migration adds an entry with the state it leaves behind. */
 const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0001-initial': INITIAL,
   '0002-enroll-tokens': WITH_ENROLL_TOKENS,
-  '0003-ssh': {
-    ...WITH_ENROLL_TOKENS,
-    ssh_certificates: [
-      {
-        serial: 'ffffffffffffffff',
-        kind: 'user',
-        fingerprint: 'SHA256:x',
-        key_id: 'a@b.co',
-        principals: '["a@b.co"]',
-        identity_id: 'idn_1',
-        session_id: 'ses_1',
-        service_id: 'svc_1',
-        client_address: '::1',
-        not_before: 1,
-        not_after: 2,
-        issued_at: 1,
-        revoked_at: 2,
-      },
-    ],
-    ssh_host_keys: [{ service_id: 'svc_1', keys: '[]', revision: 2, pending: null, updated_at: 3 }],
-    ssh_revoked_key_ids: [{ key_id: 'a@b.co', until: 5 }],
-    ssh_krl: [{ id: 'krl', version: 1_800_000_000_000 }],
-  },
+  '0003-ssh': WITH_SSH,
+  '0004-session-facts': WITH_SESSION_FACTS,
   '0005-policies': {
-    ...INITIAL,
+    ...WITH_SESSION_FACTS,
     policies: [POLICY],
     policy_history: [POLICY],
   },

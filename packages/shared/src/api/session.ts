@@ -20,7 +20,16 @@ export const SessionResponse = v.object({
     email: v.string(),
     groups: v.array(v.string()),
   }),
-  session: v.object({ id: v.string(), createdAt: timestamp, expiresAt: timestamp }),
+  session: v.object({
+    id: v.string(),
+    createdAt: timestamp,
+    expiresAt: timestamp,
+    /** How the person signed in; older edges do not say. */
+    kind: v.optional(v.picklist(['browser', 'device'])),
+    amr: v.optional(v.array(v.string())),
+    acr: v.optional(v.string()),
+    authTime: v.optional(timestamp),
+  }),
   roles: v.array(v.picklist(['operator', 'auditor', 'admin'])),
 })
 
