@@ -21,6 +21,9 @@ export type AuditEvent =
   | ServiceUpdated
   | ServiceDeleted
   | PolicyUpdated
+  | SshHostKeysRecorded
+  | SshHostKeysChanged
+  | SshHostKeysAccepted
   | EnrollTokenCreated
   | EnrollTokenCancelled
   | EnrollTokenUsed
@@ -257,6 +260,34 @@ export interface PolicyUpdated {
   before: Policy
   after: Policy
   clientAddress?: Maybe<string>
+}
+
+/** All keys as `SHA256:…`. */
+interface SshHostKeysFacts {
+  serviceId: string
+  label: string
+  keys: readonly string[]
+  clientAddress: string
+}
+
+/** The first ones that a connector has reported: believed. */
+export interface SshHostKeysRecorded extends SshHostKeysFacts {
+  type: 'ssh.host_keys_recorded'
+  connectorId: string
+}
+
+/** Others than before: they wait for the owner. */
+export interface SshHostKeysChanged extends SshHostKeysFacts {
+  type: 'ssh.host_keys_changed'
+  connectorId: string
+  before: readonly string[]
+}
+
+export interface SshHostKeysAccepted extends SshHostKeysFacts {
+  type: 'ssh.host_keys_accepted'
+  identityId: string
+  email: string
+  before: readonly string[]
 }
 
 interface FlowFacts {

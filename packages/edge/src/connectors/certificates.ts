@@ -1,14 +1,11 @@
 /** How a connector gets and keeps its certificate. It lives on that certificate, not on its operator's session. */
-import { createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import { RENEW_JWS_TYPE, RenewConnectorClaims } from '@postern/shared/api/certificates'
-import { formatDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
-import { compactVerify, EmbeddedJWK, errors } from 'jose'
-import * as v from 'valibot'
 import type { Authority } from '../ca/authorities.ts'
 import { issueConnectorCertificate } from '../ca/issue-connector.ts'
 import type { IssuedLeaf } from '../ca/leaf.ts'
-import { readCsrPublicKey, spkiHash } from '../ca/public-key.ts'
+import { readCsrPublicKey } from '../ca/public-key.ts'
 import {
   type CertificateRecord,
   findCertificate,
@@ -19,13 +16,13 @@ import {
 } from '../store/certificates.ts'
 import { inTransaction } from '../store/in-transaction.ts'
 import { newId } from '../store/new-id.ts'
-import { useOnce } from '../store/replay-guards.ts'
 import { takeTurn } from '../store/take-turns.ts'
 import { type ConnectorTrust, checkStanding } from './identify-connector.ts'
+import { readSignedCall } from './signed-call.ts'
 
 /** A server that was off over a holiday may come back. */
 const RENEWABLE_AFTER_EXPIRY_MS = 30 * 86_400_000
-const CLOCK_TOLERANCE_MS = 60_000
+const RENEWAL = { name: 'renewal', type: RENEW_JWS_TYPE, schema: RenewConnectorClaims }
 
 export interface ConnectorIssuer {
   trust: ConnectorTrust
@@ -61,14 +58,11 @@ export interface Renewal {
  *  renewed before: two hold the key, so the whole lineage ends · CLOCK_OFF */
 export async function renewByOldKey(jws: string, issuer: ConnectorIssuer): Promise<Renewal> {
   const { db, clock } = issuer.trust
-  const { claims, keyHash } = await readRenewal(jws, issuer)
-  const previous = await findCertificate(db, claims.serial)
-  if (previous?.kind !== 'connector' || !previous.connectorId || previous.keyHash !== keyHash) {
-    throw new PosternError('CERTIFICATE_REFUSED', 'the certificate to renew is not known here')
-  }
-  if (!(await useOnce(db, `renew:${claims.serial}:${claims.jti}`, clock() + 2 * CLOCK_TOLERANCE_MS))) {
-    throw new PosternError('CERTIFICATE_REFUSED', 'this renewal was used before')
-  }
+  const { claims, certificate: previous } = await readSignedCall(jws, RENEWAL, {
+    db,
+    clock,
+    origin: issuer.origin,
+  })
   if (clock() > previous.notAfter + RENEWABLE_AFTER_EXPIRY_MS) {
     throw new PosternError('CERTIFICATE_EXPIRED', 'the certificate expired more than 30 days ago', {
       hint: 'start the connector again as a signed-in operator',
@@ -77,11 +71,7 @@ export async function renewByOldKey(jws: string, issuer: ConnectorIssuer): Promi
   await checkStanding(previous, issuer.trust)
   const publicKey = await readCsrPublicKey(claims.csr)
   const renewed = await issue(previous.connectorId, publicKey, issuer)
-  const record = toRecord(
-    renewed,
-    { ...previous, connectorId: previous.connectorId, machine: previous.machine ?? 'unknown' },
-    issuer,
-  )
+  const record = toRecord(renewed, { ...previous, machine: previous.machine ?? 'unknown' }, issuer)
   if (!(await renewCertificate(db, previous.serial, record)))
     await renewAgainOrEnd(previous.serial, record, issuer)
   return { renewed: { ...renewed, connectorId: previous.connectorId }, previous }
@@ -114,49 +104,6 @@ async function renewAgainOrEnd(
     // the serial says that it ended just now, which is recorded once
     { details: { connectorId: record.connectorId, ...(outcome.isFirst ? { serial } : {}) } },
   )
-}
-
-async function readRenewal(
-  jws: string,
-  issuer: ConnectorIssuer,
-): Promise<{ claims: RenewConnectorClaims; keyHash: string }> {
-  const refuse = (why: string, cause?: unknown) =>
-    new PosternError('CERTIFICATE_REFUSED', `the renewal request ${why}`, { cause })
-  const verified = await compactVerify(jws, EmbeddedJWK, { algorithms: ['ES256'] }).catch(
-    (cause: unknown) => {
-      throw refuse(
-        cause instanceof errors.JOSEError ? 'is not signed by the key it names' : 'cannot be read',
-        cause,
-      )
-    },
-  )
-  if (verified.protectedHeader.typ !== RENEW_JWS_TYPE) throw refuse('is another kind of token')
-  const parsed = v.safeParse(RenewConnectorClaims, parseJson(verified.payload))
-  if (!parsed.success) throw refuse('is malformed')
-  const claims = parsed.output
-  if (claims.aud !== issuer.origin()) throw refuse('is for another edge')
-  const offsetMs = claims.iat * 1_000 - issuer.trust.clock()
-  if (Math.abs(offsetMs) > CLOCK_TOLERANCE_MS) {
-    const side = offsetMs < 0 ? 'behind' : 'ahead of'
-    throw new PosternError(
-      'CLOCK_OFF',
-      `this machine's clock is ${formatDuration(offsetMs)} ${side} the edge's`,
-      {
-        details: { offsetMs },
-      },
-    )
-  }
-  const { jwk } = verified.protectedHeader
-  const publicKey = createPublicKey({ key: jwk as JsonWebKey, format: 'jwk' })
-  return { claims, keyHash: spkiHash(publicKey) }
-}
-
-function parseJson(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(Buffer.from(bytes).toString('utf8'))
-  } catch {
-    return undefined
-  }
 }
 
 /** @param connectorId the process */

@@ -15,6 +15,7 @@ import { testPolicy } from './policy-test.ts'
 import { claim, list, remove, show, update } from './services.ts'
 import { endOwnSession, showSession } from './session.ts'
 import { issueSsh } from './ssh-certificates.ts'
+import { acceptTargetKeys, issueHostCertificates, reportTargetKeys, showHostKeys } from './ssh-hosts.ts'
 
 export function createApi(parts: ApiParts): Hono<ApiEnv> {
   const session = requireSession(parts)
@@ -48,6 +49,10 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.get('/v1/services/:ref/policy', session, showPolicy(parts))
   app.put('/v1/services/:ref/policy', session, replace(parts))
   app.get('/v1/services/:ref/policy/history', session, showPolicyHistory(parts))
+  app.post('/v1/connectors/ssh-host-certificates', issueHostCertificates(parts)) // by its current key
+  app.post('/v1/connectors/ssh-host-keys', reportTargetKeys(parts)) // by its current key
+  app.get('/v1/services/:ref/ssh-host-keys', session, showHostKeys(parts))
+  app.post('/v1/services/:ref/ssh-host-keys/accept', session, acceptTargetKeys(parts))
   app.get('/healthz', (c) => c.text('ok\n'))
   app.get('/readyz', async (c) => ((await parts.isReady()) ? c.text('ready\n') : c.text('not ready\n', 503)))
   app.notFound(answerUnknown(parts))

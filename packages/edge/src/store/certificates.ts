@@ -1,6 +1,7 @@
 import type { Kysely, Selectable } from 'kysely'
 import { inTransaction } from './in-transaction.ts'
 import type { CertificatesTable, Database } from './schema.ts'
+import { revokeSshCertificates } from './ssh-certificates.ts'
 import { takeTurn } from './take-turns.ts'
 
 /** A certificate of a client or connector as it was issued, and what became of it. Times in epoch
@@ -89,7 +90,7 @@ export async function renewCertificate(
   })
 }
 
-/** Revokes every certificate of one connector process. @returns how many were not revoked before */
+/** Revokes every certificate of one connector process, those that it got for ssh servers too. @returns how many were not revoked before */
 export async function revokeConnectorLineage(
   db: Kysely<Database>,
   connectorId: string,
@@ -97,6 +98,7 @@ export async function revokeConnectorLineage(
 ): Promise<number> {
   return inTransaction(db, async (trx) => {
     await takeTurn(trx, `lineage:${connectorId}`)
+    await revokeSshCertificates(trx, { connectorId }, revocation)
     return revokeWhere(trx, { column: 'connector_id', value: connectorId }, revocation)
   })
 }

@@ -6,6 +6,7 @@ import type { Kysely, Selectable, Transaction } from 'kysely'
 import { inTransaction } from './in-transaction.ts'
 import { newId } from './new-id.ts'
 import type { Database, ServicesTable } from './schema.ts'
+import { revokeSshCertificates } from './ssh-certificates.ts'
 import { takeTurn } from './take-turns.ts'
 
 /** A service as it is written. Deleted ones are not found by any function here. */
@@ -119,7 +120,7 @@ export async function updateService(
   })
 }
 
-/** Hides the service for good, and forgets its enroll tokens; its label stays with its owner. Gives what was deleted. */
+/** Hides the service for good, revokes its ssh certificates and forgets its enroll tokens; its label stays with its owner. Gives what was deleted. */
 export async function deleteService(
   db: Kysely<Database>,
   id: string,
@@ -134,6 +135,7 @@ export async function deleteService(
       .where('deleted_at', 'is', null)
       .returningAll()
       .executeTakeFirst()
+    await revokeSshCertificates(trx, { serviceId: id }, { reason: 'service deleted', now })
     await trx.deleteFrom('enroll_tokens').where('service_id', '=', id).execute()
     return row && toService(row)
   })
