@@ -30,7 +30,8 @@ export function isSshdInstalled(): boolean {
   return existsSync(SSHD)
 }
 
-export async function startPrivateSshd(folder: string): Promise<PrivateSshd> {
+/** @param lines more of sshd's configuration, stronger than what is here: sshd takes the first value */
+export async function startPrivateSshd(folder: string, lines: readonly string[] = []): Promise<PrivateSshd> {
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   makePrivilegeSeparationFolder()
   const hostKeyFile = path.join(folder, 'host_ed25519')
@@ -41,7 +42,8 @@ export async function startPrivateSshd(folder: string): Promise<PrivateSshd> {
   const port = await findFreePort()
   const user = userInfo().username
   const configFile = path.join(folder, 'sshd_config')
-  writeFileSync(configFile, sshdConfig({ folder, hostKeyFile, port, user }), { mode: 0o600 })
+  const text = [...lines, sshdConfig({ folder, hostKeyFile, port, user })].join('\n')
+  writeFileSync(configFile, text, { mode: 0o600 })
   const program = new Program(SSHD, ['-D', '-e', '-f', configFile], { stdin: '' })
   await waitForPort(port, program)
   return {

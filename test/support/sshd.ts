@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import {
   type PrivateSshd,
@@ -13,6 +13,25 @@ import { makeTempFolder } from './temp-folder.ts'
 /** A real sshd on a loopback port, see demo/private-sshd.ts. */
 export function startSshd(): Promise<PrivateSshd> {
   return startPrivateSshd(makeTempFolder('sshd'))
+}
+
+/** A real sshd that knows no key of anybody: it admits whoever has a certificate of this CA that names one of the
+ *  principals in the returned file, which may be written later.
+ *  @param lines more of its configuration */
+export async function startCertifiedSshd(
+  userCaFile: string,
+  lines: readonly string[] = [],
+): Promise<PrivateSshd & { principalsFile: string }> {
+  const folder = makeTempFolder('sshd')
+  const principalsFile = path.join(folder, 'principals')
+  const sshd = await startPrivateSshd(folder, [
+    ...lines,
+    `TrustedUserCAKeys ${userCaFile}`,
+    `AuthorizedPrincipalsFile ${principalsFile}`,
+    'AuthorizedKeysFile none',
+    'LogLevel VERBOSE',
+  ])
+  return { ...sshd, principalsFile }
 }
 
 export interface SshPerson {
@@ -38,4 +57,45 @@ export function makeSshConfig(host: string, sshd: PrivateSshd, person: SshPerson
 export function startSsh(configFile: string, args: readonly string[], options: ProgramOptions = {}): Program {
   if (!existsSync(configFile)) throw new Error(`${configFile} does not exist`)
   return new Program('ssh', ['-F', configFile, '-o', 'BatchMode=yes', ...args], options)
+}
+
+/** One person at one machine: `ssh` reads the configuration below this HOME (by itself it looks where the user
+ *  database says), and `postern` is a command on the PATH. */
+export interface SshMachine {
+  home: string
+  /** `~/.ssh`, with the sshd's host key as a person would have accepted it. */
+  sshFolder: string
+  configFile: string
+  env: NodeJS.ProcessEnv
+}
+
+export function makeSshMachine(home: string): SshMachine {
+  const [bin, sshFolder] = [path.join(home, 'bin'), path.join(home, '.ssh')]
+  const configFile = path.join(sshFolder, 'config')
+  mkdirSync(bin, { recursive: true })
+  mkdirSync(sshFolder, { recursive: true, mode: 0o700 })
+  const scripts = {
+    postern: `exec '${process.execPath}' '${POSTERN}' "$@"`,
+    ssh: `if [ -e '${configFile}' ]; then exec /usr/bin/ssh -F '${configFile}' "$@"; fi\nexec /usr/bin/ssh -F none "$@"`,
+  }
+  for (const [name, text] of Object.entries(scripts)) {
+    writeFileSync(path.join(bin, name), `#!/bin/sh\n${text}\n`)
+    chmodSync(path.join(bin, name), 0o755)
+  }
+  return {
+    home,
+    sshFolder,
+    configFile,
+    env: posternEnv({ home, env: { PATH: `${bin}:${process.env.PATH}` } }),
+  }
+}
+
+/** What ssh would write after a yes. */
+export function acceptHostKey({ sshFolder }: SshMachine, host: string, sshd: PrivateSshd): void {
+  writeFileSync(path.join(sshFolder, 'known_hosts'), `${host} ${sshd.hostKey}\n`, { flag: 'a' })
+}
+
+/** Runs a program of this machine to its end, with an empty input and without a terminal. */
+export function runOn({ env }: SshMachine, command: string, args: readonly string[]) {
+  return new Program(command, args, { env, stdin: '' }).ended
 }

@@ -10,9 +10,11 @@ const INTERRUPTED = 130
 const CHILD_EXITED = 'POSTERN_CHILD_EXITED'
 const stop = new AbortController()
 let endsInOrder = false
+let signalsAreLeft = false
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
+    if (signalsAreLeft) return
     if (!endsInOrder || stop.signal.aborted) process.exit(INTERRUPTED)
     stop.abort(new PosternError('INTERRUPTED', 'interrupted'))
   })
@@ -51,6 +53,9 @@ async function runCommand(args: string[]): Promise<void> {
     takeStopSignal() {
       endsInOrder = true
       return stop.signal
+    },
+    leaveSignals() {
+      signalsAreLeft = true
     },
   })
 }

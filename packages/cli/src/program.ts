@@ -13,6 +13,8 @@ import { addServiceEnrollToken } from './commands/service/enroll-token.ts'
 import { addServiceList } from './commands/service/list.ts'
 import { addServiceShow } from './commands/service/show.ts'
 import { addServiceUpdate } from './commands/service/update.ts'
+import { addSsh } from './commands/ssh.ts'
+import { addSshConfig } from './commands/ssh-config.ts'
 import { addWhoami } from './commands/whoami.ts'
 import { printable } from './io.ts'
 
@@ -20,6 +22,8 @@ import { printable } from './io.ts'
 export interface ProgramParts {
   /** Asked for by a command that ends in an orderly way at the first SIGINT or SIGTERM. */
   takeStopSignal(): AbortSignal
+  /** Asked for by a command that runs another program on the same terminal: that one hears SIGINT itself. */
+  leaveSignals(): void
 }
 
 /** The whole command line on one screen. */
@@ -28,6 +32,8 @@ export function createProgram(parts: ProgramParts): Command {
     .description('reach private TCP services by name, and expose them to people you name')
     .version(VERSION, '--version', 'print the version')
     .helpCommand(false)
+    // ssh's options after `postern ssh` are ssh's
+    .enablePositionalOptions()
     .configureOutput({
       outputError: (text, write) => write(printableLines(text).replace(/^error: /, 'postern: ')),
     })
@@ -47,6 +53,8 @@ export function createProgram(parts: ProgramParts): Command {
   addServiceEnrollToken(service)
   const audit = addGroup(program, 'audit', 'what the edge has decided and done')
   addAuditList(audit)
+  addSsh(program, parts.leaveSignals)
+  addSshConfig(program)
   addDoctor(program)
   addCompletion(program)
   return program

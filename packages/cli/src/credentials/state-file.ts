@@ -7,7 +7,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
@@ -72,7 +72,7 @@ export function writeStateFile(file: string, value: object): void {
 
 /** Readers see the old text or the new one, never a part. Makes the folder too (0700).
  *  @param mode of the file, 0600 when left out */
-export function replaceFile(file: string, text: string, mode = 0o600): void {
+export function replaceFile(file: string, text: string | Buffer, mode = 0o600): void {
   const folder = path.dirname(file)
   const temporary = path.join(folder, `.${path.basename(file)}.${randomBytes(6).toString('hex')}`)
   mkdirSync(folder, { recursive: true, mode: 0o700 })
@@ -86,10 +86,10 @@ export function replaceFile(file: string, text: string, mode = 0o600): void {
 }
 
 /** On the disk when it returns; no file is left when it throws. */
-function writeWhole(file: string, text: string, mode: number): void {
+function writeWhole(file: string, text: string | Buffer, mode: number): void {
   const descriptor = openSync(file, 'wx', mode)
   try {
-    writeSync(descriptor, text)
+    writeFileSync(descriptor, text)
     fsyncSync(descriptor)
   } catch (error) {
     rmSync(file, { force: true })

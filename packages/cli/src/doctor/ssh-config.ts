@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { LOOK_ONLY } from '../ssh/look-only.ts'
 import { type Check, ok, warn } from './check.ts'
 
 const SSH_TIMEOUT_MS = 10_000
@@ -19,7 +20,7 @@ export async function checkSshConfig(host: string, domain: string): Promise<Chec
     return warn(
       'ssh config',
       `ssh ${host} does not use postern, it ${instead}`,
-      `add to ~/.ssh/config: Host *.${domain} (next line) ProxyCommand postern client tls --host %h`,
+      `run postern ssh-config --install, or add to ~/.ssh/config: Host *.${domain} (next line) ProxyCommand postern client tls --host %h`,
     )
   }
   if (/%p\b/.test(command)) {
@@ -39,6 +40,8 @@ function readSshSettings(host: string): Promise<Map<string, string> | Error | un
     const ssh = spawn('ssh', ['-G', '--', host], {
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: SSH_TIMEOUT_MS,
+      // what stands after `Match exec` is run; looking must not sign anything
+      env: { ...process.env, [LOOK_ONLY]: '1' },
     })
     let [stdout, stderr] = ['', '']
     ssh.stdout.setEncoding('utf8').on('data', (text: string) => {

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
-import type { SshHostKeyRecord } from '@postern/shared/api/ssh'
+import type { SshHostKeyRecord, SshHostKeysResponse } from '@postern/shared/api/ssh'
 import { formatSshPublicKey, parseSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { PosternError } from '@postern/shared/errors'
 import type { EdgeApi } from '../api/edge-api.ts'
@@ -17,6 +17,7 @@ import {
 import { tell, tellMore } from '../io.ts'
 import { verifyHostKeyRecord } from './host-key-record.ts'
 import { recordsFolder, type SshDestination } from './key-files.ts'
+import { knownHostsFile } from './known-hosts-file.ts'
 
 /** What ssh is told about the host keys of an edge's services: the host CA, and the keys that the edge has on record
  *  for a server that has no host certificate. One file for each edge, written by nobody else; keys that people
@@ -27,11 +28,6 @@ const LOCK_TIMEOUT_MS = 30_000
 
 type StoredRecord = ShapeValue<typeof RECORD_SHAPE>
 
-/** For `UserKnownHostsFile`. */
-export function knownHostsFile(edge: Pick<KnownEdge, 'folder'>): string {
-  return path.join(edge.folder, 'known_hosts')
-}
-
 /** Gets the record of one service and writes the file anew.
  *  @returns whether the server shows other keys now than those on record
  *  @throws HOST_KEY_CHANGED for a record that is older than the one we have · what the verifier says */
@@ -41,7 +37,8 @@ export async function updateHostKeys(
   destination: SshDestination,
 ): Promise<{ pending: boolean }> {
   const { edge, host } = destination
-  const answer = await api.getSshHostKeys(session, host)
+  const answer = await askForRecord(api, session, host)
+  if (!answer) return { pending: false }
   const hostCa = formatSshPublicKey(parseSshPublicKey(answer.hostCa))
   const record = verifyHostKeyRecord(answer.record, hostCa)
   if (record.host !== host) {
@@ -57,6 +54,20 @@ export async function updateHostKeys(
   writeKnownHosts(edge, hostCa)
   if (answer.pending) warnOfChange(destination)
   return { pending: answer.pending }
+}
+
+/** @returns undefined from an edge that is older than its records: ssh then asks the person, as it always did */
+async function askForRecord(
+  api: EdgeApi,
+  session: Session,
+  host: string,
+): Promise<SshHostKeysResponse | undefined> {
+  try {
+    return await api.getSshHostKeys(session, host)
+  } catch (error) {
+    if (error instanceof PosternError && error.code === 'NOT_FOUND') return undefined
+    throw error
+  }
 }
 
 /** The text of the file; a test holds it against ssh. */

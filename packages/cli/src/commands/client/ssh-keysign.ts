@@ -5,6 +5,7 @@ import { stateFolder } from '../../credentials/home.ts'
 import { findEdgeOfHost, withOrigin, withoutDummy } from '../../credentials/known-edge.ts'
 import type { SshKeyType } from '../../ssh/key.ts'
 import { hasFreshFiles, type SshDestination } from '../../ssh/key-files.ts'
+import { LOOK_ONLY } from '../../ssh/look-only.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
 import { parseEdgeOrigin, parsePort } from '../options.ts'
@@ -22,8 +23,6 @@ export interface KeysignOptions extends AskOptions {
 }
 
 const KEY_TYPES: readonly SshKeyType[] = ['ed25519', 'ecdsa']
-/** Set by `postern doctor`: `ssh -G` runs what stands after `Match exec`, and must not sign anything then. */
-export const LOOK_ONLY = 'POSTERN_SSH_LOOK_ONLY'
 
 export async function runKeysign(options: KeysignOptions): Promise<void> {
   // parsed as a label of a known edge before any path is made of it: ssh passes what was typed
