@@ -4,12 +4,17 @@ import type { PolicyContext } from './conditions.ts'
 /** What policy reads of a request: the login behind it and the address it comes from.
  *  @param clientAddress `203.0.113.7:5044` or `[2001:db8::1]:5044` */
 export function contextOf(
-  session: Pick<Session, 'kind' | 'createdAt'>,
+  session: Pick<Session, 'kind' | 'createdAt' | 'amr' | 'acr'>,
   clientAddress: string,
 ): PolicyContext {
   return {
     sourceAddress: hostOf(clientAddress),
+    // the age of the login here: what the provider says of its own can be hours old after every login, and signing
+    // in again would not help
     authTime: session.createdAt,
+    // not said is not the same as none
+    amr: session.amr.length > 0 ? session.amr : undefined,
+    acr: session.acr,
     sessionKind: session.kind,
   }
 }
