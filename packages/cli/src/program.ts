@@ -8,6 +8,11 @@ import { addConnect } from './commands/connect.ts'
 import { addDoctor } from './commands/doctor.ts'
 import { addLogin } from './commands/login.ts'
 import { addLogout } from './commands/logout.ts'
+import { addPolicyApply } from './commands/policy/apply.ts'
+import { addPolicyDiff } from './commands/policy/diff.ts'
+import { addPolicyGet } from './commands/policy/get.ts'
+import { addPolicyHistory } from './commands/policy/history.ts'
+import { addPolicyTest } from './commands/policy/test.ts'
 import { addServiceDelete } from './commands/service/delete.ts'
 import { addServiceEnrollToken } from './commands/service/enroll-token.ts'
 import { addServiceList } from './commands/service/list.ts'
@@ -51,6 +56,12 @@ export function createProgram(parts: ProgramParts): Command {
   addServiceUpdate(service)
   addServiceDelete(service)
   addServiceEnrollToken(service)
+  const policy = addGroup(program, 'policy', 'who may reach what, under which conditions')
+  addPolicyGet(policy)
+  addPolicyApply(policy)
+  addPolicyDiff(policy)
+  addPolicyTest(policy)
+  addPolicyHistory(policy)
   const audit = addGroup(program, 'audit', 'what the edge has decided and done')
   addAuditList(audit)
   addSsh(program, parts.leaveSignals)

@@ -42,7 +42,7 @@ export interface ApiMemory {
 }
 
 interface EndpointRequest {
-  method: 'GET' | 'POST' | 'PATCH' | 'DELETE'
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   path: string
   body?: object
   session?: Session
@@ -192,6 +192,11 @@ export class EdgeApi {
     if (moved) memory.clockOffsetMs = answer.clockOffsetMs!
     if (renonced) memory.dpopNonce = nonce
     if (moved || renonced) this.#onMemory?.(memory)
+  }
+
+  /** For endpoints that have a file of their own beside this one. */
+  call<S extends v.GenericSchema>(schema: S, wanted: EndpointRequest): Promise<v.InferOutput<S>> {
+    return this.#call(schema, wanted)
   }
 
   [Symbol.dispose](): void {
