@@ -4,7 +4,7 @@ import { PosternError } from '@postern/shared/errors'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
 import { upsertIdentity } from '../store/identities.ts'
 import { openStore, type Store } from '../store/open.ts'
-import { createService, type ServiceRecord } from '../store/services.ts'
+import { createService, type ServiceRecord, updateService } from '../store/services.ts'
 import { type Enforcement, openEnforcement } from './enforce.ts'
 import { type FlowFacts, LiveFlows } from './live-flows.ts'
 
@@ -95,6 +95,17 @@ describe('enforcement', () => {
       clock: () => 1_000,
     }).identityUpdated(identityId)
     assert.deepEqual([mine, other].map(codeOf), ['FLOW_REVOKED', undefined])
+  })
+
+  it('holds a new policy against the allow-list as it is written, not as the request had read it', async () => {
+    using flow = flowWith({ identityId, serviceId: service.id })
+    await enforcement.policyUpdated(service)
+    assert.equal(codeOf(flow), undefined)
+    const nobody = { emailDomains: [], emailAddresses: [], anyAuthenticated: false }
+    await updateService(store.db, service.id, { allow: nobody }, NOW)
+    await enforcement.policyUpdated(service)
+    assert.equal(codeOf(flow), 'FLOW_REVOKED')
+    await updateService(store.db, service.id, { allow: service.allow }, NOW)
   })
 
   it('goes by what is written when nobody knows whether a change is', async () => {

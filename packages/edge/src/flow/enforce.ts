@@ -73,8 +73,8 @@ export function openEnforcement(parts: {
       if (service) await serviceUpdated(service)
     },
     async policyUpdated(changed) {
-      if (changed) return serviceUpdated(changed)
-      for (const serviceId of valuesOf('serviceId', live.where({}))) {
+      // read again: the record at hand may be older than an allow-list edit whose enforcement still saw the old policy
+      for (const serviceId of changed ? [changed.id] : valuesOf('serviceId', live.where({}))) {
         const service = await readOrEnd(serviceId, {})
         if (service) await serviceUpdated(service)
       }

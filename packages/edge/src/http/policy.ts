@@ -3,6 +3,7 @@ import {
   type PolicyResponse,
   ReplacePolicyRequest,
 } from '@postern/shared/api/policy'
+import { PosternError } from '@postern/shared/errors'
 import { readPolicy } from '../policy/read-policy.ts'
 import { findIdentity } from '../store/identities.ts'
 import {
@@ -48,7 +49,13 @@ export function replace(parts: ApiParts): ApiHandler {
     const service = await ownScope(c.req.param('ref'), identity, parts)
     const policy = readPolicy(request.policy)
     const change = { policy, revision: request.revision, by: identity.id }
-    const { before, after } = await replacePolicy(db, service?.id ?? DEFAULTS, change, clock())
+    const { before, after } = await replacePolicy(db, service?.id ?? DEFAULTS, change, clock()).catch(
+      async (error: unknown) => {
+        // a refusal of ours changes nothing; after every other failure it may be written all the same
+        if (!(error instanceof PosternError)) await enforcement.policyUpdated(service)
+        throw error
+      },
+    )
     await enforcement.policyUpdated(service) // first: it holds whether it can be recorded or not
     await audit.record({
       type: 'policy.updated',
