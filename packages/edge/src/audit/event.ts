@@ -12,6 +12,7 @@ export type AuditEvent =
   | SessionEnded
   | CertificateIssued
   | CertificateRefused
+  | CertificateRevoked
   | ConnectorAttached
   | ConnectorLost
   | ConnectorRefused
@@ -108,6 +109,22 @@ export interface CertificateRefused extends CertificateSubject {
   rule?: Maybe<string>
   serviceId?: Maybe<string>
   label?: Maybe<string>
+}
+
+/** Somebody took back one certificate or everything of one person; what ends with a session is not told one by one. */
+export interface CertificateRevoked {
+  type: 'certificate.revoked'
+  /** Who did it. */
+  identityId: string
+  email: string
+  clientAddress: string
+  certificateSerial?: Maybe<string>
+  revokedEmail?: Maybe<string>
+  sshCertificates: number
+  tlsCertificates: number
+  sessions: number
+  flows: number
+  krlVersion: number
 }
 
 interface ConnectorFacts {

@@ -4,6 +4,7 @@ import type { ConnectorRegistry } from '../connectors/registry.ts'
 import { decide } from '../policy/decide.ts'
 import type { Denial } from '../policy/evaluate.ts'
 import { explainDenial } from '../policy/explain.ts'
+import { withdrawSsh } from '../revocation/withdraw-ssh.ts'
 import { findIdentity } from '../store/identities.ts'
 import type { Database } from '../store/schema.ts'
 import { findServiceById, type ServiceRecord } from '../store/services.ts'
@@ -27,7 +28,7 @@ export interface Enforcement {
   connectorRevoked(connectorId: string, reason: PosternError): void
 }
 
-/** Carries changes to the flows that live now. Call it after the change is committed, also when a later step of
+/** Carries changes to the flows that live now, and to ssh certificates, which outlive the decision behind them. Call it after the change is committed, also when a later step of
  *  the same request fails. Each fact of a flow is in the index before anything that depends on it is read, so a
  *  flow either reads the new state or is found here; once these return, none of those it touches moves a byte. */
 export function openEnforcement(parts: {
@@ -48,10 +49,16 @@ export function openEnforcement(parts: {
     }
   }
 
+  /** A store that fails cannot be told either: then certificates for ssh last until they expire, minutes. */
+  async function withdraw(changed: { serviceId?: string; identityId?: string }): Promise<void> {
+    await withdrawSsh(db, changed, clock()).catch(() => {})
+  }
+
   async function serviceUpdated(service: ServiceRecord): Promise<void> {
     for (const identityId of valuesOf('identityId', live.where({ serviceId: service.id }))) {
       await endUnlessAdmitted(identityId, service)
     }
+    await withdraw({ serviceId: service.id })
   }
 
   /** The service as it is written; without one, the flows that `facts` name are over. */
@@ -78,12 +85,14 @@ export function openEnforcement(parts: {
         const service = await readOrEnd(serviceId, {})
         if (service) await serviceUpdated(service)
       }
+      await withdraw({})
     },
     async identityUpdated(identityId) {
       for (const serviceId of valuesOf('serviceId', live.where({ identityId }))) {
         const service = await readOrEnd(serviceId, { identityId })
         if (service) await endUnlessAdmitted(identityId, service)
       }
+      await withdraw({ identityId })
     },
     serviceDeleted(service) {
       live.cutWhere(

@@ -12,6 +12,7 @@ import type { ApiEnv, ApiParts } from './parts.ts'
 import { replace, showPolicy, showPolicyHistory } from './policy.ts'
 import { diffPolicy } from './policy-diff.ts'
 import { testPolicy } from './policy-test.ts'
+import { revoke, showKrl } from './revocations.ts'
 import { claim, list, remove, show, update } from './services.ts'
 import { endOwnSession, showSession } from './session.ts'
 import { issueSsh } from './ssh-certificates.ts'
@@ -51,6 +52,8 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.get('/v1/services/:ref/policy/history', session, showPolicyHistory(parts))
   app.post('/v1/connectors/ssh-host-certificates', issueHostCertificates(parts)) // by its current key
   app.post('/v1/connectors/ssh-host-keys', reportTargetKeys(parts)) // by its current key
+  app.get('/v1/ssh/krl', showKrl(parts)) // for servers
+  app.post('/v1/revocations', session, revoke(parts))
   app.get('/v1/services/:ref/ssh-host-keys', session, showHostKeys(parts))
   app.post('/v1/services/:ref/ssh-host-keys/accept', session, acceptTargetKeys(parts))
   app.get('/healthz', (c) => c.text('ok\n'))

@@ -112,9 +112,36 @@ export async function revokeSessionCertificates(
   return revokeWhere(db, { column: 'session_id', value: sessionId }, revocation)
 }
 
+/** @returns how many were not revoked before */
+export async function revokeCertificate(
+  db: Kysely<Database>,
+  serial: string,
+  revocation: { reason: string; now: number },
+): Promise<number> {
+  return revokeWhere(db, { column: 'serial', value: serial }, revocation)
+}
+
+/** The client certificates of a person, not those of their connectors. Only those that are still valid.
+ *  @returns how many were not revoked before */
+export async function revokeIdentityCertificates(
+  db: Kysely<Database>,
+  identityId: string,
+  revocation: { reason: string; now: number },
+): Promise<number> {
+  const result = await db
+    .updateTable('certificates')
+    .set({ revoked_at: revocation.now, revoked_reason: revocation.reason })
+    .where('identity_id', '=', identityId)
+    .where('kind', '=', 'client')
+    .where('revoked_at', 'is', null)
+    .where('not_after', '>', revocation.now)
+    .executeTakeFirst()
+  return Number(result.numUpdatedRows)
+}
+
 async function revokeWhere(
   db: Kysely<Database>,
-  by: { column: 'connector_id' | 'session_id'; value: string },
+  by: { column: 'serial' | 'connector_id' | 'session_id'; value: string },
   revocation: { reason: string; now: number },
 ): Promise<number> {
   const result = await db

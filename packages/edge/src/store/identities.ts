@@ -42,6 +42,12 @@ export async function findIdentity(db: Kysely<Database>, id: string): Promise<Id
   return row && toIdentity(row)
 }
 
+/** Whoever has this address now, at any provider. */
+export async function listIdentitiesByEmail(db: Kysely<Database>, email: EmailAddress): Promise<Identity[]> {
+  const rows = await db.selectFrom('identities').selectAll().where('email', '=', email).execute()
+  return rows.map(toIdentity)
+}
+
 export interface LastLogin {
   identity: Identity
   session: Session

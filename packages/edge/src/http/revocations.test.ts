@@ -1,0 +1,184 @@
+import assert from 'node:assert/strict'
+import { generateKeyPairSync } from 'node:crypto'
+import https from 'node:https'
+import { buffer } from 'node:stream/consumers'
+import { after, before, beforeEach, describe, it } from 'node:test'
+import { formatSshPublicKey, parseSshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-key'
+import { parseKrl } from '@postern/shared/certs/ssh-krl'
+import { DOMAIN, type EdgeStage, MYCORP, type Person, startEdgeStage } from '../edge-stage.ts'
+import type { ServiceRecord } from '../store/services.ts'
+
+let stage: EdgeStage
+let owner: Person
+let admin: Person
+let user: Person
+let service: ServiceRecord
+
+before(async () => {
+  stage = await startEdgeStage()
+  owner = await stage.person('op@mycorp.com')
+  admin = await stage.person('admin@mycorp.com')
+})
+beforeEach(async () => {
+  user = await stage.person(`user-${Math.random().toString(36).slice(2)}@mycorp.com`)
+  service = await stage.service(owner)
+})
+after(() => stage[Symbol.asyncDispose]())
+
+async function issue(as: Person, of: ServiceRecord = service): Promise<string> {
+  const publicKey = formatSshPublicKey(toSshPublicKey(generateKeyPairSync('ed25519').publicKey))
+  const body = { host: of.label, publicKey }
+  const answer = await stage.api('POST', '/v1/certificates/ssh', { as, body })
+  assert.equal(answer.status, 201, answer.text)
+  return answer.json.serial
+}
+
+const revoke = (as: Person | undefined, body: unknown) =>
+  stage.api('POST', '/v1/revocations', { ...(as ? { as } : {}), body })
+
+async function readKrl(from: EdgeStage = stage) {
+  const request = https.request({
+    ...from.dialOptions({ serverName: DOMAIN }),
+    agent: false,
+    path: '/v1/ssh/krl',
+    headers: { host: `${DOMAIN}:${from.edge.port}` },
+  })
+  request.end()
+  const response = await new Promise<import('node:http').IncomingMessage>((resolve, reject) => {
+    request.on('response', resolve).on('error', reject)
+  })
+  assert.equal(response.headers['cache-control'], 'no-store')
+  const krl = parseKrl(await buffer(response))
+  const line = (await from.api('GET', `/v1/services`, { as: owner })).json?.services?.[0]?.sshUserCa
+  const ofUsers = krl.certificates.find(
+    ({ ca }) => line === undefined || ca.equals(parseSshPublicKey(line).blob),
+  )
+  return {
+    version: krl.version,
+    serials: (ofUsers?.serials ?? []).map(String),
+    keyIds: ofUsers?.keyIds ?? [],
+  }
+}
+
+describe('revoking one certificate', () => {
+  it('puts it on the list, which has a higher version then, and counts it once', async () => {
+    const [serial, spared] = [await issue(user), await issue(user)]
+    const before = await readKrl()
+    const done = await revoke(owner, { certificateSerial: serial })
+    assert.equal(done.status, 200, done.text)
+    const { krlVersion, ...counts } = done.json
+    assert.deepEqual(counts, { sshCertificates: 1, tlsCertificates: 0, sessions: 0, flows: 0 })
+    const krl = await readKrl()
+    assert.ok(krl.version > before.version)
+    assert.equal(krl.version, BigInt(krlVersion))
+    assert.ok(krl.serials.includes(serial) && !krl.serials.includes(spared))
+    const again = await revoke(admin, { certificateSerial: serial })
+    assert.deepEqual([again.json.sshCertificates, again.json.krlVersion], [0, krlVersion])
+    await stage.gates.recorded(
+      'certificate.revoked',
+      (event) => event.certificateSerial === serial && event.sshCertificates === 1,
+    )
+  })
+
+  it('is for the owner of the service and for admins; for others there is none', async () => {
+    const serial = await issue(user)
+    const refusals: [Person | undefined, unknown, string][] = [
+      [undefined, { certificateSerial: serial }, 'SIGN_IN_REQUIRED'],
+      [user, { certificateSerial: serial }, 'CERTIFICATE_UNKNOWN'],
+      [admin, { certificateSerial: '18446744073709551616' }, 'CERTIFICATE_UNKNOWN'],
+      [admin, { certificateSerial: 'ffff' }, 'CERTIFICATE_UNKNOWN'],
+      [admin, { certificateSerial: 'x' }, 'REQUEST_INVALID'],
+      [admin, {}, 'REQUEST_INVALID'],
+      [admin, { certificateSerial: serial, email: 'a@b.co' }, 'REQUEST_INVALID'],
+      [owner, { email: user.identity.email }, 'ADMIN_REQUIRED'],
+      [admin, { email: 'nobody-ever@mycorp.com' }, 'CERTIFICATE_UNKNOWN'],
+      [admin, { email: 'x' }, 'ADDRESS_INVALID'],
+    ]
+    for (const [as, body, code] of refusals) {
+      assert.equal((await revoke(as, body)).code, code, JSON.stringify(body))
+    }
+    assert.ok(!(await readKrl()).serials.includes(serial))
+  })
+
+  it('ends the flows of a TLS certificate', async () => {
+    const credential = await stage.clientCertificate(user, service)
+    const connector = await stage.connectorCertificate(owner, service)
+    const attached = await stage.attach(connector, { warm: 1 })
+    const flow = await stage.openFlow(service, credential)
+    await attached.data[0]!.control()
+    const done = await revoke(owner, { certificateSerial: credential.serial })
+    assert.deepEqual([done.json.tlsCertificates, done.json.flows], [1, 1], done.text)
+    assert.equal((await flow.cut()).code, 'FLOW_REVOKED')
+    const again = await stage.openFlow(service, credential)
+    assert.equal((await again.cut()).code, 'CERTIFICATE_REVOKED')
+  })
+
+  it('ends a connector with its certificate', async () => {
+    const connector = await stage.connectorCertificate(owner, service)
+    const { control } = await stage.attach(connector)
+    const done = await revoke(owner, { certificateSerial: connector.serial })
+    assert.equal(done.json.tlsCertificates, 1, done.text)
+    assert.equal((await control.next('refused')).code, 'CONNECTOR_REFUSED')
+  })
+})
+
+describe('revoking a person', () => {
+  it('takes back sessions and certificates of theirs, and nobody else’s', async () => {
+    const [serial, spared] = [await issue(user), await issue(admin)]
+    await stage.clientCertificate(user, service)
+    const done = await revoke(admin, { email: user.identity.email.toUpperCase() })
+    const { krlVersion, ...counts } = done.json
+    assert.deepEqual(counts, { sshCertificates: 1, tlsCertificates: 1, sessions: 1, flows: 0 }, done.text)
+    const krl = await readKrl()
+    assert.ok(krl.serials.includes(serial) && !krl.serials.includes(spared))
+    assert.deepEqual(krl.keyIds, [])
+    assert.equal(krl.version, BigInt(krlVersion))
+    assert.equal((await stage.api('GET', '/v1/session', { as: user })).code, 'SESSION_ENDED')
+    assert.equal((await stage.api('GET', '/v1/session', { as: admin })).status, 200)
+  })
+
+  it('lists the key id where the configuration asks for it, until the longest validity is over', async () => {
+    const open = await startEdgeStage({ config: { ssh: { ...stage.config.ssh, revokeKeyIds: true } } })
+    try {
+      const boss = await open.person('admin@mycorp.com')
+      const body = { email: 'gone@mycorp.com' }
+      assert.equal((await open.api('POST', '/v1/revocations', { as: boss, body })).status, 200)
+      assert.deepEqual((await readKrl(open)).keyIds, ['gone@mycorp.com'])
+      open.clock.aheadMs = open.config.ssh.ttlMs + open.config.certificates.backdateMs + 61_000
+      assert.deepEqual((await readKrl(open)).keyIds, [])
+    } finally {
+      await open[Symbol.asyncDispose]()
+    }
+  })
+})
+
+describe('the list of revoked certificates', () => {
+  it('has what ends with a session, a service, and a rule', async () => {
+    const leaving = await stage.person('leaving@mycorp.com')
+    const [ended, removed] = [await issue(leaving), await issue(user)]
+    await stage.api('DELETE', '/v1/session', { as: leaving })
+    const allow = { ...MYCORP, emailDomains: ['elsewhere.org'] }
+    await stage.api('PATCH', `/v1/services/${service.label}`, { as: owner, body: { allow } })
+    const doomed = await stage.service(owner)
+    const orphaned = await issue(user, doomed)
+    await stage.api('DELETE', `/v1/services/${doomed.label}`, { as: owner })
+    const { serials } = await readKrl()
+    for (const serial of [ended, removed, orphaned]) assert.ok(serials.includes(serial))
+  })
+
+  it('forgets what has expired an hour ago', async () => {
+    const serial = await issue(user)
+    await revoke(owner, { certificateSerial: serial })
+    const { version } = await readKrl()
+    try {
+      stage.clock.aheadMs = 3_600_000
+      assert.ok((await readKrl()).serials.includes(serial))
+      stage.clock.aheadMs += stage.config.ssh.ttlMs + 61_000
+      const later = await readKrl()
+      assert.ok(!later.serials.includes(serial))
+      assert.equal(later.version, version)
+    } finally {
+      stage.clock.aheadMs = 0
+    }
+  })
+})
