@@ -20,6 +20,8 @@ import { addServiceShow } from './commands/service/show.ts'
 import { addServiceUpdate } from './commands/service/update.ts'
 import { addSsh } from './commands/ssh.ts'
 import { addSshConfig } from './commands/ssh-config.ts'
+import { addSshdRefresh } from './commands/sshd/refresh.ts'
+import { addSshdSetup } from './commands/sshd/setup.ts'
 import { addWhoami } from './commands/whoami.ts'
 import { printable } from './io.ts'
 
@@ -62,6 +64,9 @@ export function createProgram(parts: ProgramParts): Command {
   addPolicyDiff(policy)
   addPolicyTest(policy)
   addPolicyHistory(policy)
+  const sshd = addGroup(program, 'sshd', "make this machine's ssh server admit certificates")
+  addSshdSetup(sshd)
+  addSshdRefresh(sshd)
   const audit = addGroup(program, 'audit', 'what the edge has decided and done')
   addAuditList(audit)
   addSsh(program, parts.leaveSignals)

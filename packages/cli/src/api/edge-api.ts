@@ -24,6 +24,7 @@ import { EdgeResponse, ErrorResponse, SessionResponse } from '@postern/shared/ap
 import {
   type SshCertificateRequest,
   SshCertificateResponse,
+  SshHostCertificatesResponse,
   SshHostKeysResponse,
 } from '@postern/shared/api/ssh'
 import { fromPublicError, PosternError } from '@postern/shared/errors'
@@ -175,6 +176,29 @@ export class EdgeApi {
   /** Without a session: the token in the body is all there is. */
   enrollConnector(body: EnrollConnectorRequest): Promise<EnrollConnectorResponse> {
     return this.#call(EnrollConnectorResponse, { method: 'POST', path: '/v1/connectors/enroll', body })
+  }
+
+  /** @param jws see SSH_HOST_JWS_TYPE */
+  issueSshHostCertificates(jws: string): Promise<SshHostCertificatesResponse> {
+    return this.#call(SshHostCertificatesResponse, {
+      method: 'POST',
+      path: '/v1/connectors/ssh-host-certificates',
+      body: { jws },
+    })
+  }
+
+  /** @param jws see SSH_HOST_KEYS_JWS_TYPE
+   *  @throws HOST_KEY_CHANGED when these are not the keys that the owner has accepted */
+  async reportSshHostKeys(jws: string): Promise<void> {
+    await this.#call(v.unknown(), { method: 'POST', path: '/v1/connectors/ssh-host-keys', body: { jws } })
+  }
+
+  /** The list of revoked ssh certificates as it is, not yet looked at. */
+  async getSshKrl(): Promise<Buffer> {
+    const wanted = { method: 'GET', path: '/v1/ssh/krl' } as const
+    const answer = await this.#request(wanted)
+    if (answer.status === 200) return answer.body
+    return processAnswer(v.never(), answer, `${wanted.method} ${wanted.path}`)
   }
 
   async listAudit(session: Session, query: URLSearchParams): Promise<ListAuditResponse['records']> {

@@ -33,8 +33,12 @@ interface ConnectOptions extends AllowOptions, AskOptions, CaOptions {
   replaceAllowList?: boolean
   edge?: string
   enrollTokenFile?: string
+  /** Left out: the port tells. */
+  ssh?: boolean
   json?: boolean
 }
+
+const SSH_PORT = 22
 
 /** What a connector starts with. */
 interface Start {
@@ -57,13 +61,27 @@ async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSi
   const checkService = (service: { name: string; allow: AllowList }) => {
     if (allow && !options.replaceAllowList) refuseDifference(service.name, service.allow, allow)
   }
+  const leaving = new AbortController()
+  const watched = speaksSsh(options)
+    ? import('../connector/host-keys.ts').then(({ watchHostKeys }) =>
+        watchHostKeys({ edge, slot, target, report, signal: AbortSignal.any([signal, leaving.signal]) }),
+      )
+    : undefined
   try {
     await runConnector({ edge, slot, certificate, target, report, signal, checkService })
   } catch (error) {
     if (isRefused(error)) clearSlot(slot) // the next start registers a new connector
     throw error
+  } finally {
+    leaving.abort()
+    await watched
   }
   if (!options.json) tell('the connector has left; the service stays, offline')
+}
+
+/** Other services are not asked: some count a caller that says nothing as an attack. */
+function speaksSsh({ ssh, port }: ConnectOptions): boolean {
+  return ssh ?? port === SSH_PORT
 }
 
 async function begin(options: ConnectOptions, allow: AllowList | undefined, report: Report): Promise<Begun> {
@@ -197,6 +215,8 @@ export function addConnect(program: Command, takeStopSignal: () => AbortSignal):
       ).conflicts('replaceAllowList'),
     )
   addCaOptions(command)
+    .option('--ssh', 'it is an ssh server: tell the edge its host keys (default: when the port is 22)')
+    .option('--no-ssh', 'do not look for host keys')
     .option('--json', 'print one JSON object per line for everything that happens')
     .addOption(command.createOption('--cloudauth').hideHelp())
   addAskOptions(command).action((options: ConnectOptions) => runConnect(options, takeStopSignal))

@@ -46,15 +46,20 @@ export function signRenewal(
   old: ConnectorCertificate,
   { aud, now, csr }: { aud: string; now: number; csr: string },
 ): string {
-  const claims: RenewConnectorClaims = {
-    aud,
-    iat: Math.floor(now / 1_000),
-    jti: randomUUID(),
-    serial: old.serial,
-    csr,
-  }
-  const jwk = createPublicKey(old.keyPem).export({ format: 'jwk' })
-  return signCompactJws(old.keyPem, { alg: 'ES256', typ: RENEW_JWS_TYPE, jwk }, claims)
+  const claims: RenewConnectorClaims = { ...callClaims(old, aud, now), csr }
+  return signConnectorCall(old, RENEW_JWS_TYPE, claims)
+}
+
+/** What every call of a connector says: to whom, when, once, and as which certificate.
+ *  @param now epoch milliseconds by the edge's clock */
+export function callClaims(certificate: ConnectorCertificate, aud: string, now: number) {
+  return { aud, iat: Math.floor(now / 1_000), jti: randomUUID(), serial: certificate.serial }
+}
+
+/** A compact JWS by the key of the certificate; `typ` says which call it is good for, and no other. */
+export function signConnectorCall(certificate: ConnectorCertificate, typ: string, claims: object): string {
+  const jwk = createPublicKey(certificate.keyPem).export({ format: 'jwk' })
+  return signCompactJws(certificate.keyPem, { alg: 'ES256', typ, jwk }, claims)
 }
 
 /** When half of its life is over. Epoch milliseconds by the edge's clock. */

@@ -13,6 +13,8 @@ export type ConnectorEvent =
   | { event: 'reconnected'; host: string }
   | { event: 'renewed'; notAfter: number }
   | { event: 'renewal.failed'; code: string; message: string }
+  | { event: 'host-keys.reported'; keys: number }
+  | { event: 'host-keys.failed'; code: string; message: string }
 
 export interface FlowTraffic {
   bytesUp: number
@@ -63,6 +65,10 @@ export const reportToPeople: Report = (event) => {
       return tell(
         `could not renew the connector's certificate yet: ${printable(event.message)} (${event.code})`,
       )
+    case 'host-keys.reported':
+      return tell(`the edge knows the ${event.keys} host keys of this ssh server`)
+    case 'host-keys.failed':
+      return tell(`the host keys are not on record: ${printable(event.message)} (${event.code})`)
   }
 }
 

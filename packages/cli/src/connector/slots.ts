@@ -61,6 +61,25 @@ export function takeStoredSlot(
   return undefined
 }
 
+/** The newest valid certificate of a connector of this service, for calls in its name beside the process that holds
+ *  the slot. */
+export function readCertificateOf(
+  edge: KnownEdge,
+  host: string,
+): { service: StoredService; certificate: ConnectorCertificate } | undefined {
+  const now = edgeNow(edge)
+  const found = listNames(path.join(edge.folder, 'connectors')).flatMap((id) => {
+    const service = readStateFile(path.join(serviceFolder(edge, id), 'service.json'), SERVICE_SHAPE)
+    if (service?.host !== host) return []
+    return listNames(serviceFolder(edge, id)).flatMap((number) => {
+      const folder = path.join(serviceFolder(edge, id), number)
+      const certificate = /^\d+$/.test(number) ? readSlot({ folder }) : undefined
+      return certificate && certificate.notAfter > now ? [{ service, certificate }] : []
+    })
+  })
+  return found.sort((one, other) => other.certificate.notAfter - one.certificate.notAfter)[0]
+}
+
 export function readSlot(slot: { folder: string }): ConnectorCertificate | undefined {
   return readStateFile(path.join(slot.folder, 'certificate.json'), CERTIFICATE_SHAPE)
 }
