@@ -54,7 +54,7 @@ export function requireProgram(name: string): string {
 
 /** The last lines of what a program said, for a message. */
 export function lastLines(text: string, count = 3): string {
-  return text.trim().split('\n').slice(-count).join('; ')
+  return text.trim().split(/\r?\n/).slice(-count).join('; ')
 }
 
 function isExecutable(file: string): boolean {

@@ -80,6 +80,7 @@ export async function setUpSshd(wishes: SetupWishes): Promise<SetupState> {
   const { files, edge, tellStep } = wishes
   const layout = layoutOf(files.configFile)
   refuseSecondSetup(layout)
+  await checkConfig(files)
   const krl = await fetchFirstKrl(edge, tellStep)
   parseKrl(krl, parseSshPublicKey(wishes.userCa).blob)
   const certificates = await issueHostCertificates(wishes, layout)

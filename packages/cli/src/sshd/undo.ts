@@ -14,6 +14,8 @@ import { tellTimerIsUp } from './undo-timer.ts'
 
 const LOCK_TIMEOUT_MS = 120_000
 const LOOK_AGAIN_MS = 500
+const RETRY_MS = 5_000
+const MAX_TRIES = 100
 
 /** Held by whoever sets up, confirms, refreshes or takes back. */
 export function lockSetup(layout: SshdLayout): Promise<Lock> {
@@ -60,7 +62,15 @@ export async function undoUnlessConfirmed(layout: SshdLayout, afterMs: number): 
     const state = readState(layout)
     if (!state || state.confirmed) return
   }
-  await undoIfOverdue(layout, Number.POSITIVE_INFINITY)
+  for (let tries = 1; ; tries++) {
+    try {
+      await undoIfOverdue(layout, Number.POSITIVE_INFINITY)
+      return
+    } catch (error) {
+      if (tries === MAX_TRIES) throw error // nobody reads it; the next refresh tries again
+      await wait(RETRY_MS)
+    }
+  }
 }
 
 /** Also for whoever comes by later: the machine may have been restarted, and the timer with it.
