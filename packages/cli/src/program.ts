@@ -13,6 +13,8 @@ import { addPolicyDiff } from './commands/policy/diff.ts'
 import { addPolicyGet } from './commands/policy/get.ts'
 import { addPolicyHistory } from './commands/policy/history.ts'
 import { addPolicyTest } from './commands/policy/test.ts'
+import { addRevoke } from './commands/revoke.ts'
+import { addServiceAcceptHostKeys } from './commands/service/accept-host-keys.ts'
 import { addServiceDelete } from './commands/service/delete.ts'
 import { addServiceEnrollToken } from './commands/service/enroll-token.ts'
 import { addServiceList } from './commands/service/list.ts'
@@ -58,6 +60,7 @@ export function createProgram(parts: ProgramParts): Command {
   addServiceUpdate(service)
   addServiceDelete(service)
   addServiceEnrollToken(service)
+  addServiceAcceptHostKeys(service)
   const policy = addGroup(program, 'policy', 'who may reach what, under which conditions')
   addPolicyGet(policy)
   addPolicyApply(policy)
@@ -69,6 +72,7 @@ export function createProgram(parts: ProgramParts): Command {
   addSshdRefresh(sshd)
   const audit = addGroup(program, 'audit', 'what the edge has decided and done')
   addAuditList(audit)
+  addRevoke(program)
   addSsh(program, parts.leaveSignals)
   addSshConfig(program)
   addDoctor(program)

@@ -12,6 +12,7 @@ export const COMMANDS: readonly string[] = [
   'serve',
   'dev',
   'config check',
+  'ca ssh show',
   'store backup',
   'store migrate',
   'store copy',

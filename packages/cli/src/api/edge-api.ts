@@ -22,6 +22,8 @@ import {
 } from '@postern/shared/api/services'
 import { EdgeResponse, ErrorResponse, SessionResponse } from '@postern/shared/api/session'
 import {
+  type RevocationRequest,
+  RevocationResponse,
   type SshCertificateRequest,
   SshCertificateResponse,
   SshHostCertificatesResponse,
@@ -111,6 +113,15 @@ export class EdgeApi {
       path: `${servicePath(name)}/ssh-host-keys`,
       session,
     })
+  }
+
+  acceptSshHostKeys(session: Session, name: string): Promise<SshHostKeysResponse> {
+    const path = `${servicePath(name)}/ssh-host-keys/accept`
+    return this.#call(SshHostKeysResponse, { method: 'POST', path, session })
+  }
+
+  revoke(session: Session, body: RevocationRequest): Promise<RevocationResponse> {
+    return this.#call(RevocationResponse, { method: 'POST', path: '/v1/revocations', session, body })
   }
 
   claimService(session: Session, body: ClaimServiceRequest): Promise<ClaimServiceResponse> {

@@ -3,6 +3,7 @@ import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { type Command, Option } from 'commander'
 import { createAuthorities, fingerprintOf } from '../ca/authorities.ts'
+import { openSshAuthorities } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
 import { type ConfigProblem, parseConfig } from '../config/parse.ts'
 import type { ProgramParts } from '../program.ts'
@@ -60,6 +61,7 @@ async function runInit(options: InitOptions, parts: ProgramParts): Promise<void>
   try {
     const { edge } = await createAuthorities(config.dataDir, Date.now())
     caFingerprint = fingerprintOf(edge)
+    await openSshAuthorities(config.dataDir, config.ssh.caKeyType)
   } catch (error) {
     await rm(file) // ours, a moment old: without keys it would only be in the way
     throw error
@@ -143,6 +145,13 @@ admins:
 certificates:
   session: 12h
   ttl: 5m
+
+# Certificates for ssh: how long they are valid, and whether they name postern_ssh_signed, which opens every server that
+# admits that name. New keys are ed25519, ecdsa or rsa.
+# ssh:
+#   ttl: 5m
+#   shared_principal: true
+#   ca_key_type: ed25519
 
 # A public certificate for DOMAIN and *.DOMAIN; without one the edge signs its own with an internal CA.
 # tls:

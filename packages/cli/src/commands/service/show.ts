@@ -1,8 +1,11 @@
+import type { Service } from '@postern/shared/api/services'
+import { formatDuration } from '@postern/shared/duration'
 import type { Command } from 'commander'
 import { callSignedIn } from '../../credentials/fresh.ts'
-import { printJson } from '../../io.ts'
+import { print, printable, printJson } from '../../io.ts'
 import { loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
+import { describeHostKey } from './accept-host-keys.ts'
 import { addServiceOptions, printService, reachService, type ServiceOptions } from './reach.ts'
 
 async function runServiceShow(given: string, options: ServiceOptions): Promise<void> {
@@ -10,7 +13,38 @@ async function runServiceShow(given: string, options: ServiceOptions): Promise<v
   const service = await callSignedIn(edge, loginPolicy(options), (api, session) =>
     api.getService(session, name),
   )
-  await (options.json ? printJson({ service }) : printService(service))
+  if (options.json) return printJson({ service })
+  await printService(service)
+  await printSsh(service)
+}
+
+/** What the owner of a server needs: how certificates look, which host keys are on record, and what makes sshd admit
+ *  the certificates of this service and of no other. */
+async function printSsh({ host, ssh, sshHostKeys, sshUserCa, sshHostCa }: Service): Promise<void> {
+  if (sshUserCa === '') return
+  const permits = Object.entries(ssh.permit).flatMap(([name, isPermitted]) => (isPermitted ? [name] : []))
+  const lines = [
+    `  ssh names   ${['EMAIL', host, ...(ssh.sharedPrincipal ? ['postern_ssh_signed'] : []), ...ssh.principals].join(', ')}`,
+    ...(ssh.localPartDomain ? [`              the local part of people at ${ssh.localPartDomain}`] : []),
+    ...(ssh.groupPrefix ? [`              ${ssh.groupPrefix}GROUP`] : []),
+    `  permits     ${['pty', ...permits].join(', ')}`,
+    ...(ssh.forceCommand ? [`  runs only   ${ssh.forceCommand}`] : []),
+    ...(ssh.sourceAddresses ? [`  only from   ${ssh.sourceAddresses.join(', ')}`] : []),
+    ...(ssh.ttlMs ? [`  valid for   ${formatDuration(ssh.ttlMs)}`] : []),
+    ...sshHostKeys.keys.map((line) => `  host key    ${describeHostKey(line)}`),
+    ...sshHostKeys.pending.map((line) => `  NOT ACCEPTED YET: ${describeHostKey(line)}`),
+    '',
+    '# /etc/ssh/ca.pub: who signs for users',
+    `${sshUserCa} postern-user-ca`,
+    '# sshd_config',
+    'TrustedUserCAKeys /etc/ssh/ca.pub',
+    'AuthorizedPrincipalsFile %h/.ssh/authorized_principals',
+    '# ~USER/.ssh/authorized_principals',
+    host,
+    '# known_hosts of clients: who signs for hosts',
+    `@cert-authority ${host} ${sshHostCa}`,
+  ]
+  await print(`${lines.map(printable).join('\n')}\n`)
 }
 
 export function addServiceShow(parent: Command): void {

@@ -7,8 +7,9 @@ import { loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
 import { type AllowOptions, addAllowOptions, parseAllowList, requireSomebody } from '../options.ts'
 import { addServiceOptions, printService, reachService, type ServiceOptions } from './reach.ts'
+import { addSshOptions, parseSshOptions, type SshOptions } from './ssh-options.ts'
 
-interface UpdateOptions extends ServiceOptions, AllowOptions {
+interface UpdateOptions extends ServiceOptions, AllowOptions, SshOptions {
   name?: string
 }
 
@@ -27,7 +28,8 @@ async function runServiceUpdate(given: string, options: UpdateOptions): Promise<
 /** @throws ALLOW_LIST_EMPTY · USAGE_INVALID when nothing is to be changed */
 function readChange(options: UpdateOptions): UpdateServiceRequest {
   const allow = parseAllowList(options)
-  if (!allow && options.name === undefined) {
+  const ssh = parseSshOptions(options)
+  if (!allow && !ssh && options.name === undefined) {
     throw new PosternError('USAGE_INVALID', 'nothing to change was given', {
       hint: 'give --name, or who may enter: --allowed-email-domains, --allowed-email-addresses or --allow-any-authenticated',
     })
@@ -35,6 +37,7 @@ function readChange(options: UpdateOptions): UpdateServiceRequest {
   return {
     ...(options.name === undefined ? {} : { name: options.name }),
     ...(allow ? { allow: toRequest(requireSomebody(allow)) } : {}),
+    ...(ssh ? { ssh } : {}),
   }
 }
 
@@ -51,11 +54,15 @@ export function addServiceUpdate(parent: Command): void {
     )
     .argument('<service>', 'its label or full host')
     .option('--name <text>', 'another name')
-  addServiceOptions(addAllowOptions(command)).action(runServiceUpdate)
+  addServiceOptions(addSshOptions(addAllowOptions(command))).action(runServiceUpdate)
   addExamples(command, [
     [
       'admit a domain and one address, nobody else',
       'postern service update crimson-thunder-8434 --allowed-email-domains mycorp.com --allowed-email-addresses contractor@example.com',
+    ],
+    [
+      'ssh certificates for a terminal only, one minute long, with a name of the service’s own',
+      "postern service update crimson-thunder-8434 --ssh-permit '' --ssh-ttl 1m --ssh-principals crimson-thunder-8434/dba",
     ],
     ['another name', "postern service update crimson-thunder-8434 --name 'ssh of build-8'"],
   ])
