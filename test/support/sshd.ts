@@ -1,5 +1,6 @@
 import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { quoteForShell } from '../../demo/dev-login.ts'
 import {
   type PrivateSshd,
   proxyCommandOf,
@@ -76,7 +77,7 @@ export function makeSshMachine(home: string): SshMachine {
   mkdirSync(sshFolder, { recursive: true, mode: 0o700 })
   const scripts = {
     postern: `exec '${process.execPath}' '${POSTERN}' "$@"`,
-    ssh: `if [ -e '${configFile}' ]; then exec /usr/bin/ssh -F '${configFile}' "$@"; fi\nexec /usr/bin/ssh -F none "$@"`,
+    ssh: `file=${quoteForShell(configFile)}\n[ -e "$file" ] || file=none\nexec /usr/bin/ssh -F "$file" "$@"`,
   }
   for (const [name, text] of Object.entries(scripts)) {
     writeFileSync(path.join(bin, name), `#!/bin/sh\n${text}\n`)

@@ -73,9 +73,10 @@ async function hasFreshIdentity(
   destination: SshDestination,
   wanted: SshKeyType | undefined,
 ): Promise<boolean> {
+  // first: without an agent nothing is asked of the edge
+  const own = ownIdentities(await listIdentities(socket), destination)
   const record = readStateFile(recordFile(destination), RECORD_SHAPE)
   if (!record || !isFresh(record, destination.edge, wanted)) return false
-  const own = ownIdentities(await listIdentities(socket), destination)
   return own.length === 1 && hashOf(own[0]!.blob.toString('base64')) === record.certificateHash
 }
 
