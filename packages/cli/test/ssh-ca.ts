@@ -1,8 +1,10 @@
 import { spawnSync } from 'node:child_process'
-import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import type { SshHostKeyRecord } from '@postern/shared/api/ssh'
+import { signHostKeyRecord } from '@postern/shared/certs/ssh-host-record'
 import { sshString } from '@postern/shared/certs/ssh-wire'
 
 /** The ssh part of the fake edge: certificates by `ssh-keygen`, and a signed record of host keys. */
@@ -59,18 +61,13 @@ export class SshCa implements Disposable {
     return { hostCa: this.hostCaLine, keys, record: this.signRecord(claims), pending }
   }
 
-  signRecord(claims: object, key: KeyObject = this.#hostCa): string {
-    const text = [{ alg: 'EdDSA' }, claims].map(encode).join('.')
-    return `${text}.${sign(null, Buffer.from(text), key).toString('base64url')}`
+  signRecord(record: SshHostKeyRecord, key: KeyObject = this.#hostCa): string {
+    return signHostKeyRecord(record, { type: 'ssh-ed25519', key })
   }
 
   [Symbol.dispose](): void {
     rmSync(this.#folder, { recursive: true, force: true })
   }
-}
-
-function encode(value: object): string {
-  return Buffer.from(JSON.stringify(value)).toString('base64url')
 }
 
 function keygen(...args: string[]): void {

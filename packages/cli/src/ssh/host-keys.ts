@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import type { SshHostKeyRecord, SshHostKeysResponse } from '@postern/shared/api/ssh'
+import { parseHostKeyLine, verifyHostKeyRecord } from '@postern/shared/certs/ssh-host-record'
 import { formatSshPublicKey, parseSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { PosternError } from '@postern/shared/errors'
 import type { EdgeApi } from '../api/edge-api.ts'
@@ -15,7 +16,6 @@ import {
   writeStateFile,
 } from '../credentials/state-file.ts'
 import { tell, tellMore } from '../io.ts'
-import { verifyHostKeyRecord } from './host-key-record.ts'
 import { recordsFolder, type SshDestination } from './key-files.ts'
 import { knownHostsFile } from './known-hosts-file.ts'
 
@@ -92,7 +92,7 @@ function storeRecord({ edge, label }: SshDestination, record: SshHostKeyRecord):
     )
   }
   if (record.keys.length === 0) return removeState(file)
-  const keys = Object.fromEntries(record.keys.map((line, index) => [index, toPlainLine(line)]))
+  const keys = Object.fromEntries(record.keys.map((line, index) => [index, parseHostKeyLine(line)]))
   const { host, serviceId, revision } = record
   writeStateFile(file, { host, serviceId, revision, keys } satisfies StoredRecord)
 }
@@ -114,11 +114,6 @@ function warnOfChange({ host, label }: SshDestination): void {
   tellMore(
     `ssh refuses them until its owner does: postern service accept-host-keys ${label} (HOST_KEY_CHANGED)`,
   )
-}
-
-/** Nothing of what came over the wire but an algorithm and base64 gets into the file. */
-function toPlainLine(line: string): string {
-  return formatSshPublicKey(parseSshPublicKey(line))
 }
 
 function hostKeysFile(edge: KnownEdge, label: string): string {
