@@ -78,7 +78,9 @@ export const RENEWAL_TARGET: Target = {
       assert.ok(code === 'CERTIFICATE_REFUSED' || code === 'CLOCK_OFF', String(error))
       return
     }
-    const [header, claims] = jws.split('.').map((part) => Buffer.from(part, 'base64url').toString())
+    // as jose reads them: a byte order mark in front is no part of the text
+    const decoder = new TextDecoder()
+    const [header, claims] = jws.split('.').map((part) => decoder.decode(Buffer.from(part, 'base64url')))
     const { alg, typ, jwk } = JSON.parse(header!)
     const { aud, iat, jti, serial, csr } = JSON.parse(claims!)
     assert.equal(alg, 'ES256')
