@@ -160,11 +160,14 @@ describe('nothing is changed', { concurrency: 3 }, () => {
     const { code, stderr } = await setup(sshd, ...wanted(sshd), '--reload-command', 'false')
     assert.equal(code, 1)
     assert.match(stderr, /sshd was not reloaded/)
-    // taking it back needs a reload too: sshd's own files are as before, ours wait for the next try
+    // taking it back needs a reload too: sshd's own files are as before, ours wait for one that works
     assert.deepEqual(
       photograph(sshd.folder).filter((line) => !line.startsWith('postern')),
       untouched,
     )
+    const undone = await setup(sshd, '--undo', '--reload-command', 'true')
+    assert.equal(undone.code, 0, undone.stderr)
+    assert.deepEqual(photograph(sshd.folder), untouched)
   })
 
   test('by --dry-run, which shows what would be written', async () => {

@@ -21,6 +21,7 @@ export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   sftp: 'openssh-client',
   'ssh-agent': 'openssh-client',
   'ssh-keygen': 'openssh-client',
+  'ssh-keyscan': 'openssh-client',
   sshd: 'openssh-server',
   stunnel: 'stunnel4',
   'systemd-analyze': 'systemd',

@@ -22,12 +22,13 @@ export function lockSetup(layout: SshdLayout): Promise<Lock> {
   return takeLock(path.join(layout.folder, 'lock'), { timeoutMs: LOCK_TIMEOUT_MS })
 }
 
-/** @returns what was taken back; undefined when there is nothing */
-export async function undoSetup(layout: SshdLayout): Promise<SetupState | undefined> {
+/** @param reloadCommand in place of the one of the setup, which may be what does not work
+ *  @returns what was taken back; undefined when there is nothing */
+export async function undoSetup(layout: SshdLayout, reloadCommand?: string): Promise<SetupState | undefined> {
   if (!existsSync(layout.folder)) return undefined
   using _lock = await lockSetup(layout)
   const state = readState(layout)
-  if (state) await undoLocked(layout, state)
+  if (state) await undoLocked(layout, { ...state, ...(reloadCommand === undefined ? {} : { reloadCommand }) })
   return state
 }
 

@@ -54,7 +54,7 @@ async function runSetup(options: SetupOptions): Promise<void> {
     return undoUnlessConfirmed(layout, options.unlessConfirmedWithin)
   }
   if (options.undo) {
-    const undone = await undoSetup(layout)
+    const undone = await undoSetup(layout, options.reloadCommand)
     return tell(undone ? 'taken back: sshd is as it was before' : 'there is nothing to take back')
   }
   if (options.confirm) {
