@@ -136,8 +136,8 @@ export const ERRORS = {
   SSH_AGENT_FAILED: kind(502, 1, 'start one: eval "$(ssh-agent)", or leave --agent out'),
   SSH_CONFIG_INVALID: kind(409, 1, 'correct the file and run the command again'),
   BUSY: kind(503, 1, 'another postern process holds the lock: wait for it or end it'),
-  SSHD_SETUP_FAILED: hidden(500, 1, 'run it as root on the machine of the service, and look at its message'),
-  KRL_INVALID: hidden(
+  SSHD_SETUP_FAILED: kind(500, 1, 'run it as root on the machine of the service, and look at its message'),
+  KRL_INVALID: kind(
     502,
     1,
     'the last good list stays; look at the edge, and try again: postern sshd refresh',
