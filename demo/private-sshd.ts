@@ -31,7 +31,11 @@ export function isSshdInstalled(): boolean {
 }
 
 /** @param lines more of sshd's configuration, stronger than what is here: sshd takes the first value */
-export async function startPrivateSshd(folder: string, lines: readonly string[] = []): Promise<PrivateSshd> {
+export async function startPrivateSshd(
+  folder: string,
+  lines: readonly string[] = [],
+  wantedPort?: number,
+): Promise<PrivateSshd> {
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   makePrivilegeSeparationFolder()
   const hostKeyFile = path.join(folder, 'host_ed25519')
@@ -39,7 +43,7 @@ export async function startPrivateSshd(folder: string, lines: readonly string[] 
   for (const file of [hostKeyFile, keyFile]) makeKey(file)
   writeFileSync(path.join(folder, 'authorized_keys'), readFileSync(`${keyFile}.pub`), { mode: 0o600 })
 
-  const port = await findFreePort()
+  const port = wantedPort ?? (await findFreePort())
   const user = userInfo().username
   const configFile = path.join(folder, 'sshd_config')
   const text = [...lines, sshdConfig({ folder, hostKeyFile, port, user })].join('\n')

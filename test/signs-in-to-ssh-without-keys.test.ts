@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { createPublicKey, randomUUID, sign } from 'node:crypto'
+import { existsSync, globSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { findFreePort } from '../demo/free-port.ts'
@@ -9,6 +10,7 @@ import { Program } from '../demo/program.ts'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import { runPostern } from './support/postern.ts'
 import { acceptHostKey, makeSshMachine, runOn, type SshMachine, startCertifiedSshd } from './support/sshd.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
 import { until, within } from './support/until.ts'
@@ -17,6 +19,8 @@ import { until, within } from './support/until.ts'
  *  ways in which ssh can be told to use Postern, and with everything that rides on ssh. */
 
 const PERSON = 'ann@mycorp.com'
+/** What postern and ssh say; the login shell at the other end may have complaints of its own. */
+const OURS = /^(postern|ssh|Warning|The authenticity)/m
 
 let edge: EdgeProcess
 let sshd: PrivateSshd & { principalsFile: string }
@@ -74,7 +78,9 @@ describe('a login without any key', () => {
   test('after ssh-config --install: plain ssh, its output, errors and exit code, and nothing else', async () => {
     const machine = await installed()
     const done = await runOn(machine, 'ssh', [service.host, 'printf out; printf err >&2; exit 7'])
-    assert.deepEqual([done.stdout, done.stderr, done.code], ['out', 'err', 7])
+    assert.deepEqual([done.stdout, done.code], ['out', 7], done.stderr)
+    assert.match(done.stderr, /err$/)
+    assert.doesNotMatch(done.stderr, OURS)
     await assertLogged(machine)
   })
 
@@ -283,19 +289,123 @@ describe('what rides on ssh', () => {
     await until('the forwarded port answers', () => greetingOf(port), 60_000)
   })
 
+  test('forwarding of ports and of the agent, each switched off by the owner: refused, a command still works', async () => {
+    await using other = await connectService({ home: operator, port: sshd.port, name: 'narrow' })
+    writeFileSync(sshd.principalsFile, `${other.host}\n`, { flag: 'a' })
+    acceptHostKey(machine, other.host, sshd)
+    await using agent = new Program('ssh-agent', ['-D', '-a', path.join(makeTempFolder('agent'), 'a')], {})
+    const socket = (await agent.matches(/SSH_AUTH_SOCK=([^;]+);/))[1]!
+    const env = { ...machine.env, SSH_AUTH_SOCK: socket }
+    const agentSeen = async () => {
+      const args = ['-A', other.host, 'echo "agent:$SSH_AUTH_SOCK"']
+      const { code, stdout, stderr } = await new Program('ssh', args, { env, stdin: '' }).ended
+      assert.equal(code, 0, stderr)
+      return stdout
+    }
+    const forward = async () => {
+      const args = ['-N', '-L', `${await findFreePort()}:127.0.0.1:${sshd.port}`, other.host]
+      return { args, port: Number(/^(\d+):/.exec(args[2]!)![1]) }
+    }
+    assert.match(await agentSeen(), /^agent:\/\S/)
+    const permit = ['service', 'update', other.label, '--ssh-permit', 'x11-forwarding,user-rc']
+    const { code, stderr } = await runPostern(permit, { home: operator })
+    assert.equal(code, 0, stderr)
+    // the one of before lives for some minutes
+    for (const file of Object.values(filesOf(machine, other.host))) rmSync(file)
+    assert.equal(await agentSeen(), 'agent:\n')
+    const { args, port } = await forward()
+    await using tunnel = new Program('ssh', args, { env: machine.env })
+    await until('the forwarding is tried', () => {
+      greetingOf(port)
+      return /administratively prohibited/.test(tunnel.logs())
+    })
+    assert.equal(greetingOf(port), false)
+  })
+
   test('twenty at once, of somebody who has no certificate yet', async () => {
     const fresh = await installed()
     const results = await Promise.all(
       Array.from({ length: 20 }, (_, index) => runOn(fresh, 'ssh', [service.host, `echo ${index}`])),
     )
     for (const [index, { stdout, stderr, code }] of results.entries()) {
-      assert.deepEqual([stdout, stderr, code], [`${index}\n`, '', 0])
+      assert.deepEqual([stdout, code], [`${index}\n`, 0], stderr)
+      assert.doesNotMatch(stderr, OURS)
     }
   })
+})
+
+describe('the keys of a server that has no host certificate', () => {
+  test('come from the record: no question; changed ones are refused until the owner accepts them', async () => {
+    const userCa = path.join(edge.dataDir, 'ca', 'ssh-user-ca.pub')
+    const before = await startCertifiedSshd(userCa)
+    await using other = await connectService({ home: operator, port: before.port, name: 'old box' })
+    writeFileSync(before.principalsFile, `${other.host}\n`)
+    const machine = makeSshMachine(await makePerson(edge, PERSON))
+    await runOn(machine, 'postern', ['ssh-config', '--install'])
+    const ssh = () => runOn(machine, 'ssh', ['-o', 'StrictHostKeyChecking=yes', other.host, 'echo in'])
+    const known = () =>
+      globSync(path.join(machine.home, 'edges/*/known_hosts')).map((file) => readFileSync(file, 'utf8'))
+
+    await reportHostKey(other.host, before.hostKey)
+    const first = await ssh()
+    assert.deepEqual([first.stdout, first.code], ['in\n', 0], first.stderr)
+    assert.doesNotMatch(first.stderr, OURS)
+    assert.ok(known()[0]!.includes(`\n${other.host} ${before.hostKey}\n`))
+
+    await before[Symbol.asyncDispose]()
+    await using now = await startCertifiedSshd(userCa, [], before.port)
+    writeFileSync(now.principalsFile, `${other.host}\n`)
+    assert.notEqual(now.hostKey, before.hostKey)
+    await reportHostKey(other.host, now.hostKey)
+    for (const file of Object.values(filesOf(machine, other.host))) rmSync(file)
+    const refused = await ssh()
+    assert.equal(refused.code, 255)
+    assert.match(refused.stderr, /shows other host keys .*\n.*accept-host-keys.*HOST_KEY_CHANGED/)
+    assert.match(refused.stderr, /REMOTE HOST IDENTIFICATION HAS CHANGED/)
+    // nor does somebody who says yes to everything
+    const careless = ['-o', 'StrictHostKeyChecking=accept-new', other.host, 'echo in']
+    assert.equal((await runOn(machine, 'ssh', careless)).code, 255)
+
+    const accepted = await runPostern(['service', 'accept-host-keys', other.label], { home: operator })
+    assert.equal(accepted.code, 0, accepted.stderr)
+    const again = await ssh()
+    assert.deepEqual([again.stdout, again.code], ['in\n', 0], again.stderr)
+    assert.doesNotMatch(again.stderr, OURS)
+  })
+
+  /** What a connector tells about its target; that it does so by itself is not this test's business. */
+  async function reportHostKey(host: string, hostKey: string): Promise<void> {
+    const slots = globSync(path.join(operator, 'edges/*/connectors/*/service.json'))
+    const service = slots.find((file) => JSON.parse(readFileSync(file, 'utf8')).host === host)!
+    const [file] = globSync(path.join(path.dirname(service), '*/certificate.json'))
+    const { keyPem, serial } = JSON.parse(readFileSync(file!, 'utf8'))
+    const claims = {
+      aud: edge.origin,
+      iat: Math.floor(Date.now() / 1_000),
+      jti: randomUUID(),
+      serial,
+      hostKeys: [hostKey],
+    }
+    const jwk = createPublicKey(keyPem).export({ format: 'jwk' })
+    const jws = signJws(keyPem, { alg: 'ES256', typ: 'postern-ssh-host-keys+jwt', jwk }, claims)
+    const args = ['-s', '--cacert', edge.caFile, '--resolve', `edge.localhost:${edge.port}:127.0.0.1`]
+    const sent = ['-H', 'content-type: application/json', '--data-binary', JSON.stringify({ jws })]
+    const url = `${edge.origin}/v1/connectors/ssh-host-keys`
+    const { stdout, stderr } = await new Program('curl', [...args, ...sent, url], { stdin: '' }).ended
+    assert.match(stdout, /"record"|HOST_KEY_CHANGED/, stderr)
+  }
 })
 
 /** What an ssh server says first, as bash reads it. */
 function greetingOf(port: number): boolean {
   const script = `exec 3<>/dev/tcp/127.0.0.1/${port} && head -c 4 <&3`
   return spawnSync('timeout', ['5', 'bash', '-c', script], { encoding: 'utf8' }).stdout === 'SSH-'
+}
+
+function signJws(key: string, header: object, claims: object): string {
+  const text = [header, claims]
+    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+    .join('.')
+  const signature = sign('sha256', Buffer.from(text), { key, dsaEncoding: 'ieee-p1363' })
+  return `${text}.${signature.toString('base64url')}`
 }

@@ -18,20 +18,26 @@ export function startSshd(): Promise<PrivateSshd> {
 
 /** A real sshd that knows no key of anybody: it admits whoever has a certificate of this CA that names one of the
  *  principals in the returned file, which may be written later.
- *  @param lines more of its configuration */
+ *  @param lines more of its configuration
+ *  @param port of one before, to take its place */
 export async function startCertifiedSshd(
   userCaFile: string,
   lines: readonly string[] = [],
+  port?: number,
 ): Promise<PrivateSshd & { principalsFile: string }> {
   const folder = makeTempFolder('sshd')
   const principalsFile = path.join(folder, 'principals')
-  const sshd = await startPrivateSshd(folder, [
-    ...lines,
-    `TrustedUserCAKeys ${userCaFile}`,
-    `AuthorizedPrincipalsFile ${principalsFile}`,
-    'AuthorizedKeysFile none',
-    'LogLevel VERBOSE',
-  ])
+  const sshd = await startPrivateSshd(
+    folder,
+    [
+      ...lines,
+      `TrustedUserCAKeys ${userCaFile}`,
+      `AuthorizedPrincipalsFile ${principalsFile}`,
+      'AuthorizedKeysFile none',
+      'LogLevel VERBOSE',
+    ],
+    port,
+  )
   return { ...sshd, principalsFile }
 }
 
