@@ -27,6 +27,8 @@ export function tellMore(line: string): void {
 export function tellError(error: PosternError): void {
   writeMessage(`${style('red', 'postern:')} ${printable(error.message)} (${error.code})\n`)
   if (error.hint) writeMessage(`  ${printable(error.hint)}\n`)
+  const { flowId } = error.details ?? {}
+  if (typeof flowId === 'string') writeMessage(`  more: postern explain ${printable(flowId)}\n`)
 }
 
 /** A table for people on stdout; cells are made printable. */

@@ -6,6 +6,7 @@ import { addClientTls } from './commands/client/tls.ts'
 import { addCompletion } from './commands/completion.ts'
 import { addConnect } from './commands/connect.ts'
 import { addDoctor } from './commands/doctor.ts'
+import { addExplain } from './commands/explain.ts'
 import { addLogin } from './commands/login.ts'
 import { addLogout } from './commands/logout.ts'
 import { addPolicyApply } from './commands/policy/apply.ts'
@@ -76,6 +77,7 @@ export function createProgram(parts: ProgramParts): Command {
   addSsh(program, parts.leaveSignals)
   addSshConfig(program)
   addDoctor(program)
+  addExplain(program)
   addCompletion(program)
   return program
 }

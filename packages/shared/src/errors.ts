@@ -54,6 +54,11 @@ export const ERRORS = {
   SERVICE_UNKNOWN: kind(404, 1, 'list your services: postern service list'),
   CERTIFICATE_UNKNOWN: kind(404, 1, 'look for the serial in the audit log: postern audit list'),
   REVISION_CONFLICT: kind(409, 1, 'somebody else changed it at the same time: look at it and try again'),
+  FLOW_UNKNOWN: kind(
+    404,
+    1,
+    'copy the id from the message on stderr; an auditor can look in: postern audit list',
+  ),
   NOT_FOUND: kind(404, 1, 'check that postern and postern-edge have the same version'),
 
   // who are you

@@ -49,7 +49,7 @@ interface Known {
  *  recorded and logged here. */
 export async function serveFlow(entered: Entered, parts: FlowParts): Promise<void> {
   using flow = parts.live.enter() // from here on any revocation aborts it: flow.signal
-  const client = openClientEnd(entered)
+  const client = openClientEnd(entered, flow.id)
   const label = entered.hello.serverName!.slice(0, -parts.domain.length - 1)
   const known: Known = { flowId: flow.id, clientAddress: entered.clientAddress, label }
   try {

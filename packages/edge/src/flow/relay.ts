@@ -12,8 +12,8 @@ import type { Target } from './route.ts'
 
 /** The client's end of a flow: framed for `postern/1`, plain bytes for every other TLS client. Owns the
  *  connection from here on. */
-export function openClientEnd({ tls, socket, hello }: Entered): FlowEnd {
-  if (hello.alpn.length > 0) return new FramedEnd(tls)
+export function openClientEnd({ tls, socket, hello }: Entered, flowId: string): FlowEnd {
+  if (hello.alpn.length > 0) return new FramedEnd(tls, flowId)
   // a TLS socket cannot reset; the TCP connection under it can, and nobody takes that for a clean end
   return new RawEnd(tls, tls, () => resetSocket(socket, tls))
 }

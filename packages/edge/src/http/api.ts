@@ -7,6 +7,7 @@ import { issueConnector, renewConnector } from './connectors.ts'
 import { describeEdge } from './edge.ts'
 import { cancelTokens, enrollConnector, makeToken } from './enroll-tokens.ts'
 import { answerError, answerUnknown } from './errors.ts'
+import { explainFlow } from './flow-explanation.ts'
 import { guardRequest, requireAdmin, requireAuditor, requireOperator, requireSession } from './guards.ts'
 import type { ApiEnv, ApiParts } from './parts.ts'
 import { replace, showPolicy, showPolicyHistory } from './policy.ts'
@@ -42,6 +43,7 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.post('/v1/connectors/renew', renewConnector(parts)) // proves itself by its old key
   app.post('/v1/connectors/enroll', enrollConnector(parts)) // proves itself by its token
   app.get('/v1/audit', session, auditor, listAudit(parts))
+  app.get('/v1/flows/:id/explanation', session, explainFlow(parts))
   app.get('/v1/policy', session, auditor, showPolicy(parts))
   app.put('/v1/policy', session, admin, replace(parts))
   app.get('/v1/policy/history', session, auditor, showPolicyHistory(parts))

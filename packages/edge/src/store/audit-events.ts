@@ -37,6 +37,20 @@ export async function insertAuditEvents(db: Kysely<Database>, rows: readonly Aud
   })
 }
 
+/** What is written of one flow, in its order: a handful of events. */
+export async function listFlowEvents(
+  db: Kysely<Database>,
+  flowId: string,
+): Promise<{ at: number; event: string }[]> {
+  return db
+    .selectFrom('audit_events')
+    .select(['at', 'event'])
+    .where('flow_id', '=', flowId)
+    .orderBy('seq')
+    .limit(100)
+    .execute()
+}
+
 /** Oldest first: the `limit` events after `after`; without `after` the newest `limit`. */
 export async function listAuditEvents(
   db: Kysely<Database>,

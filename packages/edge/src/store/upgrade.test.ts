@@ -121,8 +121,13 @@ const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
     policies: [POLICY],
     policy_history: [POLICY],
   },
+  '0008-audit-flow-index': {
+    ...WITH_SESSION_FACTS,
+    policies: [POLICY],
+    policy_history: [POLICY],
+  },
 }
-const NEWEST = '0005-policies'
+const NEWEST = '0008-audit-flow-index'
 
 /** Makes the store as it was at one version, with its data. */
 async function makeStore(location: string, version: keyof typeof MIGRATIONS): Promise<void> {

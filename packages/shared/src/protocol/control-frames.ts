@@ -21,8 +21,13 @@ export const OpenFrame = v.object({
 /** The service accepted the connection. */
 export const OkFrame = v.object({ flowId: id })
 
-/** connector → edge carries the code only; edge → client adds the sentence and the next step. */
-export const ErrorFrame = v.object({ code: id, message: v.optional(text), hint: v.optional(text) })
+/** connector → edge carries the code only; edge → client adds the sentence, the next step and the flow to ask for. */
+export const ErrorFrame = v.object({
+  code: id,
+  message: v.optional(text),
+  hint: v.optional(text),
+  flowId: v.optional(id),
+})
 
 export type HelloFrame = v.InferOutput<typeof HelloFrame>
 export type OpenFrame = v.InferOutput<typeof OpenFrame>

@@ -8,6 +8,9 @@ test('the check by hand takes exactly what the schema takes', () => {
   const bodies: unknown[] = [
     { code: 'SERVICE_OFFLINE', message: 'the service is offline', hint: 'start it' },
     { code: 'SERVICE_OFFLINE' },
+    { code: 'SERVICE_OFFLINE', flowId: '0b6f' },
+    { code: 'SERVICE_OFFLINE', flowId: '' },
+    { code: 'SERVICE_OFFLINE', flowId: 7 },
     { code: 'OF_A_LATER_VERSION', message: 'what', more: 1 },
     { code: 'A'.repeat(128) },
     { code: 'A'.repeat(129) },

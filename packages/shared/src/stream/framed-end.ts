@@ -24,6 +24,7 @@ export class FramedEnd implements FlowEnd {
   readonly #socket: Duplex
   readonly #writes: JoinedWrites
   readonly #decoder: FrameDecoder
+  readonly #flowId: string | undefined
   #receiver: Receiver | undefined
   #sentEnd = false
   #endFlushed = false
@@ -33,9 +34,11 @@ export class FramedEnd implements FlowEnd {
   #isAborting = false
   #cutError: PosternError | undefined
 
-  /** @param socket must allow half-open, or the reply after the peer's end is lost */
-  constructor(socket: Duplex) {
+  /** @param socket must allow half-open, or the reply after the peer's end is lost
+   *  @param flowId goes into an error frame, for who wants to know more */
+  constructor(socket: Duplex, flowId?: string) {
     this.#socket = socket
+    this.#flowId = flowId
     this.#writes = new JoinedWrites(socket)
     this.#decoder = new FrameDecoder({
       data: (bytes) => this.#onData(bytes),
@@ -101,7 +104,8 @@ export class FramedEnd implements FlowEnd {
     if (this.closed) return void this.#socket.destroy()
     this.#over = true
     this.#isAborting = true
-    this.#socket.end(encodeControl('error', { code: error.code, message: error.message, hint: error.hint }))
+    const { code, message, hint } = error
+    this.#socket.end(encodeControl('error', { code, message, hint, flowId: this.#flowId }))
     // Closing with unread bytes would send a reset, and a peer in the middle of writing would see that reset
     // before our error frame: so what still arrives is read and dropped until the peer closes.
     this.#socket.resume()

@@ -1,0 +1,317 @@
+// Written by packages/cli/test/error-meanings.ts from docs/errors.md.
+import type { ErrorCode } from '@postern/shared/errors'
+
+export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: string }>> = {
+  ACCESS_DENIED: {
+    meaning:
+      'The service does not admit you, or there is no such service: the two look alike from outside. The rule that decided is in the audit log.',
+    next: 'Ask the owner of the service to admit you. You need not sign in again afterwards.',
+  },
+  ADDRESS_INVALID: {
+    meaning: 'Something in a list of addresses is not an email address. Nothing was created or changed.',
+    next: 'Write name@domain in plain letters, without a display name. Quoted local parts are not taken.',
+  },
+  ADMIN_REQUIRED: {
+    meaning: 'Only administrators of the edge may do this.',
+    next: 'Ask one of them; admins in the edge’s configuration names them.',
+  },
+  ALLOW_LIST_DIFFERS: {
+    meaning:
+      'postern connect was started for a service that exists, with other lists than the service has. Both are shown. It stops here, because a restart must not undo a list that somebody has tightened.',
+    next: 'Leave the lists out to keep what the service has, or add --replace-allow-list to overwrite it.',
+  },
+  ALLOW_LIST_EMPTY: {
+    meaning:
+      'A service would admit nobody, or a new one was not told whom to admit. Postern has no default that lets people in.',
+    next: 'Name who may enter: --allowed-email-domains, --allowed-email-addresses, or, meaning it, --allow-any-authenticated.',
+  },
+  AUDITOR_REQUIRED: {
+    meaning: 'Only auditors and administrators may read this.',
+    next: 'Ask an administrator of the edge to add you to auditors.',
+  },
+  BUSY: {
+    meaning:
+      'Another postern process holds the lock of this session, and did not let go within the time for it.',
+    next: 'Wait for it, or end it: often a sign-in page that nobody has answered.',
+  },
+  CERTIFICATE_EXPIRED: {
+    meaning:
+      'The certificate is past its time. Client certificates live for minutes; a connector’s may be renewed up to 30 days after it expired.',
+    next: 'Run the command again: it gets a new one. If it comes back at once, compare the clocks.',
+  },
+  CERTIFICATE_REFUSED: {
+    meaning:
+      'The edge does not accept the certificate: from another CA, of another kind, unknown to its store, or none at all. Usually found in the TLS handshake, before a byte of the flow.',
+    next: 'Run the command again: it gets a new certificate. If that does not help, sign in again.',
+  },
+  CERTIFICATE_REVOKED: {
+    meaning: 'The certificate was revoked, most often because its session ended.',
+    next: 'postern login --edge https://HOST.',
+  },
+  CERTIFICATE_UNKNOWN: {
+    meaning: 'No certificate with this serial was issued here, or it is for a service of somebody else.',
+    next: 'Look for it in the audit log: postern audit list.',
+  },
+  CERTIFICATE_WRONG_SERVICE: {
+    meaning:
+      'A valid certificate was used for another service than the one it was issued for. One certificate opens one service.',
+    next: 'Use the certificate of this service. postern client tls does so by itself.',
+  },
+  CHECK_FAILED: {
+    meaning: 'postern doctor found something that does not work.',
+    next: 'Below each line that begins with fail stands the next step; then run it again.',
+  },
+  CLOCK_OFF: {
+    meaning:
+      'The clock of this machine is too far from the edge’s for certificates and proofs to hold. The message says by how much.',
+    next: 'Set the clock, for example with timedatectl set-ntp true.',
+  },
+  CONFIG_INVALID: {
+    meaning:
+      'The configuration of the edge has problems. All of them are listed at once, each with line, key, the value seen and an example. The same code stands for an address that the edge cannot listen on.',
+    next: 'Correct the file and try postern-edge config check --config FILE. Every key is in config.md.',
+  },
+  CONNECTOR_REFUSED: {
+    meaning:
+      'The edge does not let this connector stay: its service was deleted, its owner is no operator any more, or its certificate was revoked.',
+    next: 'Start the connector again with postern connect …; if that is refused as well, the message says why.',
+  },
+  CONNECTOR_REPLACED: {
+    meaning:
+      'Another process attached with the key of this connector while the edge heard nothing from it. The connector renews its certificate and comes back by itself; CONNECTOR_SUPERSEDED follows when the other one is alive.',
+    next: 'Nothing, if it comes back. If it is ended then, look for a copy of its state folder.',
+  },
+  CONNECTOR_SUPERSEDED: {
+    meaning:
+      'Two processes used the same connector key: one attached while the other still answered, or both renewed. One of them is a copy, and nobody can tell which: all certificates of that lineage were revoked, and both ended. The audit log has connector.superseded with both addresses.',
+    next: 'Find the copy (a cloned machine, a state folder on a shared disk or in a backup, a thief) and remove its state folder. Then start the connector again as a signed-in operator: it gets a key of its own. If you made no copy yourself, find out who did: until now they could stand beside your connector.',
+  },
+  DOMAIN_INVALID: {
+    meaning:
+      'Something in a list of domains is not a domain. Nothing was created or changed. Domains match exactly, so there are no wildcards; sub-domains are other domains.',
+    next: 'Write mycorp.com, without @, * or a final dot; an internationalized domain in its xn-- form.',
+  },
+  DPOP_INVALID: {
+    meaning:
+      'A request did not prove that it holds the key its token is bound to (RFC 9449): a proof for another request, one that was used before, or another key. A stolen token ends here.',
+    next: 'postern login --edge https://HOST.',
+  },
+  DURATION_INVALID: {
+    meaning: 'A time span has a wrong form.',
+    next: 'Write a number and a unit: 250ms, 30s, 5m, 12h or 7d.',
+  },
+  EDGE_STOPPING: {
+    meaning: 'The edge is about to stop, or stopped while the flow was running.',
+    next: 'Try again in a moment. Connectors come back by themselves.',
+  },
+  EDGE_UNKNOWN: {
+    meaning:
+      'The command needs an edge that this machine has not signed in to. It is never looked up by itself: any host name in an ssh configuration could otherwise open a page in your browser.',
+    next: 'Sign in once: postern login --edge https://HOST, with the address your company gave you. The message has the exact line.',
+  },
+  EDGE_UNREACHABLE: {
+    meaning: 'The edge does not answer: wrong address, no network, a firewall, or it does not run.',
+    next: 'Check the network and that the edge is running: curl https://HOST/healthz.',
+  },
+  EDGE_UNTRUSTED: {
+    meaning:
+      'The certificate of the edge is not from a CA this machine trusts, is not valid now or names another host; or what answers is not the edge it says it is. There is no way to skip this check.',
+    next: 'If the edge has its own CA, get its file from whoever runs the edge: postern login --edge https://HOST --ca-file ca.pem.',
+  },
+  ENROLL_TOKEN_INVALID: {
+    meaning:
+      'The token with which a server wanted to become a connector (postern connect --enroll-token-file) cannot be used: it is unknown or mistyped, was cancelled, was used before, has expired, is for another service than the one that --name says, or its service was deleted or belongs to somebody who is no operator any more. The message says which, the audit log too (enroll_token.refused).',
+    next: 'Make a new one: postern service enroll-token LABEL. If it *was used before* and not by you, somebody else has read it: look at postern audit list --type enroll_token.used and delete the service if you do not know the machine.',
+  },
+  FLOW_CUT: {
+    meaning:
+      'The connection broke in the middle of a flow: a machine, a process or the network on the way failed. An end of file is never made out of that, so bytes may be missing.',
+    next: 'Repeat the transfer.',
+  },
+  FLOW_REVOKED: {
+    meaning:
+      'A running flow was ended: you were taken off the allow-list, the session behind it ended, or the service was deleted.',
+    next: 'Ask the owner of the service, or sign in again.',
+  },
+  FLOW_TOO_LONG: {
+    meaning: 'The policy limits how long one connection may last, and this one reached the end.',
+    next: 'Connect again.',
+  },
+  FLOW_UNKNOWN: {
+    meaning: 'There is no flow of that id, or it is neither yours nor of a service of yours.',
+    next: 'Copy the id from the message on stderr. An auditor can look for it with postern audit list.',
+  },
+  HOST_KEY_CHANGED: {
+    meaning:
+      'The ssh server behind a service shows other host keys than those on record. Either it was set up anew, or somebody stands in its place. The new keys wait; people keep the old ones and their ssh refuses the server.',
+    next: "If the change was meant, the owner compares the fingerprints in postern service show LABEL with the server's and accepts them: postern service accept-host-keys LABEL.",
+  },
+  INTERNAL: {
+    meaning:
+      'A failure inside the edge or the program that has no name. The edge says a request id and keeps the cause in its log.',
+    next: 'Tell the administrator of the edge the request id; they find it with grep.',
+  },
+  INTERRUPTED: {
+    meaning: 'The command was ended by Ctrl-C or a signal.',
+    next: 'Nothing.',
+  },
+  KRL_INVALID: {
+    meaning:
+      'The list of revoked certificates that the edge gave is damaged, older than the one that is there, or names keys that are not the edge’s to revoke. It was not installed: sshd goes on with the last good one.',
+    next: 'After a restore of the edge from a backup: postern sshd refresh --accept-older-list. Else look at the log of the edge.',
+  },
+  LABEL_INVALID: {
+    meaning:
+      'A label, the first part of a service’s host name, has a wrong form, or is one that the edge keeps for itself (www, mtls, login, …).',
+    next: 'Use 3 to 63 lower-case letters, digits and inner hyphens, no hyphens as third and fourth character.',
+  },
+  LABEL_TAKEN: {
+    meaning:
+      'The label belongs to another service, or to another owner from earlier on: a label never changes hands by itself, for people still have it in their configuration.',
+    next: 'Choose another, or leave --label out to get a generated one.',
+  },
+  LOGIN_FAILED: {
+    meaning:
+      'The sign-in did not come to an end: no browser, nobody signed in within the time for it, the page was closed, or the provider failed.',
+    next: 'Try again. The address of the page is always printed, so it can be opened by hand on the same machine.',
+  },
+  LOGIN_REFUSED: {
+    meaning:
+      'The provider or the edge does not accept this account: the address is not verified, not of a domain this provider may vouch for, a required claim is missing, or the person said no on the confirmation page.',
+    next: 'Sign in with an account of the company. Administrators: see identity in config.md.',
+  },
+  LOGIN_TOO_OLD: {
+    meaning: 'The service would admit you, but asks for a login that is younger than yours.',
+    next: 'Sign in again: postern login --edge https://HOST.',
+  },
+  NAME_TAKEN: {
+    meaning: 'You have another service of this name.',
+    next: 'Choose another name, or use that service: postern service list.',
+  },
+  NETWORK_NOT_ALLOWED: {
+    meaning: 'The service would admit you, but not from the network that you come from.',
+    next: "Connect from a network that the service admits (the company's VPN, an office), or ask its owner.",
+  },
+  NOT_FOUND: {
+    meaning: 'There is nothing at this path of the edge.',
+    next: 'Check that postern and postern-edge have the same version.',
+  },
+  OPERATOR_REQUIRED: {
+    meaning: 'Only operators may expose services.',
+    next: 'Ask an administrator of the edge to add you to operators.',
+  },
+  OUTSIDE_HOURS: {
+    meaning:
+      'The service would admit you, but not at this time of the week. A connection that is open when the window ends is ended.',
+    next: 'Try again when the service is open to you, or ask its owner which hours those are.',
+  },
+  POLICY_INVALID: {
+    meaning:
+      'The policy document has entries that mean nothing: the message names each with its place. Nothing was changed.',
+    next: 'Correct the named places and apply it again. postern policy get shows a document that is valid.',
+  },
+  PRINCIPAL_INVALID: {
+    meaning:
+      "A name cannot stand in an ssh certificate: it is empty, longer than 64 bytes, has a space, a comma, a wildcard or a control character, or it would take the place of an address, of a service's host or of another service's own names.",
+    next: 'Write another name. Names that only this service uses begin with its label: LABEL/dba.',
+  },
+  PROTOCOL_INVALID: {
+    meaning:
+      'What came over the wire is not Postern’s protocol, or is of a version that does not go together with this one.',
+    next: 'Check that postern and postern-edge have the same version, and that no proxy in between opens TLS.',
+  },
+  RATE_LIMITED: {
+    meaning: 'Too many attempts or too many flows at once.',
+    next: 'Wait a minute. Administrators: see limits in config.md.',
+  },
+  RECORD_FAILED: {
+    meaning: 'The edge cannot write its audit log, and does not relay or issue what it cannot record.',
+    next: 'Administrators: look at the disk and the log of the edge.',
+  },
+  REQUEST_INVALID: {
+    meaning:
+      'The edge does not understand a request: a body that is not JSON, a field it does not know, a certificate request with a weak key.',
+    next: 'With the programs of this repository it means that postern and postern-edge have different versions: bring both to the same. With a program of your own, compare with packages/shared/src/api.',
+  },
+  REQUEST_TOO_LARGE: {
+    meaning: 'A request has more bytes than the edge takes.',
+    next: 'Send less at once; an allow-list may have 10,000 entries of each kind.',
+  },
+  REVISION_CONFLICT: {
+    meaning: 'The service was changed or deleted by somebody else between your reading and your writing.',
+    next: 'Look at it again with postern service show, and repeat what still applies.',
+  },
+  SERVICE_OFFLINE: {
+    meaning: 'No connector of the service is connected to the edge.',
+    next: 'Whoever runs the service starts its connector: postern connect --name NAME --port PORT.',
+  },
+  SERVICE_REFUSED: {
+    meaning: 'The connector is there, and nothing listens on the port it forwards to.',
+    next: 'Check that the service runs on the connector’s machine. The connector says which host and port it tried; people outside never see that.',
+  },
+  SERVICE_UNKNOWN: {
+    meaning: 'You have no service of this label or host name. Whether somebody else has one is not said.',
+    next: 'Look at yours with postern service list.',
+  },
+  SERVICE_UNREACHABLE: {
+    meaning: 'The connector got no answer from the service in time, or cannot resolve or reach its host.',
+    next: 'Check the --host and --port the connector was started with.',
+  },
+  SESSION_ENDED: {
+    meaning:
+      'The session is over: its time is up (12 hours by default, whatever happens), somebody signed out, or it was revoked.',
+    next: 'postern login --edge https://HOST.',
+  },
+  SESSION_KIND_NOT_ALLOWED: {
+    meaning: 'The service would admit you, but not with a login that was made by typing a code.',
+    next: 'Sign in with a browser on this machine: postern login --edge https://HOST.',
+  },
+  SIGN_IN_REQUIRED: {
+    meaning: 'There is no session, or the edge does not accept its token.',
+    next: 'postern login --edge https://HOST.',
+  },
+  SSHD_SETUP_FAILED: {
+    meaning:
+      'postern sshd setup could not make its change, or would have locked somebody out. What it had written is taken back: sshd is as it was before.',
+    next: 'Mend what the message names, look with --dry-run, try again.',
+  },
+  SSH_AGENT_FAILED: {
+    meaning:
+      '--agent was asked for, and there is no ssh-agent, it does not answer, or it refuses the key (it may be locked).',
+    next: 'Start one (eval "$(ssh-agent)"), unlock it (ssh-add -X), or leave --agent out.',
+  },
+  SSH_CONFIG_INVALID: {
+    meaning:
+      "postern ssh-config cannot change the ssh configuration safely: the file is none that can be read and written, or a path or a name has characters that ssh's configuration cannot express.",
+    next: 'The message names what is in the way.',
+  },
+  SSH_FILE_FOREIGN: {
+    meaning:
+      'Where the key or the certificate of a service would be written (~/.ssh/HOST, ~/.ssh/HOST-cert.pub) lies a file, a link or a folder that Postern did not make, or that somebody changed since. It is neither used nor overwritten.',
+    next: 'Move it away. Or keep it, and have the certificate in the ssh-agent: postern client ssh-keysign --agent.',
+  },
+  SSH_KEY_INVALID: {
+    meaning:
+      'A public key for ssh is malformed, of a kind that is not certified (dsa, nistp384, a security key), or too weak.',
+    next: 'Use ed25519, ecdsa on nistp256, or rsa with 2,048 to 8,192 bits.',
+  },
+  STATE_INVALID: {
+    meaning:
+      'A file that Postern keeps is damaged, cannot be written, or has wrong permissions. The message names it.',
+    next: 'Move the named file away and sign in again. On an edge: restore it from the backup.',
+  },
+  STRONGER_LOGIN_REQUIRED: {
+    meaning:
+      "The service would admit you, but your login did not use the methods that it asks for, a second factor for example, or the company's provider does not tell.",
+    next: 'Sign in again with a second factor: postern login --edge https://HOST. If that does not help, the provider does not report methods (amr, acr): tell the administrator of the edge.',
+  },
+  TOO_MANY_FLOWS: {
+    meaning: 'You have as many connections open as the policy lets one person have.',
+    next: 'Close one and try again. postern flow list shows them.',
+  },
+  USAGE_INVALID: {
+    meaning:
+      'The command line is wrong: an unknown option, a value of the wrong form, options that exclude each other, a file that cannot be read.',
+    next: 'Run the command with --help: it shows every option and examples.',
+  },
+}
