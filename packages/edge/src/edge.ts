@@ -88,12 +88,14 @@ export async function startEdge(
     turnedAway: () => ingress.turnedAway,
     httpConnections: () => rooms.httpConnections(),
     flowsLive: () => live.size,
+    flowsNotCovered: () => live.countNotCovered(),
     pools: () => connectors.all().map(({ pool }) => pool),
     controlConnections: () => control.size,
     auditWaiting: () => ownAudit.waiting,
   })
   const audit = countingEvents(writtenAudit, metrics)
-  const enforcement = openEnforcement({ db, live, connectors, clock })
+  const observeLatency = metrics.observeRevocation
+  const enforcement = opened.use(openEnforcement({ db, live, connectors, clock, observeLatency }))
   const trust: ConnectorTrust = {
     db,
     domain,
@@ -165,6 +167,7 @@ export async function startEdge(
     clientCa,
     db,
     live,
+    enforcement,
     connectors,
     audit,
     limits,

@@ -11,6 +11,7 @@ const SOURCES: MetricSources = {
   handshakesPending: () => 3,
   turnedAway: () => new Map([['malformed', 5]]),
   httpConnections: () => new Map([['https', 2]]),
+  flowsNotCovered: () => 0,
   flowsLive: () => 4,
   pools: () => [{ size: { idle: 1, inUse: 2 } }, { size: { idle: 3, inUse: 4 } }],
   controlConnections: () => 2,

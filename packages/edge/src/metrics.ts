@@ -1,7 +1,7 @@
 /** What the edge counts about itself, in the text format of Prometheus. Label values are bounded: codes, rooms,
  *  kinds, never a name, an address or an id. docs/metrics.md lists every metric; a test compares the two. */
 import type { ErrorCode } from '@postern/shared/errors'
-import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { AuditEvent } from './audit/event.ts'
 import type { DataPool } from './connectors/data-pool.ts'
 import type { RefusedHttp } from './flow/bound-http.ts'
@@ -14,6 +14,7 @@ export interface MetricSources {
   turnedAway(): ReadonlyMap<string, number>
   httpConnections(): ReadonlyMap<string, number>
   flowsLive(): number
+  flowsNotCovered(): number
   pools(): readonly Pick<DataPool, 'size'>[]
   controlConnections(): number
   auditWaiting(): number
@@ -29,6 +30,8 @@ export interface Metrics {
   countHttpRefused(refused: RefusedHttp): void
   countApiRefused(code: ErrorCode): void
   countControlCrowdedOut(): void
+  /** A flow was ended this long after a change or its time called for it. */
+  observeRevocation(ms: number): void
 }
 
 export function createMetrics(sources: MetricSources): Metrics {
@@ -86,9 +89,16 @@ export function createMetrics(sources: MetricSources): Metrics {
   const logins = counter('postern_logins_total', 'Logins that came to a result; ok or why not', 'result')
   const recorded = counter('postern_audit_recorded_total', 'Audit events that are on disk')
   const unrecorded = counter('postern_audit_failed_total', 'Audit events that could not be recorded')
+  const revocation = new Histogram({
+    name: 'postern_revocation_seconds',
+    help: 'From a change, or the end of what a policy allows, to the end of each flow it ends',
+    buckets: [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 10],
+    registers: [registry],
+  })
 
   return {
     registry,
+    observeRevocation: (ms) => revocation.observe(ms / 1_000),
     countEvent(event) {
       recorded.inc()
       switch (event.type) {
@@ -138,6 +148,11 @@ function addGauges(registry: Registry, sources: MetricSources): void {
   gauge('postern_connections_open', 'TCP connections on the one port', sources.connectionsOpen)
   gauge('postern_handshakes_pending', 'Connections whose handshake is not done', sources.handshakesPending)
   gauge('postern_flows_live', 'Flows being decided or relayed', sources.flowsLive)
+  gauge(
+    'postern_flows_not_covered',
+    'Relayed flows that a revocation would not find: always 0',
+    sources.flowsNotCovered,
+  )
   gauge('postern_connectors_attached', 'Connectors that serve', () => sources.pools().length)
   gauge('postern_control_connections', 'Control connections, attached or not', sources.controlConnections)
   gauge('postern_audit_waiting', 'Audit events that are not on disk yet', sources.auditWaiting)

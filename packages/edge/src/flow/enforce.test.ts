@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { PosternError } from '@postern/shared/errors'
+import { EMPTY_POLICY, type Policy } from '@postern/shared/policy'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
-import { upsertIdentity } from '../store/identities.ts'
+import type { PolicyContext } from '../policy/conditions.ts'
+import { decide } from '../policy/decide.ts'
+import type { Admission } from '../policy/evaluate.ts'
+import { findIdentity, upsertIdentity } from '../store/identities.ts'
 import { openStore, type Store } from '../store/open.ts'
+import { findPolicy, replacePolicy } from '../store/policies.ts'
 import { createService, type ServiceRecord, updateService } from '../store/services.ts'
 import { type Enforcement, openEnforcement } from './enforce.ts'
 import { type FlowFacts, LiveFlows } from './live-flows.ts'
@@ -49,6 +54,7 @@ describe('enforcement', () => {
   const flowWith = (facts: FlowFacts) => {
     const flow = live.enter()
     Object.assign(flow.facts, facts)
+    flow.admit({})
     return flow
   }
   const codeOf = ({ signal }: { signal: AbortSignal }) =>
@@ -119,6 +125,134 @@ describe('enforcement', () => {
     assert.deepEqual(flows.map(codeOf), [undefined, 'FLOW_REVOKED', 'FLOW_REVOKED'])
   })
 
+  const ALWAYS: Admission = { allowed: true, rule: 'test', limits: {} }
+
+  it('lets a flow that is still being decided decide again, and does not decide for it', async () => {
+    using deciding = live.enter()
+    Object.assign(deciding.facts, { identityId: 'idn_unknown', serviceId: service.id })
+    const { changes } = deciding
+    await enforcement.serviceUpdated(service)
+    assert.equal(codeOf(deciding), undefined)
+    assert.ok(deciding.changes > changes)
+    enforcement.admit(deciding, ALWAYS, {})
+    await enforcement.serviceUpdated(service)
+    assert.equal(codeOf(deciding), 'FLOW_REVOKED')
+  })
+
+  it('lets no more flows in than a person may have, each counted in the turn it gets in', async () => {
+    const limits = { maxFlowsPerIdentity: 2 }
+    const enter = (facts: FlowFacts) => {
+      const flow = live.enter()
+      Object.assign(flow.facts, facts)
+      const decision = enforcement.admit(flow, { ...ALWAYS, limits }, {})
+      return { flow, decision: decision.allowed ? 'in' : decision.code }
+    }
+    const mine = { identityId, serviceId: service.id }
+    const flows = [
+      mine,
+      mine,
+      mine,
+      { ...mine, serviceId: 'svc_other' },
+      { ...mine, identityId: 'idn_other' },
+    ]
+    const entered = flows.map(enter)
+    assert.deepEqual(
+      entered.map(({ decision }) => decision),
+      ['in', 'in', 'TOO_MANY_FLOWS', 'in', 'in'],
+    )
+    entered[2]!.flow[Symbol.dispose]()
+    entered[0]!.flow[Symbol.dispose]()
+    const next = enter(mine)
+    assert.equal(next.decision, 'in')
+    for (const { flow } of [...entered, next]) flow[Symbol.dispose]()
+  })
+
+  describe('when time runs out', () => {
+    // Monday 1 June 2026, 17:59 in Berlin
+    const EVENING = Date.parse('2026-06-01T15:59:00Z')
+    const WORKDAY: Policy = {
+      ...EMPTY_POLICY,
+      require: {
+        hours: [{ days: ['mon'], from: '08:00', to: '18:00', timeZone: 'Europe/Berlin' }],
+        maxLoginAgeMs: 3_600_000,
+      },
+    }
+
+    async function stageWith(policy: Policy, context: PolicyContext) {
+      const clock = { now: EVENING }
+      const flows = new LiveFlows(() => clock.now)
+      const latencies: number[] = []
+      const timed = openEnforcement({
+        db: store.db,
+        live: flows,
+        connectors: {} as never,
+        clock: () => clock.now,
+        observeLatency: (ms) => latencies.push(ms),
+      })
+      const { revision } = await findPolicy(store.db, service.id)
+      await replacePolicy(store.db, service.id, { policy, revision, by: 'idn' }, clock.now)
+      const flow = flows.enter()
+      Object.assign(flow.facts, { identityId, serviceId: service.id })
+      const identity = (await findIdentity(store.db, identityId))!
+      const decision = await decide(store.db, identity, service, context, clock.now)
+      assert.ok(decision.allowed, decision.rule)
+      timed.admit(flow, decision, context)
+      const gone = () => new Promise((resolve) => flow.signal.addEventListener('abort', resolve))
+      return { clock, flow, gone, latencies, [Symbol.dispose]: () => timed[Symbol.dispose]() }
+    }
+    const keepingAlive = async <T>(promise: Promise<T>): Promise<T> => {
+      const timer = setInterval(() => {}, 1_000)
+      return promise.finally(() => clearInterval(timer))
+    }
+
+    it('ends a flow at the end of the hours, with their code', async () => {
+      using scene = await stageWith(WORKDAY, { authTime: EVENING })
+      assert.equal(scene.flow.decideAgainAt, EVENING + 60_000)
+      scene.clock.now = EVENING + 60_200
+      await keepingAlive(scene.gone())
+      assert.equal(codeOf(scene.flow), 'OUTSIDE_HOURS')
+      assert.match((scene.flow.signal.reason as Error).message, /not open to you at this time/)
+      assert.deepEqual(scene.latencies, [200])
+    })
+
+    it('ends a flow whose login has become too old', async () => {
+      using scene = await stageWith(WORKDAY, { authTime: EVENING - 3_590_000 })
+      assert.equal(scene.flow.decideAgainAt, EVENING + 10_000)
+      scene.clock.now = EVENING + 10_000
+      await keepingAlive(scene.gone())
+      assert.equal(codeOf(scene.flow), 'LOGIN_TOO_OLD')
+    })
+
+    it('ends a flow that has lasted as long as it may', async () => {
+      using scene = await stageWith({ ...EMPTY_POLICY, limits: { maxFlowLengthMs: 5_000 } }, {})
+      scene.clock.now = EVENING + 5_000
+      await keepingAlive(scene.gone())
+      assert.equal(codeOf(scene.flow), 'FLOW_TOO_LONG')
+    })
+
+    it('keeps a flow that may go on, until the next time', async () => {
+      const nights = [{ ...WORKDAY.require.hours![0]!, from: '20:00', to: '21:00' }]
+      const policy = {
+        ...EMPTY_POLICY,
+        deny: [{ emailAddresses: ['dev@mycorp.com'], when: { hours: nights } }],
+      }
+      using scene = await stageWith(policy, {})
+      const first = scene.flow.decideAgainAt!
+      scene.clock.now = first
+      while (scene.flow.decideAgainAt === first) await new Promise((resolve) => setTimeout(resolve, 10))
+      assert.equal(scene.flow.decideAgainAt, first + 60_000)
+      assert.equal(codeOf(scene.flow), undefined)
+      scene.clock.now = Date.parse('2026-06-01T18:00:00Z')
+      await keepingAlive(scene.gone())
+      assert.equal(codeOf(scene.flow), 'FLOW_REVOKED')
+    })
+
+    after(async () => {
+      const { revision } = await findPolicy(store.db, service.id)
+      await replacePolicy(store.db, service.id, { policy: EMPTY_POLICY, revision, by: 'idn' }, NOW)
+    })
+  })
+
   it('ends exactly the flows of a session', () => {
     using mine = flowWith({ sessionId: 'ses_1' })
     using other = flowWith({ sessionId: 'ses_2' })
@@ -146,6 +280,57 @@ describe('enforcement', () => {
 })
 
 describe('live flows', () => {
+  it('are found by each fact as soon as it is assigned, and no longer when they have left', () => {
+    const live = new LiveFlows(() => NOW)
+    const flow = live.enter()
+    const other = live.enter()
+    flow.facts.identityId = 'idn_1'
+    assert.deepEqual(live.where({ identityId: 'idn_1' }), [flow])
+    flow.facts.identityId = 'idn_2'
+    Object.assign(other.facts, { identityId: 'idn_2', serviceId: 'svc_1' })
+    assert.deepEqual(live.where({ identityId: 'idn_1' }), [])
+    assert.deepEqual(live.where({ identityId: 'idn_2' }), [flow, other])
+    assert.deepEqual(live.where({ identityId: 'idn_2', serviceId: 'svc_1' }), [other])
+    assert.deepEqual(live.where({ identityId: 'idn_2', serviceId: 'svc_2' }), [])
+    assert.deepEqual(live.values('identityId'), ['idn_2'])
+    flow[Symbol.dispose]()
+    flow.facts.identityId = 'idn_2' // too late: nobody would take it out again
+    other[Symbol.dispose]()
+    assert.deepEqual([live.values('identityId'), live.where({}), live.size], [[], [], 0])
+  })
+
+  it('of one person are found among many, and ended once', () => {
+    const live = new LiveFlows(() => NOW)
+    for (let n = 0; n < 5_000; n++) {
+      const flow = live.enter()
+      Object.assign(flow.facts, { identityId: `idn_${n}`, serviceId: 'svc_1', sessionId: `ses_${n}` })
+    }
+    const reason = new PosternError('FLOW_REVOKED', 'x')
+    assert.equal(live.where({ identityId: 'idn_7', serviceId: 'svc_1' }).length, 1)
+    assert.equal(live.cutWhere({ sessionId: 'ses_9' }, reason), 1)
+    assert.equal(live.cutWhere({ sessionId: 'ses_9' }, reason), 0) // it is over already
+  })
+
+  it('that are relayed without all of their facts are counted', () => {
+    const live = new LiveFlows(() => NOW)
+    const flow = live.enter()
+    const relaying = live.relaying(flow)
+    const facts: FlowFacts = {
+      identityId: 'idn',
+      sessionId: 'ses',
+      certificateSerial: 'ab',
+      serviceId: 'svc',
+    }
+    Object.assign(flow.facts, facts)
+    flow.admit({})
+    assert.equal(live.countNotCovered(), 1)
+    flow.facts.connectorId = 'con'
+    assert.equal(live.countNotCovered(), 0)
+    flow[Symbol.dispose]()
+    assert.equal(live.countNotCovered(), 1) // passes bytes and is not in the index
+    relaying[Symbol.dispose]()
+    assert.equal(live.countNotCovered(), 0)
+  })
   it('tells when the last one has left', async () => {
     const live = new LiveFlows(() => NOW)
     await live.drained()

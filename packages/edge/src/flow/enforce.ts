@@ -1,16 +1,22 @@
 import { PosternError } from '@postern/shared/errors'
+import type { Identity } from '@postern/shared/identity'
 import type { Kysely } from 'kysely'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
-import { decide } from '../policy/decide.ts'
-import type { Denial } from '../policy/evaluate.ts'
+import { earlier, type PolicyContext } from '../policy/conditions.ts'
+import { type Admission, type Decision, type Denial, evaluate } from '../policy/evaluate.ts'
 import { explainDenial } from '../policy/explain.ts'
 import { withdrawSsh } from '../revocation/withdraw-ssh.ts'
-import { findIdentity } from '../store/identities.ts'
+import { listIdentities } from '../store/identities.ts'
+import { findPolicies } from '../store/policies.ts'
 import type { Database } from '../store/schema.ts'
 import { findServiceById, type ServiceRecord } from '../store/services.ts'
+import { Deadlines } from './deadlines.ts'
 import type { FlowFacts, LiveFlow, LiveFlows } from './live-flows.ts'
 
-export interface Enforcement {
+export interface Enforcement extends Disposable {
+  /** Lets a flow in that the policy admits, unless the person has as many as they may: counted and taken in one
+   *  turn. From here on it is decided again whenever something changes or runs out. */
+  admit(flow: LiveFlow, admission: Admission, context: PolicyContext): Decision
   /** An allow-list changed: ends the live flows that it no longer admits. */
   serviceUpdated(service: ServiceRecord): Promise<void>
   /** A change failed in a way that leaves open whether it is written (a connection lost at the commit): ends what
@@ -26,26 +32,106 @@ export interface Enforcement {
   sessionEnded(sessionId: string): void
   /** Ends a connector whose certificates were revoked, with the flows through it: who holds its key is not known. */
   connectorRevoked(connectorId: string, reason: PosternError): void
+  /** Ends flows because somebody said so. @returns how many this ended */
+  revoked(facts: FlowFacts, reason: PosternError): number
 }
 
-/** Carries changes to the flows that live now, and to ssh certificates, which outlive the decision behind them. Call it after the change is committed, also when a later step of
- *  the same request fails. Each fact of a flow is in the index before anything that depends on it is read, so a
- *  flow either reads the new state or is found here; once these return, none of those it touches moves a byte. */
-export function openEnforcement(parts: {
+export interface EnforcementParts {
   db: Kysely<Database>
   live: LiveFlows
   connectors: ConnectorRegistry
+  /** Epoch milliseconds. */
   clock: () => number
-}): Enforcement {
-  const { db, live, connectors, clock } = parts
+  /** Told for each flow that is ended: how long after the change was committed, or its time had run out. */
+  observeLatency?: (ms: number) => void
+}
 
-  /** Decides again for each live flow of a person to a service, as for a new one. What cannot be read admits nobody. */
-  async function endUnlessAdmitted(identityId: string, service: ServiceRecord): Promise<void> {
-    const identity = await findIdentity(db, identityId).catch(() => undefined)
-    for (const flow of live.where({ serviceId: service.id, identityId })) {
-      const decision =
-        identity && (await decide(db, identity, service, flow.context, clock()).catch(() => undefined))
-      if (!decision?.allowed) flow.cut(revoked(service, decision))
+/** Carries changes to the flows that live now, and to ssh certificates, which outlive the decision behind them. Call
+ *  it after the change is committed, also when a later step of the same request fails. Each fact of a flow is in the
+ *  index before anything that depends on it is read. So a flow that is still being decided either reads the new state
+ *  or is found here, and then decides again before its first byte; one that was admitted is decided again here. Once
+ *  these return, none of those that a change ends moves a byte. */
+export function openEnforcement(parts: EnforcementParts): Enforcement {
+  const { db, live, connectors, clock, observeLatency = () => {} } = parts
+  const deadlines = new Deadlines<LiveFlow>(clock, (due) => {
+    decideDue(due).catch(() => cutAll(due, UNKNOWN))
+  })
+
+  /** Counts those that were not over before. */
+  function cutAll(flows: readonly LiveFlow[], reason: PosternError, since = clock()): number {
+    const ended = flows.filter((flow) => flow.cut(reason))
+    for (const _ of ended) observeLatency(Math.max(0, clock() - since))
+    return ended.length
+  }
+  const cutWhere = (facts: FlowFacts, reason: PosternError) => cutAll(live.where(facts), reason)
+
+  function watch(flow: LiveFlow, admission: Admission): void {
+    const { maxFlowLengthMs } = admission.limits
+    const end = maxFlowLengthMs === undefined ? undefined : flow.startedAt + maxFlowLengthMs
+    const at = earlier(admission.until, end)
+    flow.decideAgainAt = at
+    if (at === undefined) deadlines.delete(flow)
+    else deadlines.set(flow, at)
+  }
+
+  function admit(flow: LiveFlow, admission: Admission, context: PolicyContext): Decision {
+    const { maxFlowsPerIdentity } = admission.limits
+    const { identityId, serviceId } = flow.facts
+    if (maxFlowsPerIdentity !== undefined) {
+      const others = live.where({ identityId, serviceId }).filter((other) => isCounted(other, flow))
+      if (others.length >= maxFlowsPerIdentity) return tooMany(maxFlowsPerIdentity)
+    }
+    flow.admit(context)
+    watch(flow, admission)
+    flow.onLeave = () => deadlines.delete(flow)
+    return admission
+  }
+
+  /** Decides again for flows to one service, as for new ones. What cannot be read admits nobody.
+   *  @param since when the change was committed, or the time of the flows had run out */
+  async function decideAgain(
+    service: ServiceRecord,
+    flows: readonly LiveFlow[],
+    since: number,
+  ): Promise<void> {
+    const ids = new Set(flows.map(({ facts }) => facts.identityId).filter((id) => id !== undefined))
+    const read = await Promise.all([listIdentities(db, [...ids]), findPolicies(db, service.id)]).catch(
+      () => undefined,
+    )
+    const people = new Map(read?.[0].map((identity) => [identity.id, identity]))
+    for (const flow of flows) {
+      // what it needs is not known yet: it reads all of it once more itself
+      if (!flow.isAdmitted) flow.noteChange()
+      else judge(flow, decideFor(flow, people.get(flow.facts.identityId ?? ''), service, read?.[1]), service)
+    }
+
+    function judge(flow: LiveFlow, decision: Decision | undefined, { label }: ServiceRecord): void {
+      if (!decision?.allowed) return void cutAll([flow], noLonger(label, decision), since)
+      const { maxFlowLengthMs } = decision.limits
+      if (maxFlowLengthMs !== undefined && clock() >= flow.startedAt + maxFlowLengthMs) {
+        cutAll([flow], new PosternError('FLOW_TOO_LONG', explainDenial(TOO_LONG, label)), since)
+      } else watch(flow, decision)
+    }
+  }
+
+  function decideFor(
+    flow: LiveFlow,
+    identity: Identity | undefined,
+    { allow }: ServiceRecord,
+    policies: Awaited<ReturnType<typeof findPolicies>> | undefined,
+  ): Decision | undefined {
+    if (!identity || !policies) return undefined
+    return evaluate(policies.defaults, identity, { allow, policy: policies.service }, flow.context, clock())
+  }
+
+  /** Hours that have ended, logins that are too old, flows that have lasted long enough. */
+  async function decideDue(due: readonly LiveFlow[]): Promise<void> {
+    const byService = Map.groupBy(due, ({ facts }) => facts.serviceId ?? '')
+    for (const [serviceId, flows] of byService) {
+      const since = Math.min(...flows.map((flow) => flow.decideAgainAt ?? clock()))
+      const service = await findServiceById(db, serviceId).catch(() => undefined)
+      if (service) await decideAgain(service, flows, since)
+      else cutAll(flows, UNKNOWN, since)
     }
   }
 
@@ -54,51 +140,47 @@ export function openEnforcement(parts: {
     await withdrawSsh(db, changed, clock()).catch(() => {})
   }
 
-  async function serviceUpdated(service: ServiceRecord): Promise<void> {
-    for (const identityId of valuesOf('identityId', live.where({ serviceId: service.id }))) {
-      await endUnlessAdmitted(identityId, service)
-    }
-    await withdraw({ serviceId: service.id })
-  }
-
   /** The service as it is written; without one, the flows that `facts` name are over. */
   async function readOrEnd(serviceId: string, facts: FlowFacts): Promise<ServiceRecord | undefined> {
     const service = await findServiceById(db, serviceId).catch(() => undefined)
-    if (!service) {
-      live.cutWhere(
-        { ...facts, serviceId },
-        new PosternError('FLOW_REVOKED', 'whether the service is still available to you cannot be told'),
-      )
-    }
+    if (!service) cutWhere({ ...facts, serviceId }, UNKNOWN)
     return service
   }
 
+  async function serviceUpdated(service: ServiceRecord): Promise<void> {
+    const since = clock()
+    await decideAgain(service, live.where({ serviceId: service.id }), since)
+    await withdraw({ serviceId: service.id })
+  }
+
   return {
+    admit,
     serviceUpdated,
     async serviceUncertain(serviceId) {
       const service = await readOrEnd(serviceId, {})
       if (service) await serviceUpdated(service)
     },
     async policyUpdated(changed) {
+      const since = clock()
       // read again: the record at hand may be older than an allow-list edit whose enforcement still saw the old policy
-      for (const serviceId of changed ? [changed.id] : valuesOf('serviceId', live.where({}))) {
+      for (const serviceId of changed ? [changed.id] : live.values('serviceId')) {
         const service = await readOrEnd(serviceId, {})
-        if (service) await serviceUpdated(service)
+        if (service) await decideAgain(service, live.where({ serviceId }), since)
       }
-      await withdraw({})
+      await withdraw(changed ? { serviceId: changed.id } : {})
     },
     async identityUpdated(identityId) {
-      for (const serviceId of valuesOf('serviceId', live.where({ identityId }))) {
+      const since = clock()
+      const touched = live.where({ identityId })
+      for (const serviceId of new Set(touched.map(({ facts }) => facts.serviceId))) {
+        if (serviceId === undefined) continue
         const service = await readOrEnd(serviceId, { identityId })
-        if (service) await endUnlessAdmitted(identityId, service)
+        if (service) await decideAgain(service, live.where({ serviceId, identityId }), since)
       }
       await withdraw({ identityId })
     },
     serviceDeleted(service) {
-      live.cutWhere(
-        { serviceId: service.id },
-        new PosternError('FLOW_REVOKED', `${service.label} was deleted`),
-      )
+      cutWhere({ serviceId: service.id }, new PosternError('FLOW_REVOKED', `${service.label} was deleted`))
       connectors.refuseService(
         service.id,
         new PosternError('CONNECTOR_REFUSED', `the service ${service.label} was deleted`, {
@@ -107,23 +189,35 @@ export function openEnforcement(parts: {
       )
     },
     sessionEnded(sessionId) {
-      live.cutWhere({ sessionId }, new PosternError('FLOW_REVOKED', 'the login behind this flow has ended'))
+      cutWhere({ sessionId }, new PosternError('FLOW_REVOKED', 'the login behind this flow has ended'))
     },
     connectorRevoked(connectorId, reason) {
       connectors.ofConnector(connectorId)?.refuse(reason)
-      live.cutWhere({ connectorId }, new PosternError('FLOW_CUT', 'the connector of this flow was ended'))
+      cutWhere({ connectorId }, new PosternError('FLOW_CUT', 'the connector of this flow was ended'))
     },
+    revoked: cutWhere,
+    [Symbol.dispose]: () => deadlines[Symbol.dispose](),
   }
+}
+
+const UNKNOWN = new PosternError(
+  'FLOW_REVOKED',
+  'whether the service is still available to you cannot be told',
+)
+const TOO_LONG = { code: 'FLOW_TOO_LONG' } as const
+
+function isCounted(other: LiveFlow, flow: LiveFlow): boolean {
+  return other !== flow && other.isAdmitted && !other.signal.aborted
+}
+
+function tooMany(limit: number): Denial {
+  return { allowed: false, code: 'TOO_MANY_FLOWS', rule: `at most ${limit} flows of one person at once` }
 }
 
 /** A condition that does not hold any more has its own code; everything else is one. */
-function revoked(service: ServiceRecord, denial: Denial | undefined): PosternError {
+function noLonger(label: string, denial: Denial | undefined): PosternError {
   if (!denial || denial.code === 'ACCESS_DENIED') {
-    return new PosternError('FLOW_REVOKED', `${service.label} is no longer available to you`)
+    return new PosternError('FLOW_REVOKED', `${label} is no longer available to you`)
   }
-  return new PosternError(denial.code, explainDenial(denial, service.label))
-}
-
-function valuesOf(fact: keyof FlowFacts, flows: readonly LiveFlow[]): Set<string> {
-  return new Set(flows.map((flow) => flow.facts[fact]).filter((value) => value !== undefined))
+  return new PosternError(denial.code, explainDenial(denial, label))
 }

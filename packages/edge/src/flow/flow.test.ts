@@ -365,7 +365,13 @@ for (const [storeName, storeConfig] of STORES) {
         'the service is deleted',
         ({ owner, service }) => stage.api('DELETE', `/v1/services/${service.label}`, { as: owner }),
       ],
+      [
+        'a policy denies the person',
+        (scene) => writePolicy(scene, { deny: [{ emailAddresses: ['dev@mycorp.com'] }] }),
+      ],
     ]
+    const writePolicy = ({ owner, service }: Scene, policy: object) =>
+      stage.api('PUT', `/v1/services/${service.label}/policy`, { as: owner, body: { policy, revision: 0 } })
     /** With what a flow reads the row by: its connector reads the same tables, and may still do so. */
     const steps: [string, (scene: Scene) => string | undefined][] = [
       ['read certificates', ({ credential }) => credential.serial],
@@ -423,6 +429,49 @@ for (const [storeName, storeConfig] of STORES) {
         assert.equal((await closed(scene)).code, 'FLOW_REVOKED')
       })
     }
+
+    for (const [step, about] of steps) {
+      it(`a policy whose conditions the flow meets, written at: ${step}`, async () => {
+        const scene = await addScene()
+        const gate = stage.gates.hold(step, about(scene))
+        const client = await stage.openFlow(scene.service, scene.credential)
+        client.end.write(Buffer.from('early'))
+        await gate.reached
+        const require = { sourceNetworks: ['127.0.0.0/8'], sessionKinds: ['browser'], maxLoginAgeMs: 60_000 }
+        const answer = await writePolicy(scene, { require })
+        assert.equal(answer.status, 200, answer.text)
+        gate.open()
+        await scene.data.text('early')
+        assert.equal(client.error, undefined)
+      })
+    }
+
+    it('of two flows at once at the limit one gets in, and the next once that has ended', async () => {
+      const scene = await addScene({ warm: 2 })
+      await writePolicy(scene, { limits: { maxFlowsPerIdentity: 1 } })
+      const gates = [stage.gates.hold('read services', scene.service.label)]
+      const clients = [await stage.openFlow(scene.service, scene.credential)]
+      await gates[0]!.reached
+      gates.push(stage.gates.hold('read services', scene.service.label))
+      clients.push(await stage.openFlow(scene.service, scene.credential))
+      await gates[1]!.reached
+      for (const gate of gates) gate.open()
+      const refused = await Promise.race(
+        clients.map(async (client) => ({ client, error: await client.cut() })),
+      )
+      assert.equal(refused.error.code, 'TOO_MANY_FLOWS')
+      const host = `${scene.service.label}.${DOMAIN}`
+      assert.equal(refused.error.message, `you have as many flows to ${host} as you may`)
+      const decided = await stage.gates.recorded('flow.decided', ({ code }) => code === 'TOO_MANY_FLOWS')
+      assert.equal(decided.rule, 'at most 1 flows of one person at once')
+      const [admitted] = clients.filter((client) => client !== refused.client)
+      assert.equal(admitted!.error, undefined)
+      admitted!.socket.destroy()
+      await closed(scene)
+      const next = await stage.openFlow(scene.service, scene.credential)
+      next.end.write(Buffer.from('next'))
+      await (await scene.connector.openData()).text('next')
+    })
 
     it('leaves others alone: another person, another session, a list that still admits', async () => {
       const scene = await addScene()

@@ -14,6 +14,7 @@ import type { ConnectorRegistry } from '../connectors/registry.ts'
 import { contextOf } from '../policy/context.ts'
 import type { Database } from '../store/schema.ts'
 import { authorize, denied } from './authorize.ts'
+import type { Enforcement } from './enforce.ts'
 import { identify } from './identify.ts'
 import type { LiveFlow, LiveFlows } from './live-flows.ts'
 import { openClientEnd, relay } from './relay.ts'
@@ -25,6 +26,7 @@ export interface FlowParts {
   clientCa: X509Certificate
   db: Kysely<Database>
   live: LiveFlows
+  enforcement: Pick<Enforcement, 'admit'>
   connectors: ConnectorRegistry
   audit: AuditLog
   limits: EdgeLimits
@@ -75,42 +77,55 @@ interface Admitted {
 /** Identify and authorize. The decision is durable when this returns: before any byte moves, and a flow that
  *  cannot be recorded is refused. */
 async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: FlowParts): Promise<Admitted> {
-  const { domain, clientCa, db, audit } = parts
-  const { identity, service, decision } = await recordingRefusal(known, parts, async () => {
+  const { identity, service, decision } = await recordingRefusal(known, parts, () => {
     refuseWhenFull(parts)
-    const leaf = entered.tls.getPeerX509Certificate()
-    if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the client showed no certificate')
-    const { identity, certificate, session } = await identify(leaf, flow.facts, {
-      db,
-      domain,
-      clientCa,
-      now: parts.clock(),
-    })
-    flow.context = contextOf(session, entered.clientAddress)
-    Object.assign(known, {
-      identityId: identity.id,
-      email: identity.email,
-      certificateSerial: certificate.serial,
-    })
-    const { service, decision } = await authorize(
-      identity,
-      parseServiceLabel(known.label),
-      certificate.serviceId,
-      { db, context: flow.context, now: parts.clock() },
-    )
-    known.serviceId = service.id
-    flow.signal.throwIfAborted()
-    return { identity, service, decision }
+    return decideUndisturbed(entered, flow, known, parts)
   })
-  await audit.record({
+  await parts.audit.record({
     type: 'flow.decided',
     ...(known as Required<Known>),
     decision: decision.allowed ? 'allow' : 'deny',
     rule: decision.rule,
     code: decision.allowed ? undefined : decision.code,
   })
-  if (!decision.allowed) throw denied(`${known.label}.${domain}`, decision)
+  if (!decision.allowed) throw denied(`${known.label}.${parts.domain}`, decision)
   return { identity, serviceId: service.id }
+}
+
+/** Decides by what nobody has changed while it was read; from the turn on in which it does, a change is carried to the
+ *  flow by whoever makes it. */
+async function decideUndisturbed(entered: Entered, flow: LiveFlow, known: Known, parts: FlowParts) {
+  const { clock, db, domain, clientCa, enforcement } = parts
+  const leaf = entered.tls.getPeerX509Certificate()
+  if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the client showed no certificate')
+  for (;;) {
+    const { changes } = flow
+    const { identity, certificate, session } = await identify(leaf, flow.facts, {
+      db,
+      domain,
+      clientCa,
+      now: clock(),
+    })
+    const { id: identityId, email } = identity
+    Object.assign(known, { identityId, email, certificateSerial: certificate.serial })
+    const context = contextOf(session, entered.clientAddress)
+    const label = parseServiceLabel(known.label)
+    const now = clock()
+    const { service, decision } = await authorize(identity, label, certificate.serviceId, {
+      db,
+      context,
+      now,
+    })
+    known.serviceId = service.id
+    flow.signal.throwIfAborted()
+    if (flow.changes !== changes) continue
+    flow.about = { email, label, clientAddress: entered.clientAddress }
+    return {
+      identity,
+      service,
+      decision: decision.allowed ? enforcement.admit(flow, decision, context) : decision,
+    }
+  }
 }
 
 /** Route and relay, and what became of it. */
@@ -127,6 +142,7 @@ async function carry(
   let failure: unknown
   try {
     using target = await route(service, connectors, { flow, timeoutMs: limits.routeTimeoutMs })
+    using _relaying = parts.live.relaying(flow)
     traffic = await relay(client, target, {
       flow,
       service,

@@ -40,7 +40,7 @@ export function diffPolicy(parts: ApiParts): ApiHandler {
       const decideBoth = await compare(service, policy, only === undefined, db)
       for (const flow of live.where({ serviceId: service.id })) {
         const person = flow.facts.identityId && (await findIdentity(db, flow.facts.identityId))
-        if (!person) continue
+        if (!person || !flow.isAdmitted) continue
         const { after } = decideBoth(person, flow.context, now)
         if (after.allowed || answer.flows.length >= MAX_LISTED) continue
         answer.flows.push({

@@ -14,6 +14,8 @@ const SENTENCES: Partial<Record<ErrorCode, (host: string) => string>> = {
   NETWORK_NOT_ALLOWED: (host) => `${host} is not open to you from this network`,
   STRONGER_LOGIN_REQUIRED: (host) => `${host} asks for a stronger login than yours`,
   LOGIN_TOO_OLD: (host) => `${host} asks for a younger login than yours`,
+  TOO_MANY_FLOWS: (host) => `you have as many flows to ${host} as you may`,
+  FLOW_TOO_LONG: (host) => `a flow to ${host} may not last any longer`,
   SESSION_KIND_NOT_ALLOWED: (host) => `${host} does not admit logins of this kind`,
 }
 

@@ -10,7 +10,7 @@ import {
   revokeConnectorLineage,
   revokeSessionCertificates,
 } from './certificates.ts'
-import { upsertIdentity } from './identities.ts'
+import { findIdentity, listIdentities, upsertIdentity } from './identities.ts'
 import { account, NOW, type StoreFactory } from './login-suite.ts'
 import type { Store } from './open.ts'
 import {
@@ -101,6 +101,18 @@ export function describeDomainTables(name: string, openEmpty: StoreFactory): voi
         [one, two].map((who) => createService(store.db, wanted(who), NOW)),
       )
       assert.deepEqual(claims.map((claim) => claim.status).sort(), ['fulfilled', 'rejected'])
+    })
+  })
+
+  describe(`${name}: people`, () => {
+    it('finds many at once, more than one statement asks for', async () => {
+      await using store = await openEmpty()
+      const ids = [await person(store, 'one@mycorp.com'), await person(store, 'two@mycorp.com')]
+      const unknown = Array.from({ length: 1_200 }, (_, n) => `idn_unknown-${n}`)
+      const found = await listIdentities(store.db, [ids[0]!, ...unknown, ids[1]!])
+      const expected = await Promise.all(ids.map((id) => findIdentity(store.db, id)))
+      assert.deepEqual(found, expected)
+      assert.deepEqual(await listIdentities(store.db, []), [])
     })
   })
 

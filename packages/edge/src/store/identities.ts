@@ -48,6 +48,19 @@ export async function listIdentitiesByEmail(db: Kysely<Database>, email: EmailAd
   return rows.map(toIdentity)
 }
 
+const IDS_PER_QUERY = 500
+
+/** Those of them that are there, in no order. */
+export async function listIdentities(db: Kysely<Database>, ids: readonly string[]): Promise<Identity[]> {
+  const found: Identity[] = []
+  for (let start = 0; start < ids.length; start += IDS_PER_QUERY) {
+    const some = ids.slice(start, start + IDS_PER_QUERY)
+    const rows = await db.selectFrom('identities').selectAll().where('id', 'in', some).execute()
+    found.push(...rows.map(toIdentity))
+  }
+  return found
+}
+
 export interface LastLogin {
   identity: Identity
   session: Session
