@@ -44,7 +44,7 @@ test('a first connection asks nothing, and a wrong host is refused', async () =>
   assert.match(before.stderr, /Host key verification failed/)
 
   const args = ['sshd', 'setup', '--host', service.host, '--user', sshd.user]
-  const where = ['--sshd-config', sshd.configFile, '--scheduler', 'none', '--batch']
+  const where = ['--sshd-config', sshd.configFile, '--scheduler', 'none', '--confirm-within', '1h', '--batch']
   const made = await runPostern([...args, ...where], { home: operator, timeoutMs: 180_000 })
   assert.equal(made.code, 0, made.stderr)
   const certificate = path.join(sshd.folder, 'postern', 'host-certificates', 'ssh_host_ed25519_key-cert.pub')

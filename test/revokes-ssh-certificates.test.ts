@@ -31,7 +31,7 @@ before(async () => {
     'none',
     '--batch',
   ]
-  const made = await postern([...args, '--sshd-config', sshd.configFile])
+  const made = await postern([...args, '--sshd-config', sshd.configFile, '--confirm-within', '1h'])
   assert.equal(made.code, 0, made.stderr)
   assert.doesNotMatch(made.stderr, /empty one stands in/)
   writeFileSync(path.join(sshd.folder, 'authorized_keys'), '') // certificates or nothing
