@@ -1,5 +1,4 @@
 import { PosternError } from '@postern/shared/errors'
-import { readUsualArguments, runClientTls } from './commands/client/tls.ts'
 import { tellError } from './io.ts'
 
 /** `postern`: the command line. The only file that reads the arguments and sets the exit code.
@@ -36,6 +35,7 @@ async function run(args: string[]): Promise<number> {
 async function runUsual([group, command, ...args]: string[]): Promise<boolean> {
   if (group !== 'client') return false
   if (command === 'tls') {
+    const { readUsualArguments, runClientTls } = await import('./commands/client/tls.ts')
     const usual = readUsualArguments(args)
     if (usual) await runClientTls(usual)
     return usual !== undefined
