@@ -23,13 +23,12 @@ export function openKrl(parts: {
     const version = await readKrlVersion(db)
     if (last && last.version === version && now - last.writtenAt < MAX_AGE_MS) return last.bytes
     const revoked = await readRevokedForSsh(db, now, KEPT_AFTER_END_MS)
-    const { user, host } = sshAuthorities
     const bytes = writeKrl({
       version: BigInt(revoked.version),
       generatedAt: now,
+      // of users only: this is what servers read, and a server that met another CA in it would not believe any of it
       certificates: [
-        { ca: user.publicKey.blob, serials: revoked.userSerials, keyIds: revoked.keyIds },
-        { ca: host.publicKey.blob, serials: revoked.hostSerials, keyIds: [] },
+        { ca: sshAuthorities.user.publicKey.blob, serials: revoked.serials, keyIds: revoked.keyIds },
       ],
     })
     last = { version: revoked.version, writtenAt: now, bytes }

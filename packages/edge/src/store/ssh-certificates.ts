@@ -137,12 +137,11 @@ export interface RevokedForSsh {
    *  least the time of the last revocation in epoch milliseconds. */
   version: number
   /** Ascending. */
-  userSerials: bigint[]
-  hostSerials: bigint[]
+  serials: bigint[]
   keyIds: string[]
 }
 
-/** What servers must not believe although it has not expired.
+/** User certificates that servers must not believe although they have not expired.
  *  @param keptAfterMs how long after its end a certificate stays listed, for clocks that are behind */
 export async function readRevokedForSsh(
   db: Kysely<Database>,
@@ -153,7 +152,8 @@ export async function readRevokedForSsh(
   const version = await readKrlVersion(db)
   const rows = await db
     .selectFrom('ssh_certificates')
-    .select(['serial', 'kind'])
+    .select('serial')
+    .where('kind', '=', 'user')
     .where('revoked_at', 'is not', null)
     .where('not_after', '>', now - keptAfterMs)
     .execute()
@@ -162,15 +162,9 @@ export async function readRevokedForSsh(
     .select('key_id')
     .where('until', '>', now)
     .execute()
-  const serialsOf = (kind: 'user' | 'host') =>
-    rows
-      .filter((row) => row.kind === kind)
-      .map((row) => fromHex(row.serial))
-      .sort((a, b) => (a < b ? -1 : 1))
   return {
     version,
-    userSerials: serialsOf('user'),
-    hostSerials: serialsOf('host'),
+    serials: rows.map((row) => fromHex(row.serial)).sort((a, b) => (a < b ? -1 : 1)),
     keyIds: keyIds.map((row) => row.key_id).sort(),
   }
 }

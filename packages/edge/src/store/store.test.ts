@@ -5,6 +5,7 @@ import { describeLoginTables, type StoreFactory } from './login-suite.ts'
 import { openStore } from './open.ts'
 import { describePolicies } from './policies-suite.ts'
 import { describeRaces } from './race-suite.ts'
+import { describeSsh } from './ssh-suite.ts'
 
 /** The suites say what a store must do; each database has to pass them. */
 const DATABASES: Readonly<Record<string, StoreFactory>> = {
@@ -18,4 +19,5 @@ for (const [name, openEmpty] of Object.entries(DATABASES)) {
   describeEnrollTokens(name, openEmpty)
   describePolicies(name, openEmpty)
   describeRaces(name, openEmpty)
+  describeSsh(name, openEmpty)
 }
