@@ -27,7 +27,7 @@ export interface Conditions {
   amr?: readonly string[] | undefined
   /** The login has one of these classes. */
   acr?: readonly string[] | undefined
-  /** The person typed their password, or what their provider asks for, at most this long ago. */
+  /** The person signed in at this edge at most this long ago. */
   maxLoginAgeMs?: number | undefined
   /** How the login was made. */
   sessionKinds?: readonly SessionKind[] | undefined

@@ -53,7 +53,7 @@ export function diffPolicy(parts: ApiParts): ApiHandler {
         })
       }
       for (const { identity: person, session, lastLoginAt } of people) {
-        const context = { ...contextOf(session, session.clientAddress), authTime: now }
+        const context = { ...contextOf(session, session.clientAddress), signedInAt: now }
         const { before, after } = decideBoth(person, context, now)
         if (!before.allowed && after.allowed) answer.admitted++
         if (!before.allowed || after.allowed || answer.blocked.length >= MAX_LISTED) continue

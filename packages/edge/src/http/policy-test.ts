@@ -29,7 +29,7 @@ export function testPolicy(parts: ApiParts): ApiHandler {
         sourceAddress: request.sourceAddress,
         amr: request.amr,
         acr: request.acr,
-        authTime: request.authTime,
+        signedInAt: request.signedInAt,
         sessionKind: request.sessionKind,
       }),
     }

@@ -9,8 +9,8 @@ export interface PolicyContext {
   sourceAddress?: string | undefined
   amr?: readonly string[] | undefined
   acr?: string | undefined
-  /** When the person typed their password, epoch milliseconds. */
-  authTime?: number | undefined
+  /** When they signed in at this edge, epoch milliseconds. */
+  signedInAt?: number | undefined
   sessionKind?: SessionKind | undefined
 }
 
@@ -68,9 +68,9 @@ const CHECKS: { [Name in keyof Conditions]-?: Check<NonNullable<Conditions[Name]
     if (acr === undefined) return unknown('acr')
     return classes.includes(acr) ? HOLDS : fails('acr')
   },
-  maxLoginAgeMs(ageMs, { authTime }, now) {
-    if (authTime === undefined) return unknown('maxLoginAgeMs')
-    const until = authTime + ageMs
+  maxLoginAgeMs(ageMs, { signedInAt }, now) {
+    if (signedInAt === undefined) return unknown('maxLoginAgeMs')
+    const until = signedInAt + ageMs
     return now < until ? { holds: true, until } : fails('maxLoginAgeMs')
   },
   sessionKinds(kinds, { sessionKind }) {

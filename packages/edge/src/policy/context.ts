@@ -9,9 +9,9 @@ export function contextOf(
 ): PolicyContext {
   return {
     sourceAddress: hostOf(clientAddress),
-    // the age of the login here: what the provider says of its own can be hours old after every login, and signing
-    // in again would not help
-    authTime: session.createdAt,
+    // what the provider says of its own login can be hours old after every sign-in here, and signing in again would
+    // not help
+    signedInAt: session.createdAt,
     // not said is not the same as none
     amr: session.amr.length > 0 ? session.amr : undefined,
     acr: session.acr,

@@ -19,7 +19,7 @@ const CONTEXT: PolicyContext = {
   sourceAddress: '10.1.2.3',
   amr: ['pwd', 'mfa'],
   acr: 'gold',
-  authTime: NOON - 3_600_000,
+  signedInAt: NOON - 3_600_000,
   sessionKind: 'browser',
 }
 
@@ -160,7 +160,7 @@ interface Case {
 const { sourceAddress: _a, ...noAddress } = CONTEXT
 const { amr: _b, ...noAmr } = CONTEXT
 const { acr: _c, ...noAcr } = CONTEXT
-const { authTime: _d, ...noAuthTime } = CONTEXT
+const { signedInAt: _d, ...noSignedInAt } = CONTEXT
 const { sessionKind: _e, ...noKind } = CONTEXT
 
 const conditions: Record<string, Case> = {
@@ -198,10 +198,10 @@ const conditions: Record<string, Case> = {
     holds: { maxLoginAgeMs: 3_600_001 },
     fails: { maxLoginAgeMs: 3_600_000 },
     code: 'LOGIN_TOO_OLD',
-    missing: noAuthTime,
+    missing: noSignedInAt,
     malformed: [
-      { ...CONTEXT, authTime: Number.NaN },
-      { ...CONTEXT, authTime: 0 },
+      { ...CONTEXT, signedInAt: Number.NaN },
+      { ...CONTEXT, signedInAt: 0 },
     ],
   },
   'kind of login': {
@@ -303,7 +303,7 @@ describe('a condition on the time of the week', () => {
       defaults: { require: { maxLoginAgeMs: 2 * 3_600_000 } },
       policy: { require: { hours: OFFICE } },
     })
-    assert.equal(decision.allowed && decision.until, CONTEXT.authTime! + 2 * 3_600_000)
+    assert.equal(decision.allowed && decision.until, CONTEXT.signedInAt! + 2 * 3_600_000)
   })
 })
 

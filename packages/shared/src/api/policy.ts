@@ -83,7 +83,7 @@ export const TestPolicyRequest = v.strictObject({
   provider: v.optional(text(2_048)),
   amr: v.optional(v.pipe(v.array(text(64)), v.maxLength(20))),
   acr: v.optional(text(200)),
-  authTime: v.optional(timestamp),
+  signedInAt: v.optional(timestamp),
   sessionKind: v.optional(v.picklist(['browser', 'device'])),
 })
 
