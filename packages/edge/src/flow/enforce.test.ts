@@ -206,7 +206,7 @@ describe('enforcement', () => {
     }
 
     it('ends a flow at the end of the hours, with their code', async () => {
-      using scene = await stageWith(WORKDAY, { authTime: EVENING })
+      using scene = await stageWith(WORKDAY, { signedInAt: EVENING })
       assert.equal(scene.flow.decideAgainAt, EVENING + 60_000)
       scene.clock.now = EVENING + 60_200
       await keepingAlive(scene.gone())
@@ -216,7 +216,7 @@ describe('enforcement', () => {
     })
 
     it('ends a flow whose login has become too old', async () => {
-      using scene = await stageWith(WORKDAY, { authTime: EVENING - 3_590_000 })
+      using scene = await stageWith(WORKDAY, { signedInAt: EVENING - 3_590_000 })
       assert.equal(scene.flow.decideAgainAt, EVENING + 10_000)
       scene.clock.now = EVENING + 10_000
       await keepingAlive(scene.gone())
