@@ -50,7 +50,7 @@ export async function signInWithoutScreen(url: string, options: DevLoginOptions)
 export async function writeDevBrowser(file: string, options: DevLoginOptions): Promise<string> {
   const command = [
     process.execPath,
-    ...process.execArgv.filter((arg) => arg.startsWith('--conditions')),
+    ...process.execArgv.filter((arg) => /^--(conditions|import)=/.test(arg)),
     fileURLToPath(import.meta.url),
     `--email=${options.email}`,
     `--ca-file=${options.caFile}`,

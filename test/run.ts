@@ -2,9 +2,11 @@ import { spawn, spawnSync } from 'node:child_process'
 import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseArgs, stripVTControlCharacters, styleText } from 'node:util'
-import { postgresEnv, startPostgres } from '../packages/edge/test/postgres.ts'
+import { PASSWORD, postgresEnv, startPostgres } from '../packages/edge/test/postgres.ts'
+import { keepOutput, makeRunFolder, noteSecret } from './secrets/run-record.ts'
+import { KINDS_OF_A_WHOLE_RUN, scanOutputs } from './secrets/scan.ts'
 import { missingPackages } from './support/debian-packages.ts'
 
 /** The project's one test command, `npm test`: what the tests need, the build, the lint, the tests of the packages
@@ -18,6 +20,7 @@ const END_TO_END_TESTS = ['test/*.test.ts']
 const ON_SQLITE_ONLY: readonly string[] = [
   'completes-commands',
   'demo-does-the-whole-round',
+  'finds-secrets-in-output', // starts no edge
   'follows-the-operations-page', // runs SQL on the database's file
   'holds-back-a-fast-sender', // a minute of one flow's memory
   'installs-from-tarballs',
@@ -84,21 +87,25 @@ async function runEverything(): Promise<boolean> {
 
   await using postgres = await startPostgres() // one for all files
   Object.assign(process.env, postgresEnv(postgres))
+  const record = makeRunFolder()
+  noteSecret(record, { kind: 'database password', value: PASSWORD })
   const total: Counts = { tests: 0, passed: 0, failed: 0, skipped: 0 }
   const unsteady: string[] = []
   let isGreen = true
   for (const stage of chooseStages()) {
-    const first = await runTests(stage)
+    const first = await runTests(stage, record)
     for (const key of ['tests', 'passed', 'failed', 'skipped'] as const) total[key] += first.counts[key]
     if (first.counts.tests === 0) tell(`${stage.title}: no test ran`)
     if (isPassed(first)) continue
-    if (isWhole && (await passesAlone(stage, first, unsteady))) total.failed -= first.counts.failed
+    if (isWhole && (await passesAlone(stage, first, { record, unsteady })))
+      total.failed -= first.counts.failed
     else isGreen = false
   }
+  const isSilent = keepsSecrets(record, isWhole)
   if (!isLintClean) tell('the lint found something, see above')
   for (const file of unsteady) tell(`unsteady: ${file} failed once and passed alone; mend it`)
   process.stdout.write(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped\n`)
-  return isGreen && isLintClean && total.tests > 0
+  return isGreen && isSilent && isLintClean && total.tests > 0
 }
 
 function isNodeNewEnough(): boolean {
@@ -174,19 +181,24 @@ function isPassed({ exitCode, counts }: Result): boolean {
 
 /** Runs the few files that failed once more, each alone: two files at a time on a busy machine can push a deadline
  *  over. What fails alone fails the run, and what passes is named at its end.
- *  @param unsteady takes the names of those that passed */
-async function passesAlone(stage: Stage, { failedFiles }: Result, unsteady: string[]): Promise<boolean> {
+ *  @param whole `unsteady` takes the names of those that passed */
+async function passesAlone(
+  stage: Stage,
+  { failedFiles }: Result,
+  { record, unsteady }: { record: string; unsteady: string[] },
+): Promise<boolean> {
   if (failedFiles.length === 0 || failedFiles.length > MAX_RUN_AGAIN) return false
   for (const file of failedFiles) {
-    const again = await runTests({ ...stage, title: `${stage.title}, alone`, files: [file] })
+    const again = await runTests({ ...stage, title: `${stage.title}, alone`, files: [file] }, record)
     if (!isPassed(again)) return false
     unsteady.push(`${file} (${stage.title})`)
   }
   return true
 }
 
-/** Runs node's test runner, shows what it says and reads the counts at its end. */
-async function runTests({ title, files, nodeOptions, env }: Stage): Promise<Result> {
+/** Runs node's test runner, shows what it says and reads the counts at its end.
+ *  @param record the folder that takes what is said meanwhile */
+async function runTests({ title, files, nodeOptions, env }: Stage, record: string): Promise<Result> {
   const scratch = mkdtempSync(path.join(tmpdir(), 'postern-run-'))
   const failedList = path.join(scratch, 'failed-files')
   const name = values.name === undefined ? [] : [`--test-name-pattern=${values.name}`]
@@ -195,16 +207,24 @@ async function runTests({ title, files, nodeOptions, env }: Stage): Promise<Resu
     `--test-reporter-destination=${failedList}`,
   ]
   const shown = [...nodeOptions, '--test', '--test-concurrency=2', ...LIMITS, ...name, ...files]
-  const args = [...REPORTERS, ...failures, ...shown]
+  const args = [...REPORTERS, ...failures, ...recordInto(record), ...shown]
   announce(title, `node ${shown.join(' ')}`)
   const child = spawn(process.execPath, args, {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env, ...(process.stdout.isTTY ? { FORCE_COLOR: '1' } : {}) },
   })
   let tail = ''
+  const keepOf = (stream: 'stdout' | 'stderr') =>
+    keepOutput(record, { test: title, command: ['node', ...shown], stream })
+  const [keepStdout, keepStderr] = [keepOf('stdout'), keepOf('stderr')]
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     process.stdout.write(text)
+    keepStdout(text)
     tail = (tail + text).slice(-1_000_000)
+  })
+  child.stderr.on('data', (chunk: Buffer) => {
+    process.stderr.write(chunk)
+    keepStderr(chunk)
   })
   const exitCode = await new Promise<number>((resolve) => child.on('close', (code) => resolve(code ?? 1)))
   const failedFiles = readFileSync(failedList, 'utf8').split('\n').filter(Boolean)
@@ -214,6 +234,31 @@ async function runTests({ title, files, nodeOptions, env }: Stage): Promise<Resu
     counts: readCounts(stripVTControlCharacters(tail)),
     failedFiles: [...new Set(failedFiles.map((file) => path.relative(ROOT, path.resolve(file))))],
   }
+}
+
+/** Options of node that make every test process write down what its programs say, and which secrets it sees. */
+function recordInto(folder: string): string[] {
+  const url = pathToFileURL(path.join(ROOT, 'test/secrets/record-run.ts'))
+  url.searchParams.set('folder', folder)
+  return [`--import=${url.href}`]
+}
+
+/** Looks for every secret of the run in everything that was said.
+ *  @returns false after naming what was found, and where */
+function keepsSecrets(folder: string, isWhole: boolean): boolean {
+  const result = scanOutputs(folder)
+  rmSync(folder, { recursive: true })
+  const missing = isWhole ? KINDS_OF_A_WHOLE_RUN.filter((kind) => !result.lookedFor.has(kind)) : []
+  for (const kind of missing) tell(`no ${kind} was seen in the whole run: nothing could be looked for`)
+  for (const { source, kind } of result.findings) {
+    tell(`${kind} stands in ${source.stream} of ${source.command.join(' ')}, started by ${source.test}`)
+  }
+  const count = [...result.lookedFor.values()].reduce((sum, next) => sum + next, 0)
+  const megabytes = (result.bytes / 1e6).toFixed(1)
+  process.stdout.write(
+    `\nlooked for ${count} secrets in ${result.outputs} outputs, ${megabytes} MB: ${result.findings.length} found\n`,
+  )
+  return result.findings.length === 0 && missing.length === 0
 }
 
 function readCounts(output: string): Counts {
