@@ -11,6 +11,7 @@ export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   faketime: 'faketime',
   fish: 'fish',
   git: 'git',
+  ip: 'iproute2',
   openssl: 'openssl',
   pg_ctlcluster: 'postgresql',
   prlimit: 'util-linux',

@@ -20,6 +20,7 @@ import { serveFlow } from './flow/flow.ts'
 import { openIngress } from './flow/ingress.ts'
 import { LiveFlows } from './flow/live-flows.ts'
 import { openRooms } from './flow/rooms.ts'
+import { endFlowsOfSilent } from './flow/silent-connector.ts'
 import { createApi } from './http/api.ts'
 import { createLogin } from './login/login.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
@@ -158,6 +159,7 @@ export async function startEdge(
     log,
     isStopping: () => isStopping,
     timings: overrides.controlTimings,
+    onSilent: (attachment, returnMs) => endFlowsOfSilent(attachment, { live, connectors, returnMs }),
     onSuperseded: enforcement.connectorRevoked,
     onCrowdedOut: metrics.countControlCrowdedOut,
   })

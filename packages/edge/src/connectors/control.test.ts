@@ -414,7 +414,7 @@ describe('a connector whose machine is gone without a word', () => {
 })
 
 describe('a connector that runs out of time', () => {
-  before(() => start({ attachTimeoutMs: 200, pingMs: 50, silenceMs: 400 }, 200))
+  before(() => start({ attachTimeoutMs: 200, pingMs: 50, silenceMs: 400, returnMs: 100 }, 200))
   beforeEach(newConnector)
   after(() => stage[Symbol.asyncDispose]())
 
@@ -429,6 +429,18 @@ describe('a connector that runs out of time', () => {
     control.ws.pong = () => undefined
     await stage.gates.recorded('connector.lost')
     assert.equal(await control.close(), 1006)
+  })
+
+  it('and its flows with it, although their connections say nothing of it', async () => {
+    const { control, data } = await stage.attach(credential, { warm: 1 })
+    const client = await stage.openFlow(service, await stage.clientCertificate(owner, service))
+    const { body } = await data[0]!.control()
+    data[0]!.end.send('ok', { flowId: body.flowId as string })
+    await client.control()
+    control.ws.pong = () => undefined
+    const error = await client.cut()
+    assert.equal(error.code, 'FLOW_CUT')
+    assert.match(error.message, /fallen silent/)
   })
 
   it('but not by having nothing to say', async () => {

@@ -36,6 +36,8 @@ export interface ControlTimings {
   silenceMs: number
   /** An attachment that answers within this time lives. Well under the time that connectors wait for `attached`. */
   answerTimeoutMs: number
+  /** For the process of a connector that fell silent, to attach again before its flows end. */
+  returnMs: number
 }
 
 const TIMINGS: ControlTimings = {
@@ -43,6 +45,8 @@ const TIMINGS: ControlTimings = {
   pingMs: CONTROL_PING_MS,
   silenceMs: CONTROL_SILENCE_MS,
   answerTimeoutMs: 3_000,
+  // it notices up to a ping later than the edge; with what it takes to attach
+  returnMs: CONTROL_PING_MS + 2_000,
 }
 const WARM = 1
 /** Control connections of one certificate, attached or not. An honest connector has one, and a dead one or two. */
@@ -60,6 +64,8 @@ export interface ControlParts {
   /** Set once the edge takes no new connectors. */
   isStopping: () => boolean
   timings?: Partial<ControlTimings> | undefined
+  /** Told of an attachment whose control connection ended in silence; it is out of the registry. */
+  onSilent: (attachment: Attachment, returnMs: number) => void
   /** Ends what a connector has attached and the flows through it: all its certificates were revoked. */
   onSuperseded: (connectorId: string, reason: PosternError) => void
   /** Told of each connection that ended because its certificate opened too many. */
@@ -142,10 +148,12 @@ async function serveConnector(
   ws.on('error', (error) => parts.log.debug('connector.socket_error', { error: error.message }))
   const closed = new Promise<void>((resolve) => ws.once('close', () => resolve()))
   const timings = { ...TIMINGS, ...parts.timings }
-  watchSilence(ws, timings)
+  const silence = watchSilence(ws, timings, () => {
+    if (attachment) attachment.heardAt = performance.now()
+  })
   let connector: IdentifiedConnector
   let software: string
-  let attachment: Attachment
+  let attachment: Attachment | undefined
   try {
     const attach = await readAttach(ws, timings.attachTimeoutMs)
     software = attach.software
@@ -188,6 +196,7 @@ async function serveConnector(
   await closed
   expiry[Symbol.dispose]()
   attachment.leave(new PosternError('SERVICE_OFFLINE', 'the connector has gone'))
+  if (silence.endedIt) parts.onSilent(attachment, timings.returnMs)
   await parts.audit.record({
     type: 'connector.lost',
     ...event,
@@ -258,6 +267,8 @@ function createAttachment(
     instanceId,
     issuedAt: certificate.issuedAt,
     pool: new DataPool((count) => say(ws, { type: 'want', count }), limits.maxDataConnectionsPerConnector),
+    heardAt: performance.now(), // it has just said attach
+    doubtedUntil: 0,
     refusal: undefined,
     answers: (timeoutMs) => answersPing(ws, timeoutMs),
     leave(reason) {
@@ -353,11 +364,19 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Pings, and ends a connection that has been silent for too long: a machine can be gone without a FIN. */
-function watchSilence(ws: WebSocket, { pingMs, silenceMs }: ControlTimings): void {
+/** Pings, and ends a connection that has been silent for too long: a machine can be gone without a FIN.
+ *  @returns whether the connection, once it is closed, was ended for that; or for not agreeing to close, which shows
+ *  a little before */
+function watchSilence(
+  ws: WebSocket,
+  { pingMs, silenceMs }: ControlTimings,
+  onHeard: () => void,
+): { readonly endedIt: boolean } {
+  const silence = { endedIt: false }
   let lastHeard = performance.now()
   const heard = () => {
     lastHeard = performance.now()
+    onHeard()
     if (ws.bufferedAmount > MAX_UNREAD_BYTES) ws.terminate() // asks (each ping is answered) and never reads
   }
   ws.on('pong', heard)
@@ -367,7 +386,11 @@ function watchSilence(ws: WebSocket, { pingMs, silenceMs }: ControlTimings): voi
     if (performance.now() - lastHeard > silenceMs) return ws.terminate()
     ws.ping()
   }, pingMs)
-  ws.once('close', () => clearInterval(timer))
+  ws.once('close', () => {
+    clearInterval(timer)
+    silence.endedIt = performance.now() - lastHeard > silenceMs - pingMs
+  })
+  return silence
 }
 
 /** Whether the other end answers this very ping: an answer that was under way proves nothing. One that is about to

@@ -13,6 +13,10 @@ export interface Attachment {
   /** When its certificate was issued, epoch milliseconds. */
   readonly issuedAt: number
   readonly pool: DataPool
+  /** The last sign of life, by `performance.now()`. */
+  heardAt: number
+  /** Taken last until then, by `performance.now()`: it was asked and did not answer. */
+  doubtedUntil: number
   /** Why the edge ended it; undefined while it lives, and when it went by itself. */
   refusal: PosternError | undefined
   /** Whether it answers within this time: a machine can be gone without a FIN. */
@@ -54,12 +58,17 @@ export class ConnectorRegistry {
     return this.all().find((attachment) => attachment.connectorId === connectorId)
   }
 
-  /** The best first: one that has a connection ready (a connector that hangs has none any more), then the least
-   *  busy. */
+  /** The best first: one that is not in doubt, then one that has a connection ready (a connector that hangs has none
+   *  any more), then the least busy. */
   ofService(serviceId: string): Attachment[] {
     const attachments = this.#byService.get(serviceId) ?? []
     const isEmpty = ({ pool }: Attachment) => Number(pool.size.idle === 0)
-    return attachments.toSorted((a, b) => isEmpty(a) - isEmpty(b) || a.pool.size.inUse - b.pool.size.inUse)
+    const now = performance.now()
+    const isDoubted = ({ doubtedUntil }: Attachment) => Number(doubtedUntil > now)
+    return attachments.toSorted(
+      (a, b) =>
+        isDoubted(a) - isDoubted(b) || isEmpty(a) - isEmpty(b) || a.pool.size.inUse - b.pool.size.inUse,
+    )
   }
 
   all(): Attachment[] {

@@ -10,6 +10,8 @@ export interface FlowFacts {
   certificateSerial?: string | undefined
   serviceId?: string | undefined
   connectorId?: string | undefined
+  /** Of the connector's process; the id of its attachment where it does not say. */
+  instanceId?: string | undefined
 }
 
 type Fact = keyof FlowFacts
@@ -19,6 +21,7 @@ const FACTS = [
   'certificateSerial',
   'serviceId',
   'connectorId',
+  'instanceId',
 ] as const satisfies readonly Fact[]
 
 /** What people are told of a flow. */
@@ -43,6 +46,8 @@ export class LiveFlow implements Disposable {
   /** Decide again then, at the latest; epoch milliseconds. */
   decideAgainAt: number | undefined
   onLeave: (() => void) | undefined
+  /** Read from its connector so far, headers and all: what grows comes from a machine that is there. */
+  bytesFromConnector: () => number = () => 0
   readonly #abort = new AbortController()
   readonly #leave: (flow: LiveFlow) => void
   #isAdmitted = false

@@ -8,7 +8,7 @@ import { resetSocket } from '@postern/shared/stream/reset-socket'
 import { splice, type Traffic } from '@postern/shared/stream/splice'
 import type { LiveFlow } from './live-flows.ts'
 import type { Entered } from './rooms.ts'
-import type { Target } from './route.ts'
+import { doubt, type Target } from './route.ts'
 
 /** The client's end of a flow: framed for `postern/1`, plain bytes for every other TLS client. Owns the
  *  connection from here on. */
@@ -38,19 +38,20 @@ export function relay(
     identity: { id: identity.id, email: identity.email },
     clientAddress,
   }
+  flow.bytesFromConnector = () => target.end.bytesRead
   // a revocation since the way was found: splice tells both sides, and the connector hears of no flow
   if (!flow.signal.aborted) target.end.send('open', open)
-  const unanswered = setTimeout(
-    () =>
-      flow.cut(new PosternError('SERVICE_UNREACHABLE', `the connector of ${service.host} does not answer`)),
-    parts.answerTimeoutMs,
-  )
+  const unanswered = setTimeout(() => {
+    doubt(target.attachment)
+    flow.cut(new PosternError('SERVICE_UNREACHABLE', `the connector of ${service.host} does not answer`))
+  }, parts.answerTimeoutMs)
   return splice(client, target.end, {
     signal: flow.signal,
     explain: (error) => explainTarget(error, service.host),
     onControl(type) {
       if (type !== 'ok') return
       clearTimeout(unanswered)
+      target.attachment.heardAt = performance.now()
       if (client instanceof FramedEnd) client.send('ok', { flowId: flow.id })
     },
   }).finally(() => clearTimeout(unanswered))

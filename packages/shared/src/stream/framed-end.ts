@@ -26,6 +26,7 @@ export class FramedEnd implements FlowEnd {
   readonly #decoder: FrameDecoder
   readonly #flowId: string | undefined
   #receiver: Receiver | undefined
+  #bytesRead = 0
   #sentEnd = false
   #endFlushed = false
   #receivedEnd = false
@@ -59,6 +60,11 @@ export class FramedEnd implements FlowEnd {
   /** True once the connection can carry nothing any more. */
   get closed(): boolean {
     return this.#over || this.#socket.destroyed
+  }
+
+  /** Everything the peer has sent, frames of all types with their headers. */
+  get bytesRead(): number {
+    return this.#bytesRead
   }
 
   receive(receiver: Receiver): void {
@@ -113,6 +119,7 @@ export class FramedEnd implements FlowEnd {
   }
 
   #onChunk(chunk: Buffer): void {
+    this.#bytesRead += chunk.length
     if (this.#over) return
     try {
       this.#decoder.push(chunk)

@@ -1,0 +1,93 @@
+import { execFileSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { Program } from '../../demo/program.ts'
+import { posternEnv } from './postern.ts'
+import { until } from './until.ts'
+
+/** Another machine: a network namespace with a cable to this one. Needs root. `vanish` sends what either side says
+ *  to a hardware address that nobody has: it is dropped without a FIN, a reset or an ICMP message. */
+export interface FarMachine extends AsyncDisposable {
+  /** This machine's address on the cable, which nobody else reaches. */
+  address: string
+  /** Here and there, `*.localhost` leads to an edge that listens on this port of `address`. */
+  reach(edgePort: number): Promise<void>
+  /** Runs a program there. */
+  run(command: readonly string[], options: { home: string; collectStdout?: boolean }): Program
+  /** Resolves when it has acknowledged every byte that was sent there: while one is not, keepalive does not run. */
+  acknowledged(): Promise<void>
+  vanish(): void
+}
+
+const FORWARDER = fileURLToPath(new URL('./forward-to.ts', import.meta.url))
+let count = 0
+
+export function startFarMachine(): FarMachine {
+  if (process.getuid?.() !== 0) throw new Error('network namespaces need root: run this test as root')
+  const id = `${process.pid % 100_000}${count++}`
+  const name = `postern${id}`
+  const [near, far] = [`pn${id}`, `pf${id}`]
+  // one /30 of 198.18.0.0/15 each, the range for tests between networks (RFC 2544)
+  const block = (Number(id) % 16_000) * 4
+  const address = (host: number) => `198.18.${(block >> 8) & 255}.${(block & 252) + host}`
+  const [nearAddress, farAddress] = [address(1), address(2)]
+  const inside = (...args: string[]) => ip('-n', name, ...args)
+
+  ip('netns', 'add', name)
+  try {
+    ip('link', 'add', near, 'type', 'veth', 'peer', 'name', far, 'netns', name)
+    ip('address', 'add', `${nearAddress}/30`, 'dev', near)
+    ip('link', 'set', near, 'up')
+    inside('address', 'add', `${farAddress}/30`, 'dev', far)
+    inside('link', 'set', far, 'up')
+    inside('link', 'set', 'lo', 'up')
+  } catch (error) {
+    ip('netns', 'delete', name)
+    throw error
+  }
+  const programs: Program[] = []
+  const start = (command: readonly string[], options: ConstructorParameters<typeof Program>[2]) => {
+    const program = new Program('ip', ['netns', 'exec', name, ...command], options)
+    programs.push(program)
+    return program
+  }
+  return {
+    address: nearAddress,
+    async reach(edgePort) {
+      const words = [FORWARDER, String(edgePort), nearAddress]
+      const here = new Program(process.execPath, words, { stdin: '' })
+      programs.push(here)
+      await here.matches(/forwarding/)
+      await start([process.execPath, ...words], { stdin: '' }).matches(/forwarding/)
+    },
+    run: (command, { home, collectStdout }) =>
+      start(command, {
+        env: posternEnv({ home }),
+        ...(collectStdout === undefined ? {} : { collectStdout }),
+      }),
+    async acknowledged() {
+      const sendQueues = () =>
+        run('ss', '-Htn', 'dst', farAddress)
+          .split('\n')
+          .filter((line) => line !== '')
+          .map((line) => line.split(/\s+/)[2])
+      await until('all is acknowledged', () => sendQueues().every((bytes) => bytes === '0'))
+    },
+    vanish() {
+      const nobody = ['lladdr', '02:00:00:00:00:01', 'nud', 'permanent']
+      ip('neighbour', 'replace', farAddress, ...nobody, 'dev', near)
+      inside('neighbour', 'replace', nearAddress, ...nobody, 'dev', far)
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all(programs.map((program) => program.stop('SIGKILL')))
+      ip('netns', 'delete', name) // and the cable with it
+    },
+  }
+}
+
+function ip(...args: string[]): string {
+  return run('ip', ...args)
+}
+
+function run(command: string, ...args: string[]): string {
+  return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+}
