@@ -1,7 +1,7 @@
 import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type BuildOptions, build, type Metafile } from 'esbuild'
+import { type BuildOptions, build, type Metafile, type Plugin } from 'esbuild'
 
 /** Bundles the two programs into `packages/{cli,edge}/dist`: every package of npm goes in, so a start reads a few
  *  files instead of hundreds, and what a command does not need stays in a chunk that it does not load. */
@@ -29,26 +29,33 @@ const SHARED_OPTIONS: BuildOptions = {
   },
 }
 
-const wanted = process.argv.slice(2)
-if (isWanted('cli')) await bundleProgram(path.join(ROOT, 'packages/cli'))
-// oidc-provider finds its settings by the names of its classes
-if (isWanted('edge')) await bundleProgram(path.join(ROOT, 'packages/edge'), { keepNames: true })
+export type ProgramName = 'cli' | 'edge'
 
 /** `node build.ts edge` builds one of them, no argument both. */
-function isWanted(name: string): boolean {
-  return wanted.length === 0 || wanted.includes(name)
+if (import.meta.main) {
+  const wanted = process.argv.slice(2)
+  for (const name of ['cli', 'edge'] as const) {
+    if (wanted.length === 0 || wanted.includes(name)) await bundleProgram(name)
+  }
 }
 
-async function bundleProgram(packageFolder: string, options: BuildOptions = {}): Promise<void> {
-  const outdir = path.join(packageFolder, 'dist')
+/** @param options for builds that are not to be handed out: another folder, version, source */
+export async function bundleProgram(
+  name: ProgramName,
+  options: { outdir?: string; version?: string; plugins?: Plugin[] } = {},
+): Promise<void> {
+  const packageFolder = path.join(ROOT, 'packages', name)
+  const outdir = options.outdir ?? path.join(packageFolder, 'dist')
+  const version = options.version ?? (await readVersion(packageFolder))
   const result = await build({
     ...SHARED_OPTIONS,
-    ...options,
+    keepNames: name === 'edge', // oidc-provider finds its settings by the names of its classes
+    plugins: options.plugins ?? [],
     entryPoints: await findEntryPoints(path.join(packageFolder, 'src')),
     outdir,
     outbase: path.join(packageFolder, 'src'),
     chunkNames: 'chunks/[name]-[hash]',
-    define: { POSTERN_VERSION: JSON.stringify(await readVersion(packageFolder)) },
+    define: { POSTERN_VERSION: JSON.stringify(version) },
   })
   await writeFile(path.join(outdir, 'third-party-licenses.txt'), await collectLicenses(result.metafile!))
   const written = new Set(Object.keys(result.metafile!.outputs).map((file) => path.basename(file)))
@@ -63,7 +70,8 @@ async function findEntryPoints(source: string): Promise<string[]> {
     .map((file) => path.join(source, file))
 }
 
-async function readVersion(packageFolder: string): Promise<string> {
+/** The version in its package.json. */
+export async function readVersion(packageFolder: string): Promise<string> {
   const manifest = JSON.parse(await readFile(path.join(packageFolder, 'package.json'), 'utf8')) as {
     version: string
   }

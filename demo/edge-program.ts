@@ -14,9 +14,9 @@ export interface EdgeProgram {
  *  @throws with what it said, when it ends before */
 export async function startEdgeProgram(
   configFile: string,
-  options: { args?: readonly string[]; env?: NodeJS.ProcessEnv } = {},
+  options: { args?: readonly string[]; env?: NodeJS.ProcessEnv; program?: string } = {},
 ): Promise<EdgeProgram> {
-  const args = [POSTERN_EDGE, 'serve', '--config', configFile, ...(options.args ?? [])]
+  const args = [options.program ?? POSTERN_EDGE, 'serve', '--config', configFile, ...(options.args ?? [])]
   const program = new Program(process.execPath, args, {
     env: { ...process.env, ...options.env },
     stdin: '',

@@ -77,7 +77,18 @@ describe('postern doctor', () => {
   test('when all is well: every line ok, exit 0, and the flow was a real one', async () => {
     const flows = echo.connections.length
     const found = await examine(ann, ['--host', service.host], pathWithSshConfig(GOOD_SSH_CONFIG))
-    const names = ['proxy', 'dns', 'edge', 'ca', 'clock', 'session', 'certificate', 'flow', 'ssh config']
+    const names = [
+      'proxy',
+      'dns',
+      'edge',
+      'version',
+      'ca',
+      'clock',
+      'session',
+      'certificate',
+      'flow',
+      'ssh config',
+    ]
     assert.deepEqual([...found.checks.keys()], names)
     for (const { name, state, message } of found.checks.values())
       assert.equal(state, 'ok', `${name}: ${message}`)

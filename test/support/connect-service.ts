@@ -14,6 +14,8 @@ export interface ConnectOptions {
   /** More options of `postern connect`. */
   args?: readonly string[]
   env?: NodeJS.ProcessEnv
+  /** Another build of `postern`. */
+  program?: string
 }
 
 /** One line of `postern connect --json`. */
@@ -63,7 +65,7 @@ export async function connectService(options: ConnectOptions): Promise<Connected
 
 /** Starts `postern connect --json` without waiting: for the ones that must fail. */
 export function spawnConnect(options: ConnectOptions): Program {
-  const { home, env, port, name = 'db', args = [] } = options
+  const { home, env, program, port, name = 'db', args = [] } = options
   const list = (option: string, values: readonly string[] | undefined) =>
     values && values.length > 0 ? [option, values.join(',')] : []
   const named = options.allowedEmailDomains || options.allowedEmailAddresses
@@ -74,7 +76,7 @@ export function spawnConnect(options: ConnectOptions): Program {
     ...list('--allowed-email-addresses', options.allowedEmailAddresses),
     ...args,
   ]
-  return spawnPostern(words, { home, ...(env ? { env } : {}) })
+  return spawnPostern(words, { home, ...(env ? { env } : {}), ...(program ? { program } : {}) })
 }
 
 function namesWho(argument: string): boolean {

@@ -17,11 +17,17 @@ export async function makeDevBrowser(edge: EdgeAddress, home: string, email: str
   return writeDevBrowser(path.join(home, 'browser'), { email, caFile: edge.caFile })
 }
 
-/** Runs `postern login` for this person, and returns its result whatever it is. */
-export async function tryLogIn(edge: EdgeAddress, home: string, email: string): Promise<ProgramResult> {
+/** Runs `postern login` for this person, and returns its result whatever it is.
+ *  @param program another build of `postern` */
+export async function tryLogIn(
+  edge: EdgeAddress,
+  home: string,
+  email: string,
+  program?: string,
+): Promise<ProgramResult> {
   const browser = await makeDevBrowser(edge, home, email)
   const args = ['login', '--edge', edge.origin, '--ca-file', edge.caFile, '--browser', quoteForShell(browser)]
-  return runPostern(args, { home })
+  return runPostern(args, { home, ...(program ? { program } : {}) })
 }
 
 /** Signs this person in. */

@@ -19,6 +19,8 @@ export interface EdgeOptions {
   /** More options of `postern-edge serve`. */
   args?: readonly string[]
   env?: NodeJS.ProcessEnv
+  /** Another build of `postern-edge`. */
+  program?: string
 }
 
 export interface UpstreamIdentity {
@@ -59,6 +61,7 @@ export async function startEdge(options: EdgeOptions = {}): Promise<EdgeProcess>
   const { program, origin, port } = await startEdgeProgram(configFile, {
     ...(options.args ? { args: options.args } : {}),
     ...(options.env ? { env: options.env } : {}),
+    ...(options.program ? { program: options.program } : {}),
   })
   return {
     origin,

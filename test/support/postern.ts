@@ -10,6 +10,8 @@ export interface PosternOptions {
   /** Given at once and closed. Left out: `runPostern` gives an empty input, `spawnPostern` leaves it open. */
   stdin?: string | Uint8Array
   env?: NodeJS.ProcessEnv
+  /** Another build of `postern`. */
+  program?: string
   /** The program that opens a sign-in page, see dev-browser.ts. Left out: there is no browser. */
   browser?: string
   /** Runs it on a terminal of its own: stdout and stderr arrive together in `stdout`. */
@@ -36,7 +38,7 @@ export function spawnPostern(args: readonly string[], options: PosternOptions): 
     ...(options.stdin === undefined ? {} : { stdin: options.stdin }),
     ...(options.collectStdout === undefined ? {} : { collectStdout: options.collectStdout }),
   }
-  const command = [process.execPath, POSTERN, ...args]
+  const command = [process.execPath, options.program ?? POSTERN, ...args]
   if (!options.pty) return new Program(process.execPath, command.slice(1), programOptions)
   // script(1) gives the command a terminal, -e its exit code
   return new Program('script', ['-qec', command.map(quoteForShell).join(' '), '/dev/null'], programOptions)

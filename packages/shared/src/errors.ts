@@ -30,7 +30,7 @@ export const ERRORS = {
   // what was asked for cannot be understood
   USAGE_INVALID: kind(400, 2, 'run the command with --help to see its options and examples'),
   CONFIG_INVALID: hidden(500, 2, 'correct the file and try: postern-edge config check --config FILE'),
-  REQUEST_INVALID: kind(400, 2, 'check that postern and postern-edge have the same version'),
+  REQUEST_INVALID: kind(400, 2, 'check that postern and postern-edge have the same version: postern doctor'),
   REQUEST_TOO_LARGE: kind(413, 2, 'send less in one request'),
   ADDRESS_INVALID: kind(400, 2, 'write an address as name@domain, for example contractor@example.com'),
   DOMAIN_INVALID: kind(400, 2, 'write a domain as in mycorp.com, without @ and without *'),
@@ -59,7 +59,7 @@ export const ERRORS = {
     1,
     'copy the id from the message on stderr; an auditor can look in: postern audit list',
   ),
-  NOT_FOUND: kind(404, 1, 'check that postern and postern-edge have the same version'),
+  NOT_FOUND: kind(404, 1, 'check that postern and postern-edge have the same version: postern doctor'),
 
   // who are you
   EDGE_UNKNOWN: kind(400, 4, 'sign in to the edge once: postern login --edge https://HOST'),
@@ -110,7 +110,7 @@ export const ERRORS = {
   SERVICE_REFUSED: kind(502, 6, 'check that the service is running on the machine of the connector'),
   SERVICE_UNREACHABLE: kind(504, 6, 'check the host and port that the connector was started with'),
   FLOW_CUT: kind(502, 6, 'bytes may be missing: repeat the transfer'),
-  PROTOCOL_INVALID: kind(400, 6, 'check that postern and postern-edge have the same version'),
+  PROTOCOL_INVALID: kind(400, 6, 'check that postern and postern-edge have the same version: postern doctor'),
 
   // the connector's own
   CONNECTOR_REFUSED: kind(403, 5, 'start the connector again: postern connect …'),

@@ -24,7 +24,7 @@ async function runWhoami(options: AskOptions & { edge?: string; json?: boolean }
     `  issuer   ${printable(identity.issuer)}`,
     `  subject  ${printable(identity.subject)}`,
     `  groups   ${printable(identity.groups.join(', ') || '-')}`,
-    `  roles    ${roles.join(', ') || '-'}`,
+    `  roles    ${printable(roles.join(', ') || '-')}`,
     `  session  ends in ${formatDuration(session.expiresAt - now)}`,
   ]
   await print(`${lines.join('\n')}\n`)

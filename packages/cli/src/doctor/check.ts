@@ -12,6 +12,7 @@ export interface Check {
 
 export type CheckName =
   | 'edge'
+  | 'version'
   | 'proxy'
   | 'dns'
   | 'ca'

@@ -3,9 +3,11 @@ import type { LookupAddress } from 'node:dns'
 import { formatDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
 import { lookupHost } from '@postern/shared/lookup-host'
+import { VERSION } from '@postern/shared/version'
 import { openApi } from '../credentials/fresh.ts'
 import { edgePort, type KnownEdge, withOrigin } from '../credentials/known-edge.ts'
 import { type Check, fail, ok, warn } from './check.ts'
+import { compareVersions } from './versions.ts'
 
 /** What lies between this machine and the edge. Changes nothing. */
 
@@ -78,15 +80,21 @@ function lookUp(host: string): Promise<string[] | Error> {
 /** Asks the edge for what everybody may know. */
 export async function checkEdge(edge: KnownEdge): Promise<Check[]> {
   using api = openApi(edge)
+  let version: string
   try {
-    await api.getEdge()
+    version = (await api.getEdge()).version
   } catch (thrown) {
     const error = withOrigin(thrown, edge.origin)
     if (!(error instanceof PosternError)) throw error
     const name = error.code === 'CLOCK_OFF' ? 'clock' : error.code === 'EDGE_UNTRUSTED' ? 'ca' : 'edge'
     return [fail(name, error)]
   }
-  return [ok('edge', `${edge.origin} answers`), checkCa(edge), checkClock(api.memory.clockOffsetMs)]
+  return [
+    ok('edge', `${edge.origin} answers`),
+    compareVersions(VERSION, version),
+    checkCa(edge),
+    checkClock(api.memory.clockOffsetMs),
+  ]
 }
 
 function checkCa(edge: KnownEdge): Check {

@@ -20,7 +20,8 @@ export const Service = v.object({
   /** `<label>.<domain>` */
   host: v.string(),
   name: v.string(),
-  type: v.literal('tls'),
+  /** `tls`; newer edges may know others, and a list is not to fail for one of them. */
+  type: v.string(),
   owner: v.string(),
   allow: allowList,
   revision: v.number(),

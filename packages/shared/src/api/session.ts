@@ -24,13 +24,14 @@ export const SessionResponse = v.object({
     id: v.string(),
     createdAt: timestamp,
     expiresAt: timestamp,
-    /** How the person signed in; older edges do not say. */
-    kind: v.optional(v.picklist(['browser', 'device'])),
+    /** How the person signed in: `browser` or `device`; older edges do not say, newer ones may know others. */
+    kind: v.optional(v.string()),
     amr: v.optional(v.array(v.string())),
     acr: v.optional(v.string()),
     authTime: v.optional(timestamp),
   }),
-  roles: v.array(v.picklist(['operator', 'auditor', 'admin'])),
+  /** `operator`, `auditor`, `admin`; newer edges may know others. */
+  roles: v.array(v.string()),
 })
 
 /** Every answer with a status of 400 and more. */
