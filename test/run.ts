@@ -31,6 +31,7 @@ const ON_SQLITE_ONLY: readonly string[] = [
   'runs-under-systemd',
   'signs-in-once-for-many', // counts tokens in the database's file
   'stays-up-under-abuse', // sockets, long before anything is stored
+  'stops-clearly-without-a-disk', // the database's file on a disk of its own
   'survives-descriptor-exhaustion',
   'survives-stray-callbacks', // looks for secrets in the database's file
 ].map((name) => `test/${name}.test.ts`)

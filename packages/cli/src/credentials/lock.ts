@@ -2,6 +2,7 @@ import { closeSync, mkdirSync, openSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as wait } from 'node:timers/promises'
+import { describeDiskFailure } from '@postern/shared/disk-failure'
 import { PosternError } from '@postern/shared/errors'
 
 /** A lock between processes that the operating system takes back when its holder dies, however it dies. Node has
@@ -26,8 +27,17 @@ export function tryLock(file: string): Lock | undefined {
   } catch (cause) {
     database.close()
     if ((cause as { errcode?: number }).errcode === BUSY) return undefined
-    throw new PosternError('STATE_INVALID', `cannot lock ${file}: ${(cause as Error).message}`, { cause })
+    throw cannotLock(file, cause)
   }
+}
+
+function cannotLock(file: string, cause: unknown): PosternError {
+  const failure = describeDiskFailure(cause)
+  const reason = failure?.reason ?? (cause as Error).message
+  return new PosternError('STATE_INVALID', `cannot lock ${file}: ${reason}`, {
+    cause,
+    ...(failure ? { hint: failure.hint } : {}),
+  })
 }
 
 /** @param options.onWait called once when the lock is still not free after `waitQuietlyMs`, 0 by default
@@ -64,10 +74,10 @@ export async function takeLock(
 /** Created by us first, for its mode. Never opened when it is there: closing any descriptor of a file drops every
  *  POSIX lock that this process has on it. */
 function makeLockFile(file: string): void {
-  mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 })
   try {
+    mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 })
     closeSync(openSync(file, 'wx', 0o600))
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw cannotLock(file, error)
   }
 }

@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import path from 'node:path'
+import { describeDiskFailure } from '@postern/shared/disk-failure'
 import { PosternError } from '@postern/shared/errors'
 
 /** Small JSON files that only their owner may read. Written whole or not at all (temporary file, fsync, rename);
@@ -63,10 +64,15 @@ export function writeStateFile(file: string, value: object): void {
   try {
     replaceFile(file, `${JSON.stringify(value, null, 2)}\n`)
   } catch (cause) {
-    throw new PosternError('STATE_INVALID', `cannot write ${file}: ${(cause as Error).message}`, {
-      cause,
-      hint: 'make the folder writable, or name another one in POSTERN_HOME',
-    })
+    const failure = describeDiskFailure(cause)
+    throw new PosternError(
+      'STATE_INVALID',
+      `cannot write ${file}: ${failure?.reason ?? (cause as Error).message}`,
+      {
+        cause,
+        hint: failure?.hint ?? 'make the folder writable, or name another one in POSTERN_HOME',
+      },
+    )
   }
 }
 

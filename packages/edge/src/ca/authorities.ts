@@ -7,9 +7,10 @@ import {
   type webcrypto,
   X509Certificate,
 } from 'node:crypto'
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { readFile, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
+import { explainDisk, makePrivateFolder, writePrivateFile } from '../private-file.ts'
 import { nameOf, randomSerial, SIGNING_ALGORITHM } from './leaf.ts'
 import { x509 } from './x509.ts'
 
@@ -49,13 +50,13 @@ const LIFETIME_MS = 10 * 365 * 86_400_000
 export async function createAuthorities(dataDir: string, now: number): Promise<Authorities> {
   const folder = path.join(dataDir, FOLDER)
   const draft = `${folder}.new-${randomBytes(6).toString('hex')}`
-  await mkdir(draft, { recursive: true, mode: 0o700 })
+  await makePrivateFolder(draft)
   try {
     for (const kind of AUTHORITY_KINDS) await writeAuthority(draft, kind, now)
     await rename(draft, folder) // fails on a folder that has files
   } catch (cause) {
     await rm(draft, { recursive: true, force: true })
-    if (!isAlreadyThere(cause)) throw cause
+    if (!isAlreadyThere(cause)) throw explainDisk(folder, cause)
     throw new PosternError('CONFIG_INVALID', `${folder} has certificate authorities already`, {
       hint: 'keep them: without their keys every certificate issued so far is worthless',
       cause,
@@ -77,7 +78,7 @@ export async function openAuthorities(dataDir: string, now: number): Promise<Aut
   if (await exists(path.join(dataDir, FOLDER))) return loadAuthorities(dataDir)
   return createAuthorities(dataDir, now).catch((error: unknown) => {
     // another process was faster
-    if (error instanceof PosternError) return loadAuthorities(dataDir)
+    if (error instanceof PosternError && error.code === 'CONFIG_INVALID') return loadAuthorities(dataDir)
     throw error
   })
 }
@@ -143,16 +144,6 @@ async function refuseOpenToOthers(file: string): Promise<void> {
 
 function toSigningKey(privateKey: KeyObject): webcrypto.CryptoKey {
   return privateKey.toCryptoKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])
-}
-
-async function writePrivateFile(file: string, text: string): Promise<void> {
-  const handle = await open(file, 'wx', 0o600)
-  try {
-    await handle.writeFile(text)
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }
 
 function keyFile(folder: string, kind: AuthorityKind): string {

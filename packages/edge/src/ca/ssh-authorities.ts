@@ -1,8 +1,9 @@
 import { createPrivateKey, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
-import { link, open, readFile, rm, stat } from 'node:fs/promises'
+import { link, readFile, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { formatSshPublicKey, type SshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { PosternError } from '@postern/shared/errors'
+import { explainDisk, writePrivateFile } from '../private-file.ts'
 
 /** Who signs for ssh: one key for users, one for hosts, so that neither kind of certificate is good for the other.
  *  They lie beside the authorities of TLS, `DATA_DIR/ca/ssh-user-ca.key` and `.pub`, and are made when they are
@@ -68,12 +69,9 @@ async function writeWhole(file: string, text: string): Promise<void> {
   if (await exists(file)) return
   const draft = `${file}.new-${randomBytes(6).toString('hex')}`
   try {
-    const handle = await open(draft, 'wx', 0o600)
-    await handle.writeFile(text)
-    await handle.sync()
-    await handle.close()
+    await writePrivateFile(draft, text)
     await link(draft, file).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error
+      if (error.code !== 'EEXIST') throw explainDisk(file, error)
     })
   } finally {
     await rm(draft, { force: true })
@@ -89,7 +87,7 @@ async function refuseOpenToOthers(file: string): Promise<void> {
 }
 
 function cannotRead(kind: SshAuthorityKind, folder: string, cause: unknown): PosternError {
-  if (cause instanceof PosternError && cause.code === 'CONFIG_INVALID') return cause
+  if (cause instanceof PosternError) return cause
   const reason = cause instanceof Error ? cause.message : String(cause)
   return new PosternError('CONFIG_INVALID', `the ssh ${kind} CA in ${folder} cannot be read: ${reason}`, {
     hint: 'bring the folder back from a backup: servers trust this key and no other',

@@ -1,4 +1,4 @@
-import { mkdir, open, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { type Command, Option } from 'commander'
@@ -6,6 +6,7 @@ import { createAuthorities, fingerprintOf } from '../ca/authorities.ts'
 import { openSshAuthorities } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
 import { type ConfigProblem, parseConfig } from '../config/parse.ts'
+import { makePrivateFolder, writePrivateFile } from '../private-file.ts'
 import type { ProgramParts } from '../program.ts'
 import { loginLine } from './run-edge.ts'
 
@@ -99,20 +100,17 @@ function describeAsOption({ key, value, message, example }: ConfigProblem): stri
 }
 
 async function writeNewFile(file: string, text: string): Promise<void> {
-  await mkdir(path.dirname(file), { recursive: true, mode: 0o700 })
-  const handle = await open(file, 'wx', 0o600).catch((cause: NodeJS.ErrnoException) => {
+  await makePrivateFolder(path.dirname(file))
+  await writePrivateFile(file, text).catch((cause: unknown) => {
+    if (cause instanceof PosternError) throw cause
+    const { code } = cause as NodeJS.ErrnoException
     const reason =
-      cause.code === 'EEXIST'
-        ? 'is there already and is not overwritten'
-        : `cannot be written (${cause.code})`
+      code === 'EEXIST' ? 'is there already and is not overwritten' : `cannot be written (${code})`
     throw new PosternError('USAGE_INVALID', `${file} ${reason}`, {
       hint: 'name another file with --config, or look at this one: postern-edge config check --config FILE',
       cause,
     })
   })
-  await handle.writeFile(text)
-  await handle.sync()
-  await handle.close()
 }
 
 function composeConfig(options: InitOptions, cwd: string): string {

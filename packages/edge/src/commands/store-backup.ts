@@ -3,6 +3,7 @@ import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { loadConfig } from '../config/load.ts'
+import { explainDisk } from '../private-file.ts'
 import type { ProgramParts } from '../program.ts'
 import { backUpSqlite } from '../store/backup.ts'
 import { configOption } from './options.ts'
@@ -48,7 +49,7 @@ async function backUp(parts: { dataDir: string; file: string | undefined; to: st
     await rename(draft, to)
   } catch (error) {
     await rm(draft, { recursive: true, force: true })
-    throw error
+    throw explainDisk(to, error)
   }
 }
 
@@ -67,6 +68,8 @@ async function makeEmptyFolder(to: string, draft: string): Promise<void> {
   } catch (cause) {
     if (cause instanceof PosternError) throw cause
     const { code } = cause as NodeJS.ErrnoException
+    const failure = explainDisk(to, cause)
+    if (failure instanceof PosternError) throw failure
     refuse(code === 'EEXIST' ? 'is being written by another backup' : `cannot be made (${code})`, cause)
   }
 }

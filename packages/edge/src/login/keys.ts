@@ -1,9 +1,10 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
-import { link, mkdir, readFile, unlink, writeFile } from 'node:fs/promises'
+import { link, readFile, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { calculateJwkThumbprint, type JWK } from 'jose'
 import * as v from 'valibot'
+import { explainDisk, makePrivateFolder, writePrivateFile } from '../private-file.ts'
 
 /** The issuer's own secrets: made once, kept in `data_dir`, mode 0600. Losing the file signs nobody out of a
  *  session's flows, but ID tokens and logins under way become invalid. */
@@ -53,15 +54,15 @@ async function createKeys(dataDir: string, path: string): Promise<string> {
     signingKey: { ...jwk, use: 'sig', alg: 'ES256', kid: await calculateJwkThumbprint(jwk) },
     nonceSecret: randomBytes(32).toString('base64url'),
   })
-  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  await makePrivateFolder(dataDir)
   const temporary = `${path}.${randomBytes(6).toString('hex')}`
-  await writeFile(temporary, text, { mode: 0o600, flag: 'wx' })
+  await writePrivateFile(temporary, text)
   try {
     // link, not rename: of two that race, the second finds the first one's keys instead of replacing them
     await link(temporary, path)
     return text
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw explainDisk(path, error)
     return await readFile(path, 'utf8')
   } finally {
     await unlink(temporary)

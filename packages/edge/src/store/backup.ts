@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs'
 import { backup, DatabaseSync } from 'node:sqlite'
+import { describeDiskFailure } from '@postern/shared/disk-failure'
 import { PosternError } from '@postern/shared/errors'
 
 /** All pages in one step: with several, every commit of the running edge starts the copy anew. Writers do not wait. */
@@ -19,8 +20,12 @@ export async function backUpSqlite(file: string, to: string): Promise<void> {
     }
     checkCopy(to)
   } catch (cause) {
-    throw new PosternError('STATE_INVALID', `cannot copy the store ${file}: ${(cause as Error).message}`, {
-      hint: 'check that there is space, and that this user may read the store and write the new folder',
+    const failure = describeDiskFailure(cause)
+    const reason = failure ? `${to} cannot be written: ${failure.reason}` : (cause as Error).message
+    throw new PosternError('STATE_INVALID', `cannot copy the store ${file}: ${reason}`, {
+      hint:
+        failure?.hint ??
+        'check that there is space, and that this user may read the store and write the new folder',
       cause,
     })
   }

@@ -44,8 +44,21 @@ function openDatabase(path: string): SqliteDatabase {
       statements.clear()
       database.close()
     },
-    prepare: (sql) => asKyselyStatement(prepareCached(database, statements, sql)),
+    prepare: (sql) =>
+      isOver(database, sql) ? NOTHING_TO_DO : asKyselyStatement(prepareCached(database, statements, sql)),
   }
+}
+
+/** On a full disk SQLite has rolled back before it says so, and Kysely's own rollback would fail and hide why. */
+function isOver(database: DatabaseSync, sql: string): boolean {
+  return /^\s*rollback\s*$/i.test(sql) && !database.isTransaction
+}
+
+const NOTHING_TO_DO: SqliteStatement = {
+  reader: false,
+  all: () => [],
+  run: () => ({ changes: 0, lastInsertRowid: 0 }),
+  iterate: () => [][Symbol.iterator](),
 }
 
 /** SQLite gives its -wal and -shm files the mode of the database, so this one mode decides for all three. */

@@ -1,3 +1,4 @@
+import { describeDiskFailure } from '@postern/shared/disk-failure'
 import { PosternError } from '@postern/shared/errors'
 import { type Dialect, Kysely } from 'kysely'
 import { Migrator } from 'kysely/migration'
@@ -86,8 +87,9 @@ function cannotOpen(location: string, { kind }: StoreLocation, cause: unknown): 
   const [reason, hint] =
     kind === 'sqlite'
       ? [
-          cause instanceof Error ? cause.message : String(cause),
-          'check that the file is a Postern database and that this user may read and write it and its folder',
+          describeDiskFailure(cause)?.reason ?? (cause instanceof Error ? cause.message : String(cause)),
+          describeDiskFailure(cause)?.hint ??
+            'check that the file is a Postern database and that this user may read and write it and its folder',
         ]
       : [
           describePostgresFailure(cause),
