@@ -7,6 +7,10 @@ import { addCompletion } from './commands/completion.ts'
 import { addConnect } from './commands/connect.ts'
 import { addDoctor } from './commands/doctor.ts'
 import { addExplain } from './commands/explain.ts'
+import { addFlowCut } from './commands/flow/cut.ts'
+import { addFlowList } from './commands/flow/list.ts'
+import { addFlowShow } from './commands/flow/show.ts'
+import { addLock, addUnlock } from './commands/lock.ts'
 import { addLogin } from './commands/login.ts'
 import { addLogout } from './commands/logout.ts'
 import { addPolicyApply } from './commands/policy/apply.ts'
@@ -21,6 +25,8 @@ import { addServiceEnrollToken } from './commands/service/enroll-token.ts'
 import { addServiceList } from './commands/service/list.ts'
 import { addServiceShow } from './commands/service/show.ts'
 import { addServiceUpdate } from './commands/service/update.ts'
+import { addSessionList } from './commands/session/list.ts'
+import { addSessionRevoke } from './commands/session/revoke.ts'
 import { addSsh } from './commands/ssh.ts'
 import { addSshConfig } from './commands/ssh-config.ts'
 import { addSshdRefresh } from './commands/sshd/refresh.ts'
@@ -71,6 +77,15 @@ export function createProgram(parts: ProgramParts): Command {
   const sshd = addGroup(program, 'sshd', "make this machine's ssh server admit certificates")
   addSshdSetup(sshd)
   addSshdRefresh(sshd)
+  const flow = addGroup(program, 'flow', 'live connections')
+  addFlowList(flow)
+  addFlowShow(flow)
+  addFlowCut(flow)
+  const session = addGroup(program, 'session', 'logins that last')
+  addSessionList(session)
+  addSessionRevoke(session)
+  addLock(program)
+  addUnlock(program)
   const audit = addGroup(program, 'audit', 'what the edge has decided and done')
   addAuditList(audit)
   addRevoke(program)

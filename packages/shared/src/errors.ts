@@ -52,6 +52,9 @@ export const ERRORS = {
   LABEL_TAKEN: kind(409, 1, 'choose another label, or leave --label out to get a generated one'),
   NAME_TAKEN: kind(409, 1, 'choose another name'),
   SERVICE_UNKNOWN: kind(404, 1, 'list your services: postern service list'),
+  SESSION_UNKNOWN: kind(404, 1, 'list them: postern session list'),
+  CONNECTOR_UNKNOWN: kind(404, 1, 'look for its id in the audit log: postern audit list'),
+  IDENTITY_UNKNOWN: kind(404, 1, 'check the address: postern audit list shows how it is written'),
   CERTIFICATE_UNKNOWN: kind(404, 1, 'look for the serial in the audit log: postern audit list'),
   REVISION_CONFLICT: kind(409, 1, 'somebody else changed it at the same time: look at it and try again'),
   FLOW_UNKNOWN: kind(
@@ -71,6 +74,7 @@ export const ERRORS = {
   CLOCK_OFF: kind(400, 1, "set this machine's clock (timedatectl set-ntp true) and try again"),
 
   // you may not
+  IDENTITY_LOCKED: kind(403, 5, 'ask an administrator of the edge'),
   ACCESS_DENIED: kind(403, 5, 'ask the owner of the service to admit you'),
   OUTSIDE_HOURS: kind(403, 5, 'try again when the service is open to you, or ask its owner'),
   NETWORK_NOT_ALLOWED: kind(403, 5, 'connect from a network that the service admits, or ask its owner'),

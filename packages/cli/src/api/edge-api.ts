@@ -13,6 +13,7 @@ import {
   type MakeEnrollTokenRequest,
   MakeEnrollTokenResponse,
 } from '@postern/shared/api/enroll'
+import { type RevocationRequest, RevocationResponse } from '@postern/shared/api/revocations'
 import {
   type ClaimServiceRequest,
   ClaimServiceResponse,
@@ -22,8 +23,6 @@ import {
 } from '@postern/shared/api/services'
 import { EdgeResponse, ErrorResponse, SessionResponse } from '@postern/shared/api/session'
 import {
-  type RevocationRequest,
-  RevocationResponse,
   type SshCertificateRequest,
   SshCertificateResponse,
   SshHostCertificatesResponse,

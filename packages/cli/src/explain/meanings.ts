@@ -86,6 +86,10 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       'Two processes used the same connector key: one attached while the other still answered, or both renewed. One of them is a copy, and nobody can tell which: all certificates of that lineage were revoked, and both ended. The audit log has connector.superseded with both addresses.',
     next: 'Find the copy (a cloned machine, a state folder on a shared disk or in a backup, a thief) and remove its state folder. Then start the connector again as a signed-in operator: it gets a key of its own. If you made no copy yourself, find out who did: until now they could stand beside your connector.',
   },
+  CONNECTOR_UNKNOWN: {
+    meaning: "No connector has this id, or it serves somebody else's service.",
+    next: 'Look for its id in the audit log: postern audit list.',
+  },
   DOMAIN_INVALID: {
     meaning:
       'Something in a list of domains is not a domain. Nothing was created or changed. Domains match exactly, so there are no wildcards; sub-domains are other domains.',
@@ -145,6 +149,15 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     meaning:
       'The ssh server behind a service shows other host keys than those on record. Either it was set up anew, or somebody stands in its place. The new keys wait; people keep the old ones and their ssh refuses the server.',
     next: "If the change was meant, the owner compares the fingerprints in postern service show LABEL with the server's and accepts them: postern service accept-host-keys LABEL.",
+  },
+  IDENTITY_LOCKED: {
+    meaning:
+      'An administrator has locked this person: sign-in, refresh, API, certificates and flows are refused until the lock ends or somebody ends it.',
+    next: 'Ask an administrator of the edge.',
+  },
+  IDENTITY_UNKNOWN: {
+    meaning: 'Nobody with this address has signed in here, or nobody with it is locked.',
+    next: 'Check the address: postern audit list shows how it is written.',
   },
   INTERNAL: {
     meaning:
@@ -265,6 +278,10 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
   SESSION_KIND_NOT_ALLOWED: {
     meaning: 'The service would admit you, but not with a login that was made by typing a code.',
     next: 'Sign in with a browser on this machine: postern login --edge https://HOST.',
+  },
+  SESSION_UNKNOWN: {
+    meaning: "No live login has this id, or it is somebody else's.",
+    next: 'List them: postern session list.',
   },
   SIGN_IN_REQUIRED: {
     meaning: 'There is no session, or the edge does not accept its token.',

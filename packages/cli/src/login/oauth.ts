@@ -109,6 +109,8 @@ export function explainOauthError(error: unknown, clockOffsetMs: number): Poster
   }
   const { error: code, error_description: description, message } = error as oidc.ResponseBodyError
   const reason = description ?? message
+  const locked = /^IDENTITY_LOCKED: (.*)$/.exec(reason)?.[1]
+  if (locked !== undefined) return new PosternError('IDENTITY_LOCKED', locked, { cause: error })
   if (code === 'access_denied') return new PosternError('LOGIN_REFUSED', reason, { cause: error })
   if (code === 'invalid_grant') {
     return new PosternError('SESSION_ENDED', 'the session at the edge has ended', { cause: error })

@@ -1,3 +1,4 @@
+import type { RevocationRequest, RevocationResponse } from '@postern/shared/api/revocations'
 import type { SshSettings } from '@postern/shared/api/ssh'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
@@ -12,7 +13,9 @@ export type AuditEvent =
   | SessionEnded
   | CertificateIssued
   | CertificateRefused
-  | CertificateRevoked
+  | RevocationDone
+  | IdentityLocked
+  | IdentityUnlocked
   | ConnectorAttached
   | ConnectorLost
   | ConnectorRefused
@@ -111,20 +114,32 @@ export interface CertificateRefused extends CertificateSubject {
   label?: Maybe<string>
 }
 
-/** Somebody took back one certificate or everything of one person; what ends with a session is not told one by one. */
-export interface CertificateRevoked {
-  type: 'certificate.revoked'
-  /** Who did it. */
+/** Who did it: an administrator, the owner of a service, or a person for themselves. */
+interface DoneBy {
   identityId: string
   email: string
   clientAddress: string
-  certificateSerial?: Maybe<string>
-  revokedEmail?: Maybe<string>
-  sshCertificates: number
-  tlsCertificates: number
-  sessions: number
-  flows: number
-  krlVersion: number
+}
+
+/** Somebody took back certificates, sessions, connectors or flows. What ends with them is not told one by one. */
+export interface RevocationDone extends DoneBy {
+  type: 'revocation.done'
+  revoked: RevocationRequest
+  receipt: RevocationResponse
+}
+
+export interface IdentityLocked extends DoneBy {
+  type: 'identity.locked'
+  lockedEmail: string
+  /** Left out: until somebody ends it. */
+  until?: Maybe<number>
+  reason: string
+  receipt: RevocationResponse
+}
+
+export interface IdentityUnlocked extends DoneBy {
+  type: 'identity.unlocked'
+  lockedEmail: string
 }
 
 interface ConnectorFacts {

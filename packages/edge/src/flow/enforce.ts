@@ -34,6 +34,7 @@ export interface Enforcement extends Disposable {
   connectorRevoked(connectorId: string, reason: PosternError): void
   /** Ends flows because somebody said so. @returns how many this ended */
   revoked(facts: FlowFacts, reason: PosternError): number
+  end(flows: readonly LiveFlow[], reason: PosternError): number
 }
 
 export interface EnforcementParts {
@@ -196,6 +197,7 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
       cutWhere({ connectorId }, new PosternError('FLOW_CUT', 'the connector of this flow was ended'))
     },
     revoked: cutWhere,
+    end: cutAll,
     [Symbol.dispose]: () => deadlines[Symbol.dispose](),
   }
 }

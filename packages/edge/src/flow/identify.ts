@@ -4,6 +4,7 @@ import type { Identity } from '@postern/shared/identity'
 import type { Kysely } from 'kysely'
 import { clientSubjectAltName } from '../ca/issue-client.ts'
 import { verifyLeaf } from '../ca/verify-leaf.ts'
+import { refuseLocked } from '../revocation/locks.ts'
 import { type CertificateRecord, findCertificate } from '../store/certificates.ts'
 import { findIdentity } from '../store/identities.ts'
 import type { Database } from '../store/schema.ts'
@@ -20,7 +21,7 @@ export interface Identified {
 /** Who stands behind a client certificate: signature, validity and kind of the leaf, its serial and key in the
  *  store, not revoked, its session alive. Nothing is believed that the store does not confirm.
  *  @param facts filled in before each thing is read, so that no revocation slips between reading and indexing
- *  @throws CERTIFICATE_REFUSED · CERTIFICATE_EXPIRED · CERTIFICATE_REVOKED · SESSION_ENDED */
+ *  @throws CERTIFICATE_REFUSED · CERTIFICATE_EXPIRED · CERTIFICATE_REVOKED · SESSION_ENDED · IDENTITY_LOCKED */
 export async function identify(
   leaf: X509Certificate,
   facts: FlowFacts,
@@ -47,6 +48,7 @@ export async function identify(
   if (!identity || session.identityId !== identity.id) {
     throw new PosternError('CERTIFICATE_REFUSED', 'the certificate belongs to nobody known here')
   }
+  await refuseLocked(db, identity, now)
   const expected = clientSubjectAltName({ email: identity.email, domain, serviceId: certificate.serviceId })
   if (leaf.subjectAltName !== expected) {
     throw new PosternError('CERTIFICATE_REFUSED', 'the certificate names somebody or something else')

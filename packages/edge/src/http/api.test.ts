@@ -266,6 +266,16 @@ describe('who may', () => {
     ['POST', '/v1/policy/test', asked, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 200, 200, 200)],
     ['POST', '/v1/policy/diff', compared, need('SERVICE_UNKNOWN', 'SERVICE_UNKNOWN', 200, 200, 200)],
     ['POST', '/v1/policy/diff', () => ({ policy: {} }), onlyAuditors()],
+    ['GET', '/v1/flows', undefined, need(200, 200, 200, 200)],
+    ['GET', '/v1/flows/unknown', undefined, need(...all('FLOW_UNKNOWN'))],
+    ['GET', '/v1/sessions', undefined, need(200, 200, 200, 200)],
+    ['GET', '/v1/locks', undefined, onlyAuditors()],
+    ['POST', '/v1/locks', () => ({}), onlyAdmins('REQUEST_INVALID')],
+    ['DELETE', '/v1/locks/nobody@mycorp.com', undefined, onlyAdmins('IDENTITY_UNKNOWN')],
+    ['POST', '/v1/revocations', () => ({ email: 'nobody@mycorp.com' }), onlyAdmins('IDENTITY_UNKNOWN')],
+    ['POST', '/v1/revocations', () => ({ flowId: 'unknown' }), need(...all('FLOW_UNKNOWN'))],
+    ['POST', '/v1/revocations', () => ({ sessionId: 'unknown' }), need(...all('SESSION_UNKNOWN'))],
+    ['POST', '/v1/revocations', () => ({ connectorId: 'unknown' }), need(...all('CONNECTOR_UNKNOWN'))],
     ['GET', '/healthz', undefined, everybody(200)],
   ]
   for (const [method, target, body, expected] of table) {
@@ -290,6 +300,14 @@ describe('who may', () => {
     auditor = other,
   ): Record<Who, number | string> {
     return { stranger: 'SIGN_IN_REQUIRED', guest, other, owner, admin, auditor }
+  }
+
+  function all(outcome: string): [string, string, string, string] {
+    return [outcome, outcome, outcome, outcome]
+  }
+
+  function onlyAdmins(outcome: string): Record<Who, number | string> {
+    return need('ADMIN_REQUIRED', 'ADMIN_REQUIRED', 'ADMIN_REQUIRED', outcome)
   }
 
   function onlyAuditors(): Record<Who, number | string> {

@@ -9,11 +9,12 @@ import { cancelTokens, enrollConnector, makeToken } from './enroll-tokens.ts'
 import { answerError, answerUnknown } from './errors.ts'
 import { explainFlow } from './flow-explanation.ts'
 import { guardRequest, requireAdmin, requireAuditor, requireOperator, requireSession } from './guards.ts'
+import { listFlows, listSessions, showFlow } from './live.ts'
 import type { ApiEnv, ApiParts } from './parts.ts'
 import { replace, showPolicy, showPolicyHistory } from './policy.ts'
 import { diffPolicy } from './policy-diff.ts'
 import { testPolicy } from './policy-test.ts'
-import { revoke, showKrl } from './revocations.ts'
+import { lock, revoke, showKrl, showLocks, unlock } from './revocations.ts'
 import { claim, list, remove, show, update } from './services.ts'
 import { endOwnSession, showSession } from './session.ts'
 import { issueSsh } from './ssh-certificates.ts'
@@ -56,6 +57,12 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.post('/v1/connectors/ssh-host-keys', reportTargetKeys(parts)) // by its current key
   app.get('/v1/ssh/krl', showKrl(parts)) // for servers
   app.post('/v1/revocations', session, revoke(parts))
+  app.get('/v1/locks', session, auditor, showLocks(parts))
+  app.post('/v1/locks', session, admin, lock(parts))
+  app.delete('/v1/locks/:email', session, admin, unlock(parts))
+  app.get('/v1/flows', session, listFlows(parts))
+  app.get('/v1/flows/:id', session, showFlow(parts))
+  app.get('/v1/sessions', session, listSessions(parts))
   app.get('/v1/services/:ref/ssh-host-keys', session, showHostKeys(parts))
   app.post('/v1/services/:ref/ssh-host-keys/accept', session, acceptTargetKeys(parts))
   app.get('/healthz', (c) => c.text('ok\n'))

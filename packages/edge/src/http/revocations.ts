@@ -1,9 +1,20 @@
-import { KRL_MEDIA_TYPE, RevocationRequest, type RevocationResponse } from '@postern/shared/api/ssh'
+import {
+  type ListLocksResponse,
+  LockRequest,
+  RevocationRequest,
+  type RevocationResponse,
+} from '@postern/shared/api/revocations'
+import { KRL_MEDIA_TYPE } from '@postern/shared/api/ssh'
+import { parseEmailAddress } from '@postern/shared/email'
+import { PosternError } from '@postern/shared/errors'
 import { openKrl } from '../revocation/krl.ts'
-import { revokePerson, revokeSerial } from '../revocation/revoke.ts'
+import { lockPerson, revokeRequested, revokeService } from '../revocation/revoke.ts'
+import { findIdentity } from '../store/identities.ts'
+import { listLocks, unlockAddress } from '../store/locks.ts'
 import { clientAddress } from './client-address.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 import { readBody } from './read-body.ts'
+import { findOwn } from './services.ts'
 
 /** `GET /v1/ssh/krl`: without a session, servers have none. */
 export function showKrl(parts: ApiParts): ApiHandler {
@@ -16,25 +27,82 @@ export function showKrl(parts: ApiParts): ApiHandler {
 
 /** `POST /v1/revocations` */
 export function revoke(parts: ApiParts): ApiHandler {
-  const { audit, roles } = parts
   return async (c) => {
     const { identity } = c.get('caller')
     const request = await readBody(c, RevocationRequest)
-    let done: RevocationResponse
-    if ('email' in request) {
-      roles.require(identity, 'admin')
-      done = await revokePerson(request.email, parts)
-    } else {
-      done = await revokeSerial(request.certificateSerial, identity, parts)
-    }
-    await audit.record({
-      type: 'certificate.revoked',
+    const receipt: RevocationResponse =
+      'service' in request
+        ? await revokeService(await findOwn(request.service, identity, parts), parts)
+        : await revokeRequested(request, identity, parts)
+    await parts.audit.record({
+      type: 'revocation.done',
       identityId: identity.id,
       email: identity.email,
       clientAddress: clientAddress(c),
-      ...('email' in request ? { revokedEmail: request.email } : request),
-      ...done,
+      revoked: request,
+      receipt,
     })
-    return c.json(done)
+    return c.json(receipt)
+  }
+}
+
+/** `POST /v1/locks` */
+export function lock(parts: ApiParts): ApiHandler {
+  return async (c) => {
+    const { identity } = c.get('caller')
+    const { email, until, reason } = await readBody(c, LockRequest)
+    const address = parseEmailAddress(email)
+    const now = parts.clock()
+    if (address === identity.email) {
+      throw new PosternError('REQUEST_INVALID', 'whoever locks themselves cannot end it again', {
+        hint: 'let another administrator do it',
+      })
+    }
+    if (until !== undefined && until <= now) {
+      throw new PosternError('REQUEST_INVALID', 'the end of the lock is over already', {
+        hint: 'name a later moment, or none',
+      })
+    }
+    const wanted = { email: address, until, reason, lockedAt: now, lockedBy: identity.id }
+    const receipt = await lockPerson(wanted, parts)
+    await parts.audit.record({
+      type: 'identity.locked',
+      identityId: identity.id,
+      email: identity.email,
+      clientAddress: clientAddress(c),
+      lockedEmail: address,
+      until,
+      reason,
+      receipt,
+    })
+    return c.json(receipt)
+  }
+}
+
+/** `DELETE /v1/locks/:email` */
+export function unlock({ audit, db }: ApiParts): ApiHandler {
+  return async (c) => {
+    const { identity } = c.get('caller')
+    const lockedEmail = parseEmailAddress(c.req.param('email')!)
+    if (!(await unlockAddress(db, lockedEmail))) {
+      throw new PosternError('IDENTITY_UNKNOWN', `${lockedEmail} is not locked`)
+    }
+    const { id: identityId, email } = identity
+    const by = { identityId, email, clientAddress: clientAddress(c) }
+    await audit.record({ type: 'identity.unlocked', ...by, lockedEmail })
+    return c.json({ email: lockedEmail })
+  }
+}
+
+/** `GET /v1/locks` */
+export function showLocks({ clock, db }: ApiParts): ApiHandler {
+  return async (c) => {
+    const locks = await Promise.all(
+      (await listLocks(db, clock())).map(async ({ lockedBy, ...rest }) => ({
+        ...rest,
+        lockedBy: (await findIdentity(db, lockedBy))?.email ?? 'unknown',
+      })),
+    )
+    return c.json({ locks } satisfies ListLocksResponse)
   }
 }

@@ -7,6 +7,7 @@ import type { Kysely } from 'kysely'
 import type Provider from 'oidc-provider'
 import type { InteractionResults } from 'oidc-provider'
 import * as oidc from 'openid-client'
+import { describeLock, refuseLocked } from '../revocation/locks.ts'
 import { upsertIdentity } from '../store/identities.ts'
 import type { Database } from '../store/schema.ts'
 import { createSession } from '../store/sessions.ts'
@@ -216,9 +217,11 @@ export async function confirmLogin(exchange: Exchange, uid: string, parts: Inter
     async (error: unknown) => {
       // nobody else can answer it any more
       if (device) await denyDevice(device)
-      throw error
+      if (!isLock(error)) throw error
+      await refuseAccount(exchange, interaction, error, parts)
     },
   )
+  if (!granted) return
   if (device) {
     await approveDevice(device, { ...granted, accountId: granted.identityId, account })
     await finishDevice(exchange, interaction, device, parts)
@@ -277,6 +280,7 @@ async function beginSession(
   const identity = await upsertIdentity(db, login.account, now)
   // at once: what follows may fail, and what this login has changed stays
   await parts.identityUpdated(identity.id)
+  await refuseLocked(db, identity, now)
   const grant = new provider.Grant({ accountId: identity.id, clientId })
   const requested = (textOf(params.scope) ?? '').split(' ')
   const scope = SCOPES.filter((one) => requested.includes(one)).join(' ')
@@ -373,15 +377,19 @@ async function refuseAccount(
   })
   parts.log.info('login.refused', { code: refusal.code, reason: refusal.message, clientAddress })
   if (refusal.cause !== undefined) parts.log.warn('login.provider_failed', failureOf(refusal.cause))
-  await rememberReason(interaction, refusal.message)
+  await rememberReason(interaction, isLock(refusal) ? describeLock(refusal) : refusal.message)
   const retry = {
     anotherAccountPath: anotherAccountPathOf(interaction.uid),
     cancelPath: `/login/${interaction.uid}/cancel`,
     redirectOrigin: redirectOriginOf(interaction),
   }
   const { code, message, hint } = refusal
-  const status = code === 'LOGIN_REFUSED' ? 403 : 502
+  const status = code === 'LOGIN_REFUSED' || code === 'IDENTITY_LOCKED' ? 403 : 502
   send(exchange.res, showError(exchange.res, { code, message, hint, retry }, status))
+}
+
+function isLock(error: unknown): boolean {
+  return error instanceof PosternError && error.code === 'IDENTITY_LOCKED'
 }
 
 /** What the page says, for the program that waits: it hears of it when the person ends the sign-in. */

@@ -1,5 +1,7 @@
+import type { PosternError } from '@postern/shared/errors'
 import type { Kysely } from 'kysely'
 import { type Adapter, type AdapterPayload, errors } from 'oidc-provider'
+import { describeLock, refuseLocked } from '../revocation/locks.ts'
 import {
   consumeOidcRecord,
   destroyOidcRecord,
@@ -48,7 +50,15 @@ export function createOidcAdapter(parts: {
     const adapter = stored('Grant')
     return {
       ...adapter,
-      find: async (id) => ((await sessions.findLive(id)) ? adapter.find(id) : undefined),
+      find: async (id) => {
+        const live = await sessions.findLive(id)
+        if (!live) return undefined
+        await refuseLocked(db, live.identity, clock()).catch((error: PosternError) => {
+          if (error.code !== 'IDENTITY_LOCKED') throw error
+          throw new errors.AccessDenied(describeLock(error))
+        })
+        return adapter.find(id)
+      },
       destroy: async (id) => {
         await adapter.destroy(id)
         const session = await sessions.findByGrant(id)

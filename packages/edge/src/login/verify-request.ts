@@ -5,6 +5,7 @@ import { ERRORS, PosternError } from '@postern/shared/errors'
 import type { Identity } from '@postern/shared/identity'
 import { calculateJwkThumbprint, EmbeddedJWK, type JWTVerifyResult, jwtVerify } from 'jose'
 import type { Kysely } from 'kysely'
+import { refuseLocked } from '../revocation/locks.ts'
 import { findOidcRecord, type OidcPayload } from '../store/oidc-records.ts'
 import { useOnce } from '../store/replay-guards.ts'
 import type { Database } from '../store/schema.ts'
@@ -43,7 +44,7 @@ export interface VerifyParts {
   sessions: Sessions
 }
 
-/** @throws SIGN_IN_REQUIRED no token, or one that is not valid (any more) · SESSION_ENDED · DPOP_INVALID the
+/** @throws SIGN_IN_REQUIRED no token, or one that is not valid (any more) · SESSION_ENDED · IDENTITY_LOCKED · DPOP_INVALID the
  *  proof does not fit, or lacks a fresh server nonce · CLOCK_OFF */
 export async function verifyRequest(request: ProvenRequest, parts: VerifyParts): Promise<Verified> {
   const token = readToken(request.headers.authorization)
@@ -161,7 +162,10 @@ async function requireSession(record: OidcPayload | undefined, parts: VerifyPart
   const grantId = record?.grantId
   if (typeof grantId !== 'string') throw signInRequired('the access token is not valid any more')
   const verified = await parts.sessions.findLive(grantId)
-  if (verified) return verified
+  if (verified) {
+    await refuseLocked(parts.db, verified.identity, parts.clock())
+    return verified
+  }
   throw new PosternError('SESSION_ENDED', 'your session at this edge is over', {
     details: { error: 'invalid_token' satisfies DpopChallenge },
   })

@@ -139,6 +139,56 @@ export async function revokeIdentityCertificates(
   return Number(result.numUpdatedRows)
 }
 
+/** The newest certificate of one connector process. */
+export async function findConnectorCertificate(
+  db: Kysely<Database>,
+  connectorId: string,
+): Promise<CertificateRecord | undefined> {
+  const row = await db
+    .selectFrom('certificates')
+    .selectAll()
+    .where('connector_id', '=', connectorId)
+    .orderBy('issued_at', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  return row && toCertificate(row)
+}
+
+/** Processes with a certificate for the service that is still good. */
+export async function listConnectorIds(
+  db: Kysely<Database>,
+  serviceId: string,
+  now: number,
+): Promise<string[]> {
+  const rows = await db
+    .selectFrom('certificates')
+    .select('connector_id')
+    .distinct()
+    .where('service_id', '=', serviceId)
+    .where('kind', '=', 'connector')
+    .where('revoked_at', 'is', null)
+    .where('not_after', '>', now)
+    .execute()
+  return rows.map((row) => row.connector_id).filter((id) => id !== null)
+}
+
+/** The client certificates for a service. @returns how many were good until now */
+export async function revokeServiceCertificates(
+  db: Kysely<Database>,
+  serviceId: string,
+  revocation: { reason: string; now: number },
+): Promise<number> {
+  const result = await db
+    .updateTable('certificates')
+    .set({ revoked_at: revocation.now, revoked_reason: revocation.reason })
+    .where('service_id', '=', serviceId)
+    .where('kind', '=', 'client')
+    .where('revoked_at', 'is', null)
+    .where('not_after', '>', revocation.now)
+    .executeTakeFirst()
+  return Number(result.numUpdatedRows)
+}
+
 async function revokeWhere(
   db: Kysely<Database>,
   by: { column: 'serial' | 'connector_id' | 'session_id'; value: string },

@@ -22,6 +22,7 @@ const TABLES: Readonly<Record<keyof Database, readonly string[]>> = {
   ssh_host_keys: ['service_id'],
   ssh_revoked_key_ids: ['key_id'],
   ssh_krl: ['id'],
+  locks: ['key'],
   audit_events: ['seq'],
 }
 const ROWS_PER_INSERT = 500

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import type { EmailAddress } from '@postern/shared/email'
 import type { ServiceLabel } from '@postern/shared/service-label'
 import { type AuditRow, insertAuditEvents, listAuditEvents } from './audit-events.ts'
 import {
@@ -11,6 +12,7 @@ import {
   revokeSessionCertificates,
 } from './certificates.ts'
 import { findIdentity, listIdentities, upsertIdentity } from './identities.ts'
+import { findLock, listLocks, lockAddress, unlockAddress } from './locks.ts'
 import { account, NOW, type StoreFactory } from './login-suite.ts'
 import type { Store } from './open.ts'
 import {
@@ -101,6 +103,31 @@ export function describeDomainTables(name: string, openEmpty: StoreFactory): voi
         [one, two].map((who) => createService(store.db, wanted(who), NOW)),
       )
       assert.deepEqual(claims.map((claim) => claim.status).sort(), ['fulfilled', 'rejected'])
+    })
+  })
+
+  describe(`${name}: locks`, () => {
+    it('hold for the address and for whoever had it, whatever address they get', async () => {
+      await using store = await openEmpty()
+      const id = await person(store, 'dev@mycorp.com')
+      const lock = { email: 'dev@mycorp.com' as EmailAddress, reason: 'x', lockedAt: NOW, lockedBy: id }
+      assert.deepEqual(
+        (await lockAddress(store.db, { ...lock, until: undefined })).map((found) => found.id),
+        [id],
+      )
+      const find = (who: string, email: string, now = NOW) =>
+        findLock(store.db, { id: who, email: email as EmailAddress }, now)
+      assert.equal((await find(id, 'renamed@mycorp.com'))?.reason, 'x')
+      assert.equal((await find('idn_new', 'dev@mycorp.com'))?.reason, 'x')
+      assert.equal(await find('idn_new', 'other@mycorp.com'), undefined)
+      await lockAddress(store.db, { ...lock, until: NOW + 10 }) // in place of the first
+      assert.equal((await find(id, 'dev@mycorp.com'))?.until, NOW + 10)
+      assert.equal((await listLocks(store.db, NOW)).length, 1)
+      assert.equal(await find(id, 'dev@mycorp.com', NOW + 10), undefined)
+      assert.deepEqual(await listLocks(store.db, NOW + 10), [])
+      assert.equal(await unlockAddress(store.db, lock.email), true)
+      assert.equal(await unlockAddress(store.db, lock.email), false)
+      assert.equal(await find(id, 'dev@mycorp.com'), undefined)
     })
   })
 

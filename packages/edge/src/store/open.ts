@@ -8,6 +8,7 @@ import * as enrollTokens from './migrations/0002-enroll-tokens.ts'
 import * as ssh from './migrations/0003-ssh.ts'
 import * as sessionFacts from './migrations/0004-session-facts.ts'
 import * as policies from './migrations/0005-policies.ts'
+import * as locks from './migrations/0006-locks.ts'
 import * as auditFlowIndex from './migrations/0008-audit-flow-index.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { describePostgresFailure, postgresDialect } from './postgres.ts'
@@ -32,6 +33,7 @@ export const MIGRATIONS = {
   '0003-ssh': ssh,
   '0004-session-facts': sessionFacts,
   '0005-policies': policies,
+  '0006-locks': locks,
   '0008-audit-flow-index': auditFlowIndex,
 }
 

@@ -19,6 +19,7 @@ export interface Database {
   ssh_host_keys: SshHostKeysTable
   ssh_revoked_key_ids: SshRevokedKeyIdsTable
   ssh_krl: SshKrlTable
+  locks: LocksTable
   audit_events: AuditEventsTable
 }
 
@@ -207,6 +208,19 @@ export interface SshRevokedKeyIdsTable {
 export interface SshKrlTable {
   id: string
   version: number
+}
+
+/** People who are refused everywhere: a row for the address, and one for each person who had it when it was locked. */
+export interface LocksTable {
+  /** The address, or an identity id. */
+  key: string
+  email: string
+  /** null: until somebody ends it. */
+  until: number | null
+  reason: string
+  locked_at: number
+  /** Identity id. */
+  locked_by: string
 }
 
 export interface AuditEventsTable {

@@ -110,6 +110,13 @@ const WITH_SESSION_FACTS: Rows = {
   sessions: [{ ...INITIAL.sessions![0], amr: '["otp"]', acr: 'high', auth_time: 1_800_000_000_003 }],
 }
 
+const WITH_LOCKS: Rows = {
+  ...WITH_SESSION_FACTS,
+  policies: [POLICY],
+  policy_history: [POLICY],
+  locks: [{ key: 'a@b.co', email: 'a@b.co', until: null, reason: 'left', locked_at: 3, locked_by: 'idn_1' }],
+}
+
 /** Rows of every table as each schema had them. A migration adds an entry with the state it leaves behind. */
 const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0001-initial': INITIAL,
@@ -121,11 +128,8 @@ const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
     policies: [POLICY],
     policy_history: [POLICY],
   },
-  '0008-audit-flow-index': {
-    ...WITH_SESSION_FACTS,
-    policies: [POLICY],
-    policy_history: [POLICY],
-  },
+  '0006-locks': WITH_LOCKS,
+  '0008-audit-flow-index': WITH_LOCKS,
 }
 const NEWEST = '0008-audit-flow-index'
 

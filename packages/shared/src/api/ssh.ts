@@ -145,28 +145,6 @@ export const SshHostKeyRecord = v.object({
 /** `GET /v1/ssh/krl`, without a session: binary, OpenSSH's PROTOCOL.krl. */
 export const KRL_MEDIA_TYPE = 'application/octet-stream'
 
-/** `POST /v1/revocations`: one certificate or everything of one person. Needs an admin; the owner of a service may
- *  revoke single certificates for it. */
-export const RevocationRequest = v.union(
-  [
-    v.strictObject({
-      /** Of ssh in decimal, of TLS in hex. */
-      certificateSerial: v.pipe(v.string(), v.regex(/^[0-9A-Fa-f]{1,64}$/)),
-    }),
-    v.strictObject({ email: v.pipe(v.string(), v.maxLength(320)) }),
-  ],
-  'names neither a certificateSerial nor an email',
-)
-
-/** What was taken back by this call; what was revoked before is not counted again. */
-export const RevocationResponse = v.object({
-  sshCertificates: v.number(),
-  tlsCertificates: v.number(),
-  sessions: v.number(),
-  flows: v.number(),
-  krlVersion: v.number(),
-})
-
 export type SshCertificateRequest = v.InferInput<typeof SshCertificateRequest>
 export type SshCertificateResponse = v.InferOutput<typeof SshCertificateResponse>
 export type SshPermissions = v.InferOutput<typeof SshPermissions>
@@ -176,5 +154,3 @@ export type SshHostKeysClaims = v.InferOutput<typeof SshHostKeysClaims>
 export type SshHostCertificatesResponse = v.InferOutput<typeof SshHostCertificatesResponse>
 export type SshHostKeysResponse = v.InferOutput<typeof SshHostKeysResponse>
 export type SshHostKeyRecord = v.InferOutput<typeof SshHostKeyRecord>
-export type RevocationRequest = v.InferInput<typeof RevocationRequest>
-export type RevocationResponse = v.InferOutput<typeof RevocationResponse>
