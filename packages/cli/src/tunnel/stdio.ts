@@ -1,4 +1,5 @@
 import { RawEnd } from '@postern/shared/stream/raw-end'
+import type { Traffic } from '@postern/shared/stream/splice'
 
 /** stdin and stdout as one end of a flow. Nothing but the service's bytes ever goes to stdout. */
 export function openStdio(): RawEnd {
@@ -6,9 +7,10 @@ export function openStdio(): RawEnd {
   return new RawEnd(process.stdin, process.stdout, () => process.stdin.destroy())
 }
 
-/** A reader that left (`| head -1`): not a failure of ours, and nobody is left to tell. */
-export function isReaderGone(error: unknown): boolean {
-  return (error as { code?: string } | undefined)?.code === 'EPIPE'
+/** A reader of stdout that left (`| head -1`): not a failure of ours, and nobody is left to tell. Writing to an edge
+ *  that has gone gives the same code, and is one. */
+export function isReaderGone({ by, error }: NonNullable<Traffic['cut']>): boolean {
+  return by === 'left' && (error.cause as { code?: string } | undefined)?.code === 'EPIPE'
 }
 
 /** Waits for bytes that stdout has not taken yet. */

@@ -75,7 +75,7 @@ async function tunnel(edge: KnownEdge, host: string, certificate: ClientCertific
   })
   // the service's end is enough: who started us waits for it, and may keep our stdin open for ever
   const traffic = await Promise.race([served.promise, flow])
-  if (!traffic?.cut || isReaderGone(traffic.cut.error.cause)) return
+  if (!traffic?.cut || isReaderGone(traffic.cut)) return
   const early = !answered && traffic.bytesDown === 0 && performance.now() - startedAt < REFUSAL_MS
   throw explainCut(traffic.cut, host, early)
 }
