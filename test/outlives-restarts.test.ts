@@ -6,22 +6,16 @@ import { type ConnectedService, connectService } from './support/connect-service
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { runPostern, spawnPostern } from './support/postern.ts'
+import { openPump } from './support/pump.ts'
 import { startEcho } from './support/tcp-services.ts'
 import { within } from './support/until.ts'
 
 const clientArgs = (host: string) => ['client', 'tls', '--host', host]
 
-/** A client that sends and reads for ever. */
+/** A client that pumps. */
 function pump(home: string, host: string) {
-  const client = spawnPostern(clientArgs(host), { home, collectStdout: false })
-  const { stdin, stdout } = client.child
-  const chunk = Buffer.alloc(16 * 1024, 7)
-  const fill = () => {
-    while (stdin.writable && stdin.write(chunk)) {}
-  }
-  stdin.on('drain', fill)
-  fill()
-  return { client, flowing: once(stdout, 'data').then(() => stdout.resume()) }
+  const opened = openPump(home, host)
+  return { client: opened.client, flowing: opened.start() }
 }
 
 describe('an edge that is restarted under 10 idle connectors and 5 pumping clients', () => {

@@ -40,11 +40,14 @@ export interface ConnectedService extends AsyncDisposable {
 }
 
 /** Starts `postern connect --json` and waits for its `ready`. */
-export async function connectService(options: ConnectOptions): Promise<ConnectedService> {
+export async function connectService(
+  options: ConnectOptions,
+  readyTimeoutMs?: number,
+): Promise<ConnectedService> {
   const program = spawnConnect(options)
   const event: ConnectedService['event'] = (name, matches = () => true, timeoutMs) =>
     program.output(() => readEvents(program).find((line) => line.event === name && matches(line)), timeoutMs)
-  const ready = await event('ready').catch(async (error) => {
+  const ready = await event('ready', undefined, readyTimeoutMs).catch(async (error) => {
     await program.stop('SIGKILL')
     throw error
   })
