@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -37,6 +38,16 @@ async function makeSignedOut(edge: EdgeProcess, email: string): Promise<string> 
   return home
 }
 
+/** On a quiet machine a bare Node starts in 30 to 50 ms: a second is more than this. */
+const BARE_STARTS = 20
+
+/** @returns milliseconds that an empty script takes now */
+function measureBareStart(): number {
+  const startedAt = performance.now()
+  spawnSync(process.execPath, ['-e', '0'])
+  return performance.now() - startedAt
+}
+
 let edge: EdgeProcess
 let echo: TcpService
 let service: ConnectedService
@@ -63,9 +74,12 @@ describe('nobody can answer', () => {
       const home = await makeSignedOut(edge, 'dev@mycorp.com')
       const browser = await makeMarkingBrowser(edge, home, 'dev@mycorp.com')
       for (const args of [['client', 'tls', '--host', service.host], ['whoami'], ['service', 'list']]) {
-        // the best of three: what else this machine does is not measured
+        // the best of three, and no more than so many starts of a bare Node beside it: what else this machine does
+        // is not measured
         let fastestMs = Number.POSITIVE_INFINITY
-        for (let at = 0; at < 3 && fastestMs >= 1_000; at += 1) {
+        let allowedMs = 1_000
+        for (let at = 0; at < 3 && fastestMs >= allowedMs; at += 1) {
+          allowedMs = Math.max(allowedMs, BARE_STARTS * measureBareStart())
           const startedAt = performance.now()
           const result = await runPostern([...args, ...more], { home, browser: browser.command, ...options })
           fastestMs = Math.min(fastestMs, performance.now() - startedAt)
@@ -74,7 +88,7 @@ describe('nobody can answer', () => {
           assert.match(said, /SIGN_IN_REQUIRED/)
           assert.ok(said.includes(`postern login --edge ${edge.origin}`), said)
         }
-        assert.ok(fastestMs < 1_000, `${args.join(' ')}: ${fastestMs} ms`)
+        assert.ok(fastestMs < allowedMs, `${args.join(' ')}: ${fastestMs} of ${allowedMs} ms`)
       }
       assert.ok(!browser.wasStarted())
     })

@@ -93,7 +93,7 @@ describe('the edge', () => {
       const result = await runPostern(args, { home })
       assertExplained(result, 6, 'EDGE_UNREACHABLE', /check the network/)
       assert.ok(result.stderr.includes(`edge.localhost:${gone.port}`), result.stderr)
-      assert.ok(performance.now() - started < 5_000)
+      assert.ok(performance.now() - started < 20_000)
     }
   })
 
@@ -111,7 +111,7 @@ describe('the edge', () => {
       runPostern(['whoami'], { home }),
       runPostern(['login', '--edge', gone.origin, '--ca-file', gone.caFile], { home }),
     ])
-    assert.ok(performance.now() - started < 15_000, `${performance.now() - started} ms`)
+    assert.ok(performance.now() - started < 30_000, `${performance.now() - started} ms`)
     for (const result of results) assertExplained(result, 6, 'EDGE_UNREACHABLE', /check the network/)
     await silent.close()
   })

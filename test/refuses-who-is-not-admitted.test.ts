@@ -146,5 +146,5 @@ test('nobody without a session gets a certificate, and no browser opens by itsel
   const refused = await reach(home)
   assert.equal(refused.code, 4)
   assert.match(refused.stderr, new RegExp(`postern login --edge ${edge.origin}`))
-  assert.ok(performance.now() - started < 5_000)
+  assert.ok(performance.now() - started < 20_000)
 })
