@@ -24,7 +24,7 @@ const ON_SQLITE_ONLY: readonly string[] = [
   'follows-the-operations-page', // runs SQL on the database's file
   'holds-back-a-fast-sender', // a minute of one flow's memory
   'installs-from-tarballs',
-  'keeps-its-word-when-killed', // not yet seen to pass on PostgreSQL
+  'keeps-its-word-when-killed', // on PostgreSQL a transaction outlives the edge; by itself it runs there too
   'opens-the-persons-own-browser',
   'records-who-did-what', // looks for secrets in the database's file
   'restores-from-a-backup',
