@@ -18,22 +18,28 @@ const PACKAGE_TESTS = ['packages/*/src/**/*.test.ts', 'packages/*/test/**/*.test
 const END_TO_END_TESTS = ['test/*.test.ts']
 /** What runs on SQLite only: an edge's store has no part in it, or it is about the file itself. */
 const ON_SQLITE_ONLY: readonly string[] = [
+  'brings-a-fleet-back', // sockets of fifty connectors
   'completes-commands',
   'demo-does-the-whole-round',
   'finds-secrets-in-output', // starts no edge
   'follows-the-operations-page', // runs SQL on the database's file
   'holds-back-a-fast-sender', // a minute of one flow's memory
   'installs-from-tarballs',
+  'installs-ssh-config-and-takes-it-back', // files of a person
   'keeps-its-word-when-killed', // on PostgreSQL a transaction outlives the edge; by itself it runs there too
+  'keeps-one-agent-key-per-host', // a person's ssh-agent
+  'notices-a-machine-that-is-gone', // a minute of silence on sockets
   'opens-the-persons-own-browser',
   'records-who-did-what', // looks for secrets in the database's file
   'restores-from-a-backup',
   'runs-under-systemd',
+  'sets-up-sshd-without-locking-anyone-out', // files of a server
   'signs-in-once-for-many', // counts tokens in the database's file
   'stays-up-under-abuse', // sockets, long before anything is stored
   'stops-clearly-without-a-disk', // the database's file on a disk of its own
   'survives-descriptor-exhaustion',
   'survives-stray-callbacks', // looks for secrets in the database's file
+  'understands-its-neighbour-versions', // what programs say to each other
 ].map((name) => `test/${name}.test.ts`)
 /** A test, or a file of tests, that takes longer hangs. */
 const TEST_TIMEOUT_MS = 900_000
