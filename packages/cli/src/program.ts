@@ -1,6 +1,8 @@
 import { VERSION } from '@postern/shared/version'
 import { Command } from 'commander'
+import { addAuditExport } from './commands/audit/export.ts'
 import { addAuditList } from './commands/audit/list.ts'
+import { addAuditVerify } from './commands/audit/verify.ts'
 import { addClientSshKeysign } from './commands/client/ssh-keysign.ts'
 import { addClientTls } from './commands/client/tls.ts'
 import { addCompletion } from './commands/completion.ts'
@@ -87,7 +89,9 @@ export function createProgram(parts: ProgramParts): Command {
   addLock(program)
   addUnlock(program)
   const audit = addGroup(program, 'audit', 'what the edge has decided and done')
-  addAuditList(audit)
+  addAuditList(audit, parts.takeStopSignal)
+  addAuditExport(audit)
+  addAuditVerify(audit)
   addRevoke(program)
   addSsh(program, parts.leaveSignals)
   addSshConfig(program)

@@ -112,6 +112,13 @@ export class EdgeStage implements AsyncDisposable {
       },
       tls: undefined,
       limits: { ...LIMITS, ...options.limits },
+      audit: {
+        checkpointKeyFile: path.join(this.dataDir, 'audit', 'checkpoint.key'),
+        checkpointRecords: 1_000,
+        checkpointIntervalMs: 600_000,
+        retentionMs: undefined,
+        sinks: [],
+      },
       metrics: undefined,
       ...options.config,
     }

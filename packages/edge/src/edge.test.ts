@@ -38,6 +38,7 @@ describe('an edge', () => {
       dataDir,
       store: `sqlite:${path.join(dataDir, 'edge.sqlite')}`,
       listen: { host: '127.0.0.1', port },
+      audit: { ...config.audit, checkpointKeyFile: path.join(dataDir, 'audit', 'checkpoint.key') },
     }
     await assert.rejects(startEdge(mine, { log: new TestLog() }), (error: unknown) => {
       assert.ok(error instanceof PosternError)

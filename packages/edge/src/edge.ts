@@ -3,10 +3,13 @@ import { X509Certificate } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo, Server } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
+import type { Checkpoint } from '@postern/shared/audit/checkpoint'
 import { PosternError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import { VERSION } from '@postern/shared/version'
 import type { Kysely } from 'kysely'
+import { keepChain, openChainKeys } from './audit/chain.ts'
+import { AuditReads } from './audit/reads.ts'
 import { type AuditLog, openAuditLog } from './audit/record.ts'
 import { openAuthorities } from './ca/authorities.ts'
 import { openSshAuthorities } from './ca/ssh-authorities.ts'
@@ -75,7 +78,11 @@ export async function startEdge(
   const sshAuthorities = await openSshAuthorities(config.dataDir, config.ssh.caKeyType)
   const store = opened.use(await openStore(config.store, clock))
   const db = overrides.db?.(store.db) ?? store.db
-  const ownAudit = opened.use(openAuditLog(db, clock))
+  const { id, key, signer } = await openChainKeys(config.dataDir, config.audit.checkpointKeyFile)
+  const { checkpointRecords: everyRecords, checkpointIntervalMs: everyMs } = config.audit
+  const chain = keepChain({ id, key, everyRecords, everyMs }, clock)
+  const onCheckpoint = (checkpoint: Checkpoint) => log.info('audit.checkpoint', { checkpoint })
+  const ownAudit = opened.use(openAuditLog(db, { chain, clock, onCheckpoint }))
   const writtenAudit = overrides.audit?.(ownAudit) ?? ownAudit
   let origin = ''
   let isStopping = false
@@ -123,6 +130,7 @@ export async function startEdge(
     clock,
     log,
     audit,
+    auditReads: new AuditReads(audit, clock),
     login,
     roles,
     authorities,
@@ -220,7 +228,7 @@ export async function startEdge(
   const purge = setInterval(() => {
     store.purge().catch((error: unknown) => log.warn('store.purge_failed', { error }))
   }, PURGE_EVERY_MS)
-  log.info('edge.ready', { origin, port })
+  log.info('edge.ready', { origin, port, auditChain: id, auditSigner: signer })
   const keptOpen = opened.move()
 
   /** Listens on while it drains: who comes now is told why not, and `/readyz` says so too. */

@@ -13,6 +13,7 @@ export const COMMANDS: readonly string[] = [
   'dev',
   'config check',
   'ca ssh show',
+  'audit key',
   'store backup',
   'store migrate',
   'store copy',

@@ -151,6 +151,11 @@ export const ERRORS = {
     1,
     'the last good list stays; look at the edge, and try again: postern sshd refresh',
   ),
+  AUDIT_BROKEN: kind(
+    500,
+    1,
+    'keep this file and the store as they are; docs/audit.md says what each finding means',
+  ),
   CHECK_FAILED: kind(500, 1, 'do what stands below the lines that begin with fail'),
   INTERRUPTED: kind(499, 130, 'the command was interrupted'),
   INTERNAL: kind(500, 1, 'tell the administrator of the edge the request id'),

@@ -1,5 +1,5 @@
 import type { Agent } from 'node:https'
-import { ListAuditResponse } from '@postern/shared/api/audit'
+import { ExportAuditResponse, ListAuditResponse } from '@postern/shared/api/audit'
 import {
   type ClientCertificateRequest,
   ClientCertificateResponse,
@@ -214,6 +214,11 @@ export class EdgeApi {
   async listAudit(session: Session, query: URLSearchParams): Promise<ListAuditResponse['records']> {
     const path = query.size > 0 ? `/v1/audit?${query}` : '/v1/audit'
     return (await this.#call(ListAuditResponse, { method: 'GET', path, session })).records
+  }
+
+  async exportAudit(session: Session, query: URLSearchParams): Promise<ExportAuditResponse['records']> {
+    const path = `/v1/audit/export?${query}`
+    return (await this.#call(ExportAuditResponse, { method: 'GET', path, session })).records
   }
 
   /** For answers that did not come through this class: openid-client's. */

@@ -29,6 +29,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     meaning: 'Only auditors and administrators may read this.',
     next: 'Ask an administrator of the edge to add you to auditors.',
   },
+  AUDIT_BROKEN: {
+    meaning:
+      'postern audit verify has found a record that is not what the edge has written: changed, removed, moved or put in, or an end that was cut off, or a checkpoint that another key has signed. The message names the first one, by its line in the file, its number and its place in the chain.',
+    next: 'Keep the file and the store as they are, and export again to see whether the store or only the file is damaged; audit.md says what each finding means.',
+  },
   BUSY: {
     meaning:
       'Another postern process holds the lock of this session, and did not let go within the time for it.',
@@ -207,7 +212,7 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
   },
   NOT_FOUND: {
     meaning: 'There is nothing at this path of the edge.',
-    next: 'Check that postern and postern-edge have the same version.',
+    next: 'Check that postern and postern-edge have the same version (postern doctor tells both).',
   },
   OPERATOR_REQUIRED: {
     meaning: 'Only operators may expose services.',
@@ -231,7 +236,7 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
   PROTOCOL_INVALID: {
     meaning:
       'What came over the wire is not Postern’s protocol, or is of a version that does not go together with this one.',
-    next: 'Check that postern and postern-edge have the same version, and that no proxy in between opens TLS.',
+    next: 'Check that postern and postern-edge have the same version (postern doctor tells both), and that no proxy in between opens TLS.',
   },
   RATE_LIMITED: {
     meaning: 'Too many attempts or too many flows at once.',
@@ -314,8 +319,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
   },
   STATE_INVALID: {
     meaning:
-      'A file that Postern keeps is damaged, cannot be written, or has wrong permissions. The message names it.',
-    next: 'Move the named file away and sign in again. On an edge: restore it from the backup.',
+      'A file that Postern keeps is damaged, cannot be written (the disk is full, or mounted read-only), or has wrong permissions. The message names it. What was there before is unchanged: files are written whole or not at all.',
+    next: 'Damaged: move the named file away and sign in again; on an edge, restore it from the backup. Not writable: make room, or the disk writable, and run the command again.',
   },
   STRONGER_LOGIN_REQUIRED: {
     meaning:

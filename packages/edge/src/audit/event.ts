@@ -1,5 +1,6 @@
 import type { RevocationRequest, RevocationResponse } from '@postern/shared/api/revocations'
 import type { SshSettings } from '@postern/shared/api/ssh'
+import type { Checkpoint } from '@postern/shared/audit/checkpoint'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
 import type { Policy } from '@postern/shared/policy'
@@ -35,6 +36,10 @@ export type AuditEvent =
   | FlowDecided
   | FlowRefused
   | FlowClosed
+  | AuditChainStarted
+  | AuditCheckpoint
+  | AuditRead
+  | AuditPruned
 
 export type AuditEventType = AuditEvent['type']
 
@@ -365,4 +370,43 @@ export interface FlowClosed extends FlowFacts {
   durationMs: number
   /** Why it ended abnormally; left out after a clean end. */
   code?: Maybe<ErrorCode>
+}
+
+/** The first record of a chain. */
+export interface AuditChainStarted {
+  type: 'audit.chain_started'
+  chain: string
+  /** What stands in the log without a chain, from before there were any. */
+  before: { records: number; lastSeq: number }
+}
+
+/** Everything before this record, signed. */
+export interface AuditCheckpoint {
+  type: 'audit.checkpoint'
+  checkpoint: Checkpoint
+}
+
+/** Somebody has looked at this log. Written at once for the first time, and then every ten minutes. */
+export interface AuditRead {
+  type: 'audit.read'
+  identityId: string
+  email: string
+  sessionId: string
+  clientAddress: string
+  how: 'list' | 'export'
+  /** What was asked for the first time. */
+  query: Readonly<Record<string, string>>
+  /** How many times since `since`. */
+  count: number
+  since: number
+}
+
+/** Records are about to be deleted because they are older than `audit.retention` says. */
+export interface AuditPruned {
+  type: 'audit.pruned'
+  /** Left out: of the records without a chain. */
+  chain?: Maybe<string>
+  /** Everything up to this position, or number where there is no chain; what follows is a checkpoint. */
+  through: number
+  records: number
 }

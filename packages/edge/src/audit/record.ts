@@ -1,9 +1,11 @@
+import { type Checkpoint, findCheckpoint } from '@postern/shared/audit/checkpoint'
 import { PosternError } from '@postern/shared/errors'
 import type { Kysely } from 'kysely'
-import { type AuditRow, insertAuditEvents } from '../store/audit-events.ts'
+import { type AuditChain, type AuditRow, appendAuditEvents, type ChainHead } from '../store/audit-events.ts'
 import type { Database } from '../store/schema.ts'
 import { isStrangersRefusal, StrangerCounts } from './count-strangers.ts'
 import type { AuditEvent } from './event.ts'
+import { toRow } from './to-row.ts'
 
 /** The audit log. What it says has happened is on disk; what it cannot write must not happen, so whoever records
  *  waits, and lets a rejection stop what they were about to do. It is not logging: no levels, no free text. */
@@ -26,14 +28,23 @@ const COUNT_EVERY_MS = 60_000
 /** Some 10 MB. A store that is that far behind will not catch up with what comes in. */
 const MAX_WAITING = 10_000
 
-/** `waiting` is how many events are not on disk yet.
- *  @param clock epoch milliseconds */
+export interface AuditLogOptions {
+  chain: AuditChain
+  /** Epoch milliseconds. */
+  clock?: () => number
+  maxWaiting?: number
+  /** Hears of every commit. */
+  onAppended?: (head: ChainHead) => void
+  /** Hears of a checkpoint once it is on disk: one that was told and then not kept would accuse the log later. */
+  onCheckpoint?: (checkpoint: Checkpoint) => void
+}
+
+/** `waiting` is how many events are not on disk yet. */
 export function openAuditLog(
   db: Kysely<Database>,
-  clock: () => number = Date.now,
-  options: { maxWaiting?: number } = {},
+  options: AuditLogOptions,
 ): AuditLog & { readonly waiting: number } {
-  return new GroupedAuditLog(db, clock, options.maxWaiting ?? MAX_WAITING)
+  return new GroupedAuditLog(db, options)
 }
 
 /** Group commit: a commit costs one flush of the disk however many events it holds, so the events of one turn, and
@@ -42,19 +53,28 @@ class GroupedAuditLog implements AuditLog {
   readonly #db: Kysely<Database>
   readonly #clock: () => number
   readonly #maxWaiting: number
+  readonly #chain: AuditChain
+  readonly #options: AuditLogOptions
   readonly #strangers = new StrangerCounts()
   readonly #timer: NodeJS.Timeout
   #waiting: Waiting[] = []
   /** Of those, the ones whose commit is under way. */
   #committing = 0
   #writing: Promise<void> | undefined
+  /** As of the last commit; undefined before the first. */
+  #head: ChainHead | undefined
+  /** A checkpoint has to come last. */
+  #mustSign = false
   #isClosed = false
 
-  constructor(db: Kysely<Database>, clock: () => number, maxWaiting: number) {
+  constructor(db: Kysely<Database>, options: AuditLogOptions) {
+    const { chain, clock = Date.now, maxWaiting } = options
     this.#db = db
+    this.#options = options
+    this.#chain = chain
     this.#clock = clock
-    this.#maxWaiting = maxWaiting
-    this.#timer = setInterval(() => void this.#recordCounts(this.#clock()).catch(() => {}), COUNT_EVERY_MS)
+    this.#maxWaiting = maxWaiting ?? MAX_WAITING
+    this.#timer = setInterval(() => this.#tick(), COUNT_EVERY_MS)
     this.#timer.unref()
   }
 
@@ -73,10 +93,25 @@ class GroupedAuditLog implements AuditLog {
     this.#isClosed = true
     clearInterval(this.#timer)
     await Promise.all([this.#recordCounts(), this.#writing])
+    await this.#sign()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  #tick(): void {
+    this.#recordCounts(this.#clock()).catch(() => {})
+    // what came in last would else wait for the next event to be signed
+    if (this.#head && this.#chain.checkpoint(this.#head, { mustSign: false })) void this.#sign()
+  }
+
+  /** Never rejects: a tail that is not signed today is signed with what comes next. */
+  async #sign(): Promise<void> {
+    if (!this.#head || this.#head.position === this.#head.checkpointPosition) return
+    this.#mustSign = true
+    this.#writing ??= this.#writeAll()
+    await this.#writing
   }
 
   async #recordCounts(now?: number): Promise<void> {
@@ -104,16 +139,19 @@ class GroupedAuditLog implements AuditLog {
   /** Runs until nothing waits. Never rejects: each event hears of its own commit. */
   async #writeAll(): Promise<void> {
     await new Promise(setImmediate) // lets the events of this turn join
-    while (this.#waiting.length > 0) {
+    while (this.#waiting.length > 0 || this.#mustSign) {
       const group = this.#waiting
+      const mustSign = this.#mustSign
       this.#waiting = []
+      this.#mustSign = false
       this.#committing = group.length
       try {
-        await insertAuditEvents(
-          this.#db,
-          group.map(({ row }) => row),
-        )
+        const rows = group.map(({ row }) => row)
+        const { head, checkpoint } = await appendAuditEvents(this.#db, this.#chain, rows, { mustSign })
         for (const { settle } of group) settle.resolve()
+        this.#head = head
+        this.#options.onAppended?.(head)
+        if (checkpoint) this.#options.onCheckpoint?.(findCheckpoint(JSON.parse(checkpoint.event))!)
       } catch (cause) {
         const error = new PosternError('RECORD_FAILED', 'the audit log cannot be written', { cause })
         for (const { settle } of group) settle.reject(error)
@@ -121,16 +159,5 @@ class GroupedAuditLog implements AuditLog {
     }
     this.#committing = 0
     this.#writing = undefined
-  }
-}
-
-function toRow(event: AuditEvent, at: number): AuditRow {
-  return {
-    at,
-    type: event.type,
-    flowId: 'flowId' in event ? event.flowId : undefined,
-    identityId: 'identityId' in event ? event.identityId : undefined,
-    serviceId: 'serviceId' in event ? event.serviceId : undefined,
-    event: JSON.stringify(event),
   }
 }

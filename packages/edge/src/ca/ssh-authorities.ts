@@ -65,7 +65,7 @@ function generateKey(keyType: SshCaKeyType): string {
 
 /** Appears with its content or not at all, and never takes the place of another: of two processes that start at once
  *  the first one's stays. */
-async function writeWhole(file: string, text: string): Promise<void> {
+export async function writeWhole(file: string, text: string): Promise<void> {
   if (await exists(file)) return
   const draft = `${file}.new-${randomBytes(6).toString('hex')}`
   try {

@@ -1,6 +1,6 @@
 import { describeAllowList } from '@postern/shared/identity'
 import type { Command } from 'commander'
-import type { EdgeConfig } from '../config/config.ts'
+import type { AuditSink, EdgeConfig } from '../config/config.ts'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
 import { describeStore } from '../store/location.ts'
@@ -66,11 +66,27 @@ export function describeConfig(config: EdgeConfig): [string, string][] {
     ['limits.max_http_connections', String(limits.maxHttpConnections)],
     ['limits.max_data_connections_per_connector', String(limits.maxDataConnectionsPerConnector)],
     ['limits.route_timeout', duration(limits.routeTimeoutMs)],
+    ['audit.checkpoint_key_file', config.audit.checkpointKeyFile],
+    ['audit.checkpoint_records', String(config.audit.checkpointRecords)],
+    ['audit.checkpoint_interval', duration(config.audit.checkpointIntervalMs)],
+    [
+      'audit.retention',
+      config.audit.retentionMs === undefined ? 'for ever' : duration(config.audit.retentionMs),
+    ],
+    ['audit.sinks', config.audit.sinks.map(describeSink).join(', ') || 'none'],
     [
       'metrics.listen',
       config.metrics ? `${config.metrics.host || 'every address'}, port ${config.metrics.port}` : 'off',
     ],
   ]
+}
+
+/** As the log names it too; webhooks take no secret in their URL. */
+export function describeSink(sink: AuditSink): string {
+  if (sink.kind === 'webhook') return sink.url.href
+  const { address } = sink
+  if ('path' in address) return `unix:${address.path}`
+  return `tls://${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`
 }
 
 function describeIdentity(identity: EdgeConfig['identity']): [string, string][] {

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { type Command, Option } from 'commander'
+import { openChainKeys } from '../audit/chain.ts'
 import { createAuthorities, fingerprintOf } from '../ca/authorities.ts'
 import { openSshAuthorities } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
@@ -63,6 +64,7 @@ async function runInit(options: InitOptions, parts: ProgramParts): Promise<void>
     const { edge } = await createAuthorities(config.dataDir, Date.now())
     caFingerprint = fingerprintOf(edge)
     await openSshAuthorities(config.dataDir, config.ssh.caKeyType)
+    await openChainKeys(config.dataDir, config.audit.checkpointKeyFile)
   } catch (error) {
     await rm(file) // ours, a moment old: without keys it would only be in the way
     throw error
@@ -150,6 +152,12 @@ certificates:
 #   ttl: 5m
 #   shared_principal: true
 #   ca_key_type: ed25519
+
+# Who signs the audit log, how long it is kept, and who gets a copy. Note what "postern-edge audit key" prints elsewhere.
+# audit:
+#   checkpoint_key_file: /etc/postern-edge/audit-checkpoint.key
+#   retention: 400d
+#   sinks: [{ webhook: https://siem.mycorp.com/postern, secret_file: /etc/postern-edge/audit-webhook-secret }]
 
 # A public certificate for DOMAIN and *.DOMAIN; without one the edge signs its own with an internal CA.
 # tls:

@@ -45,9 +45,28 @@ export interface EdgeConfig {
   /** Files of a public certificate; undefined means the internal edge CA. */
   tls: { certificateFile: string; keyFile: string } | undefined
   limits: EdgeLimits
+  audit: AuditConfig
   /** Where `/metrics` is served in the clear; undefined means nowhere. */
   metrics: { host: string; port: number } | undefined
 }
+
+export interface AuditConfig {
+  /** Private key that signs checkpoints; made when it is missing. */
+  checkpointKeyFile: string
+  /** A checkpoint after so many records, or this long after the one before. */
+  checkpointRecords: number
+  checkpointIntervalMs: number
+  /** Older records are deleted; undefined: none are. */
+  retentionMs: number | undefined
+  sinks: readonly AuditSink[]
+}
+
+/** Where records are handed to as well. */
+export type AuditSink =
+  | { kind: 'webhook'; url: URL; secret: string }
+  | { kind: 'syslog'; address: SyslogAddress }
+
+export type SyslogAddress = { path: string } | { host: string; port: number }
 
 export interface UpstreamIdentity {
   kind: 'upstream'

@@ -1,8 +1,9 @@
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import * as v from 'valibot'
+import { defaultCheckpointKeyFile } from '../audit/chain.ts'
 import { parseStoreLocation, withPassword } from '../store/location.ts'
-import type { DevIdentity, EdgeConfig, UpstreamIdentity } from './config.ts'
+import type { AuditConfig, AuditSink, DevIdentity, EdgeConfig, UpstreamIdentity } from './config.ts'
 import { ConfigFile, EXAMPLES, listKeys, sectionOf } from './schema.ts'
 import { isLoopback, readListen } from './values.ts'
 import { readYaml } from './yaml-file.ts'
@@ -164,7 +165,34 @@ function toConfig(
       maxDataConnectionsPerConnector: file.limits.max_data_connections_per_connector,
       routeTimeoutMs: file.limits.route_timeout,
     },
+    audit: toAudit(file.audit, dataDir, resolve, parts.files, report),
     metrics: file.metrics.listen,
+  }
+}
+
+function toAudit(
+  audit: ConfigFile['audit'],
+  dataDir: string,
+  resolve: (name: string) => string,
+  files: ConfigFiles,
+  report: Report,
+): AuditConfig {
+  const { checkpoint_key_file } = audit
+  return {
+    checkpointKeyFile:
+      checkpoint_key_file === undefined ? defaultCheckpointKeyFile(dataDir) : resolve(checkpoint_key_file),
+    checkpointRecords: audit.checkpoint_records,
+    checkpointIntervalMs: audit.checkpoint_interval,
+    retentionMs: audit.retention,
+    sinks: audit.sinks.map(({ webhook, secret_file, syslog }): AuditSink => {
+      if (syslog) return { kind: 'syslog', address: syslog }
+      const secretFile = resolve(secret_file!)
+      const secret = attempt(
+        () => files.readSecret(secretFile),
+        (message) => report('audit.sinks', message, secretFile),
+      )
+      return { kind: 'webhook', url: webhook!, secret: secret ?? '' }
+    }),
   }
 }
 

@@ -7,6 +7,8 @@ import {
   readIssuer,
   readListen,
   readStore,
+  readSyslog,
+  readWebhook,
 } from './values.ts'
 
 /** The configuration file: what may stand in it and what it means when it does not. `docs/config.md` says the same
@@ -54,6 +56,23 @@ const people = v.optional(
     'must be a section',
   ),
   {},
+)
+
+const auditSink = v.pipe(
+  v.strictObject(
+    {
+      webhook: v.optional(readBy(readWebhook)),
+      secret_file: v.optional(text),
+      syslog: v.optional(readBy(readSyslog)),
+    },
+    'must be { webhook: …, secret_file: … } or { syslog: … }, with nothing else',
+  ),
+  v.check(
+    ({ webhook, secret_file, syslog }) =>
+      (webhook === undefined) !== (syslog === undefined) &&
+      (webhook === undefined) === (secret_file === undefined),
+    'must be { webhook: …, secret_file: … } or { syslog: … }',
+  ),
 )
 
 const identity = v.object(
@@ -156,6 +175,22 @@ export const ConfigFile = v.object(
       ),
       {},
     ),
+    audit: v.optional(
+      v.object(
+        {
+          checkpoint_key_file: v.optional(text),
+          checkpoint_records: wholeNumber(1_000, 10, 1_000_000),
+          checkpoint_interval: duration('10m', '1m', '24h'),
+          retention: v.optional(readBy(durationReader('1d', '36500d'))),
+          sinks: v.optional(
+            v.pipe(v.array(auditSink, 'must be a list'), v.maxLength(16, 'has more than 16 entries')),
+            [],
+          ),
+        },
+        'must be a section',
+      ),
+      {},
+    ),
     metrics: v.optional(
       v.object(
         {
@@ -217,6 +252,11 @@ export const EXAMPLES: Readonly<Record<string, string>> = {
   'limits.max_http_connections': '4096',
   'limits.max_data_connections_per_connector': '10000',
   'limits.route_timeout': '10s',
+  'audit.checkpoint_key_file': '/etc/postern-edge/audit-checkpoint.key',
+  'audit.checkpoint_records': '1000',
+  'audit.checkpoint_interval': '10m',
+  'audit.retention': '400d',
+  'audit.sinks': '[{ syslog: "tls://logs.mycorp.com:6514" }]',
   'metrics.listen': '127.0.0.1:9464',
   'metrics.unsafe_other_addresses': 'false',
 }

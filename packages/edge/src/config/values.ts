@@ -45,6 +45,30 @@ export function readIssuer(text: string): URL {
   return url
 }
 
+/** Where audit records are posted. Query and user are refused: what is secret belongs into its own file. */
+export function readWebhook(text: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (!url || (url.protocol !== 'https:' && url.protocol !== 'http:')) throw new Error('is not an https URL')
+  if (url.username || url.password || url.search || url.hash) {
+    throw new Error('has more than scheme, host and path: what is secret belongs into secret_file')
+  }
+  if (url.protocol === 'http:' && !isLoopback(url.hostname.replace(/^\[|\]$/g, ''))) {
+    throw new Error('is plain http: only a receiver on this machine may be')
+  }
+  return url
+}
+
+/** A receiver of syslog: over TLS, or a stream socket of this machine. UDP and plain TCP are refused: one loses records
+ *  without a word, the other shows everybody who reached what. */
+export function readSyslog(text: string): { path: string } | { host: string; port: number } {
+  if (text.startsWith('unix:/')) return { path: text.slice('unix:'.length).replace(/^\/\/+/, '/') }
+  const match = /^tls:\/\/(.+)$/.exec(text)
+  if (!match) throw new Error('is neither tls://HOST:PORT nor unix:/PATH')
+  const { host, port } = readListen(match[1]!)
+  if (host === '' || port === 0) throw new Error('is not tls://HOST:PORT')
+  return { host, port }
+}
+
 /** @param text `sqlite:PATH` or `postgres://…` */
 export function readStore(text: string): string {
   const location = parseStoreLocation(text)

@@ -4,6 +4,8 @@ import { once } from 'node:events'
 import { after, before, beforeEach, describe, it } from 'node:test'
 import { ClaimServiceResponse, ListServicesResponse } from '@postern/shared/api/services'
 import { EdgeResponse, ErrorResponse, SessionResponse } from '@postern/shared/api/session'
+import { formatExportLine } from '@postern/shared/audit/record'
+import { ExportVerifier } from '@postern/shared/audit/verify'
 import { PosternError } from '@postern/shared/errors'
 import * as v from 'valibot'
 import {
@@ -579,8 +581,54 @@ describe('the audit log', () => {
   })
 
   it('refuses what it cannot read', async () => {
-    for (const query of ['?limit=0x10', '?limit=1001', '?limit=-1', '?after=a', '?since=1', '?limit=1e3']) {
+    const wrong = ['?limit=0x10', '?limit=1001', '?limit=-1', '?after=a', '?after_seq=1', '?limit=1e3']
+    for (const query of [...wrong, '?since=today', '?code=NOT_A_CODE', '?type=']) {
       assertRefused(await read(query), 400, 'REQUEST_INVALID')
     }
+    assertRefused(await read('?identity=ann'), 400, 'ADDRESS_INVALID')
+    for (const query of ['?limit=0', '?after=a', '?type=login.ok']) {
+      assertRefused(await read(`/export${query}`), 400, 'REQUEST_INVALID')
+    }
+  })
+
+  it('is filtered by person, service and code, and nobody it does not know is in it', async () => {
+    const types = async (query: string) =>
+      (await read(query)).json.records.map(({ type }: { type: string }) => type)
+    await stage.api('DELETE', path(), { as: owner })
+    for (const name of [service.label, `${service.label}.${DOMAIN}`, service.id]) {
+      assert.deepEqual(await types(`?service=${name}`), ['service.deleted'], name)
+    }
+    const filter = `?service=${service.label}&since=1`
+    assert.deepEqual(await types(`${filter}&identity=${owner.identity.email}`), ['service.deleted'])
+    assert.deepEqual(await types(`${filter}&identity=${owner.identity.id}`), ['service.deleted'])
+    assert.deepEqual(await types(`${filter}&identity=nobody@mycorp.com`), [])
+    assert.deepEqual(await types(`${filter}&code=ACCESS_DENIED`), [])
+    assert.deepEqual(await types(`?service=${service.label}&until=1`), [])
+  })
+
+  it('is exported as it was written, page by page, and verified', async () => {
+    const verifier = new ExportVerifier()
+    let last = 0
+    for (;;) {
+      const { json } = await read(`/export?after=${last}&limit=2`)
+      for (const record of json.records) verifier.add(formatExportLine(record))
+      if (json.records.length === 0) break
+      last = json.records.at(-1).seq
+    }
+    assert.ok(verifier.finish().chains[0]!.to >= 3)
+    assert.deepEqual(
+      (await read(`/export?after=1&until=3`)).json.records.map(({ seq }: { seq: number }) => seq),
+      [2, 3],
+    )
+    const reads = stage.gates.of('audit.read').filter(({ email }) => email === 'admin@mycorp.com')
+    assert.deepEqual(
+      reads.map(({ how, count }) => [how, count]),
+      [
+        ['list', 1],
+        ['export', 1],
+      ],
+    )
+    const user = await stage.person('somebody@elsewhere.org')
+    assertRefused(await stage.api('GET', '/v1/audit/export', { as: user }), 403, 'AUDITOR_REQUIRED')
   })
 })

@@ -1,7 +1,7 @@
 /** The API on one screen. Each handler reads with the schema of `shared/api`, asks the domain, and answers; who may
  *  is said by the middleware in front of it. */
 import { Hono } from 'hono'
-import { listAudit } from './audit.ts'
+import { exportAudit, listAudit } from './audit.ts'
 import { issueClient } from './certificates.ts'
 import { issueConnector, renewConnector } from './connectors.ts'
 import { describeEdge } from './edge.ts'
@@ -45,6 +45,7 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.post('/v1/connectors/enroll', enrollConnector(parts)) // proves itself by its token
   app.get('/v1/audit', session, auditor, listAudit(parts))
   app.get('/v1/flows/:id/explanation', session, explainFlow(parts))
+  app.get('/v1/audit/export', session, auditor, exportAudit(parts))
   app.get('/v1/policy', session, auditor, showPolicy(parts))
   app.put('/v1/policy', session, admin, replace(parts))
   app.get('/v1/policy/history', session, auditor, showPolicyHistory(parts))

@@ -3,6 +3,7 @@ import type { ErrorCode } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import type { Handler, MiddlewareHandler } from 'hono'
 import type { Kysely } from 'kysely'
+import type { AuditReads } from '../audit/reads.ts'
 import type { AuditLog } from '../audit/record.ts'
 import type { Authorities } from '../ca/authorities.ts'
 import type { SshAuthorities } from '../ca/ssh-authorities.ts'
@@ -25,6 +26,7 @@ export interface ApiParts {
   clock: () => number
   log: Logger
   audit: AuditLog
+  auditReads: AuditReads
   login: Login
   roles: Roles
   authorities: Authorities

@@ -1,6 +1,7 @@
-import type { Kysely } from 'kysely'
+import { type ExportedRecord, hashRecord, NOTHING_BEFORE } from '@postern/shared/audit/record'
+import { type Insertable, type Kysely, type SelectQueryBuilder, sql, type Transaction } from 'kysely'
 import { inTransaction } from './in-transaction.ts'
-import type { Database } from './schema.ts'
+import type { AuditEventsTable, Database } from './schema.ts'
 import { takeTurn } from './take-turns.ts'
 
 /** An audit event as it is written; `audit/event.ts` knows what is in it. */
@@ -10,30 +11,58 @@ export interface AuditRow {
   flowId: string | undefined
   identityId: string | undefined
   serviceId: string | undefined
+  code: string | undefined
   /** JSON of the whole event. */
   event: string
+}
+
+/** Where a chain has come to. */
+export interface ChainHead {
+  position: number
+  hash: string
+  /** Of the last record that is a checkpoint. */
+  checkpointPosition: number
+  checkpointAt: number
+}
+
+/** What an edge adds to its chain by itself. */
+export interface AuditChain {
+  id: string
+  /** The first record. @param before what is in the log without a chain */
+  begin(before: { records: number; lastSeq: number }): AuditRow
+  /** A record that signs everything up to `head`, if it is time for one. */
+  checkpoint(head: ChainHead, options: { mustSign: boolean }): AuditRow | undefined
 }
 
 /** Rows per statement: SQLite takes 32,766 values in one, PostgreSQL 65,535. */
 const ROWS_PER_INSERT = 500
 
-/** Writes all of them or none; they are on disk when this resolves. Numbers appear in their order: whoever reads on
- *  from the highest number misses none. */
-export async function insertAuditEvents(db: Kysely<Database>, rows: readonly AuditRow[]): Promise<void> {
-  if (rows.length === 0) return
-  await inTransaction(db, async (trx) => {
+/** Writes all of them or none, linked to the chain's last; they are on disk when this resolves. Numbers appear in their
+ *  order: whoever reads on from the highest number misses none. The head is read where it is written, so neither a
+ *  crash nor a second process with the same chain can fork it.
+ *  @param options.mustSign a checkpoint comes last, unless it already is
+ *  @returns the chain's new head, and the checkpoint if this has written one */
+export async function appendAuditEvents(
+  db: Kysely<Database>,
+  chain: AuditChain,
+  rows: readonly AuditRow[],
+  options: { mustSign?: boolean } = {},
+): Promise<{ head: ChainHead; checkpoint: AuditRow | undefined }> {
+  return inTransaction(db, async (trx) => {
     await takeTurn(trx, 'audit') // PostgreSQL numbers a row when it is written, and shows it when that is committed
-    for (let start = 0; start < rows.length; start += ROWS_PER_INSERT) {
-      const values = rows.slice(start, start + ROWS_PER_INSERT).map((row) => ({
-        at: row.at,
-        type: row.type,
-        flow_id: row.flowId ?? null,
-        identity_id: row.identityId ?? null,
-        service_id: row.serviceId ?? null,
-        event: row.event,
-      }))
+    const stored = await findHead(trx, chain.id)
+    const links = new Links(chain.id, stored)
+    if (!stored) links.add(chain.begin(await countUnlinked(trx)))
+    for (const row of rows) links.add(row)
+    const mustSign = !stored || options.mustSign === true
+    const checkpoint = chain.checkpoint(links.head, { mustSign })
+    if (checkpoint) links.addCheckpoint(checkpoint)
+    for (let start = 0; start < links.rows.length; start += ROWS_PER_INSERT) {
+      const values = links.rows.slice(start, start + ROWS_PER_INSERT)
       await trx.insertInto('audit_events').values(values).execute()
     }
+    if (links.rows.length > 0) await saveHead(trx, chain.id, links.head)
+    return { head: links.head, checkpoint }
   })
 }
 
@@ -51,13 +80,104 @@ export async function listFlowEvents(
     .execute()
 }
 
+/** Rows on their way, each with the hash of the one before. */
+class Links {
+  readonly rows: Insertable<AuditEventsTable>[] = []
+  readonly #chain: string
+  #head: ChainHead
+
+  constructor(chain: string, head: ChainHead | undefined) {
+    this.#chain = chain
+    this.#head = head ?? { position: 0, hash: NOTHING_BEFORE, checkpointPosition: 0, checkpointAt: 0 }
+  }
+
+  get head(): ChainHead {
+    return this.#head
+  }
+
+  add(row: AuditRow): void {
+    const { at, type, event } = row
+    const [chain, position, previous] = [this.#chain, this.#head.position + 1, this.#head.hash]
+    const hash = hashRecord({ chain, position, at, type, previous, event })
+    this.rows.push({
+      ...{ at, type, event, chain, position, previous, hash },
+      flow_id: row.flowId ?? null,
+      identity_id: row.identityId ?? null,
+      service_id: row.serviceId ?? null,
+      code: row.code ?? null,
+    })
+    this.#head = { ...this.#head, position, hash }
+  }
+
+  addCheckpoint(row: AuditRow): void {
+    this.add(row)
+    this.#head = { ...this.#head, checkpointPosition: this.#head.position, checkpointAt: row.at }
+  }
+}
+
+export async function findHead(db: Kysely<Database>, chain: string): Promise<ChainHead | undefined> {
+  const row = await db.selectFrom('audit_chains').selectAll().where('id', '=', chain).executeTakeFirst()
+  return (
+    row && {
+      position: row.position,
+      hash: row.hash,
+      checkpointPosition: row.checkpoint_position,
+      checkpointAt: row.checkpoint_at,
+    }
+  )
+}
+
+async function saveHead(trx: Transaction<Database>, id: string, head: ChainHead): Promise<void> {
+  const values = {
+    position: head.position,
+    hash: head.hash,
+    checkpoint_position: head.checkpointPosition,
+    checkpoint_at: head.checkpointAt,
+  }
+  await trx
+    .insertInto('audit_chains')
+    .values({ id, ...values })
+    .onConflict((conflict) => conflict.column('id').doUpdateSet(values))
+    .execute()
+}
+
+async function countUnlinked(trx: Transaction<Database>): Promise<{ records: number; lastSeq: number }> {
+  const { records, lastSeq } = await trx
+    .selectFrom('audit_events')
+    .select(({ fn }) => [fn.countAll<number>().as('records'), fn.max('seq').as('lastSeq')])
+    .where('chain', 'is', null)
+    .executeTakeFirstOrThrow()
+  return { records: Number(records), lastSeq: Number(lastSeq ?? 0) }
+}
+
+/** Which events; everything left out admits all. Times are epoch milliseconds, the first one inclusive. */
+export interface AuditFilter {
+  type?: string | undefined
+  code?: string | undefined
+  flowId?: string | undefined
+  /** Any of these. */
+  identityIds?: readonly string[] | undefined
+  serviceIds?: readonly string[] | undefined
+  since?: number | undefined
+  until?: number | undefined
+}
+
+/** An empty list is no SQL; no id is empty. */
+const NOBODY = ''
+
 /** Oldest first: the `limit` events after `after`; without `after` the newest `limit`. */
 export async function listAuditEvents(
   db: Kysely<Database>,
-  page: { after?: number | undefined; limit: number; type?: string | undefined },
+  page: AuditFilter & { after?: number | undefined; limit: number },
 ): Promise<(AuditRow & { seq: number })[]> {
   let query = db.selectFrom('audit_events').selectAll().limit(page.limit)
   if (page.type !== undefined) query = query.where('type', '=', page.type)
+  if (page.code !== undefined) query = query.where('code', '=', page.code)
+  if (page.flowId !== undefined) query = query.where('flow_id', '=', page.flowId)
+  if (page.identityIds !== undefined) query = query.where('identity_id', 'in', [NOBODY, ...page.identityIds])
+  if (page.serviceIds !== undefined) query = query.where('service_id', 'in', [NOBODY, ...page.serviceIds])
+  if (page.since !== undefined) query = query.where('at', '>=', page.since)
+  if (page.until !== undefined) query = query.where('at', '<', page.until)
   if (page.after !== undefined) query = query.where('seq', '>', page.after).orderBy('seq', 'asc')
   else query = query.orderBy('seq', 'desc')
   const rows = await query.execute()
@@ -69,6 +189,67 @@ export async function listAuditEvents(
     flowId: row.flow_id ?? undefined,
     identityId: row.identity_id ?? undefined,
     serviceId: row.service_id ?? undefined,
+    code: row.code ?? undefined,
     event: row.event,
   }))
+}
+
+const EXPORTED = ['seq', 'at', 'type', 'event', 'chain', 'position', 'previous', 'hash'] as const
+
+/** Of all events of one page. One event may have some hundred thousand of them: a long allow-list before and after. */
+const MAX_PAGE_CHARACTERS = 4_000_000
+
+/** The log as it was written, oldest first: at most `limit` records after number `after`, fewer when they are large,
+ *  none when there are none. */
+export function readAuditLog(
+  db: Kysely<Database>,
+  page: { after: number; until?: number | undefined; limit: number },
+): Promise<ExportedRecord[]> {
+  let query = db.selectFrom('audit_events').where('seq', '>', page.after).orderBy('seq', 'asc')
+  if (page.until !== undefined) query = query.where('seq', '<=', page.until)
+  return readBounded(db, query.limit(page.limit))
+}
+
+/** The same for one chain, by position. */
+export function readAuditChain(
+  db: Kysely<Database>,
+  page: { chain: string; after: number; limit: number },
+): Promise<ExportedRecord[]> {
+  const query = db
+    .selectFrom('audit_events')
+    .where('chain', '=', page.chain)
+    .where('position', '>', page.after)
+    .orderBy('position', 'asc')
+  return readBounded(db, query.limit(page.limit))
+}
+
+/** Looks at the lengths first, so that no page is larger than it may be. */
+async function readBounded(
+  db: Kysely<Database>,
+  query: SelectQueryBuilder<Database, 'audit_events', object>,
+): Promise<ExportedRecord[]> {
+  const sizes = await query.select(['seq', sql<number>`length(event)`.as('size')]).execute()
+  let total = 0
+  const seqs = sizes
+    .filter(({ size }, index) => {
+      total += size
+      return index === 0 || total <= MAX_PAGE_CHARACTERS
+    })
+    .map(({ seq }) => seq)
+  if (seqs.length === 0) return []
+  const rows = await db
+    .selectFrom('audit_events')
+    .select(EXPORTED)
+    .where('seq', 'in', seqs)
+    .orderBy('seq', 'asc')
+    .execute()
+  return rows.map(toExported)
+}
+
+function toExported(
+  row: Pick<AuditEventsTable, Exclude<(typeof EXPORTED)[number], 'seq'>> & { seq: number },
+) {
+  const { seq, at, type, event, chain, position, previous, hash } = row
+  if (chain === null) return { seq, at, type, event }
+  return { seq, at, type, event, chain, position: position!, previous: previous!, hash: hash! }
 }

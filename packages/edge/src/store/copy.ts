@@ -24,6 +24,8 @@ const TABLES: Readonly<Record<keyof Database, readonly string[]>> = {
   ssh_krl: ['id'],
   locks: ['key'],
   audit_events: ['seq'],
+  audit_chains: ['id'],
+  audit_sinks: ['id', 'chain'],
 }
 const ROWS_PER_INSERT = 500
 

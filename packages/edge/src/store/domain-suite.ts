@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { EmailAddress } from '@postern/shared/email'
 import type { ServiceLabel } from '@postern/shared/service-label'
-import { type AuditRow, insertAuditEvents, listAuditEvents } from './audit-events.ts'
 import {
   findCertificate,
   insertCertificate,
@@ -29,7 +28,7 @@ import { createSession } from './sessions.ts'
 
 const ALLOW = { emailDomains: ['mycorp.com'], emailAddresses: [], anyAuthenticated: false }
 
-/** Services, certificates and the audit log, on any database. */
+/** Services and certificates, on any database. */
 export function describeDomainTables(name: string, openEmpty: StoreFactory): void {
   describe(`${name}: services`, () => {
     it('creates a service and finds it by id, label and owner and name', async () => {
@@ -208,47 +207,6 @@ export function describeDomainTables(name: string, openEmpty: StoreFactory): voi
       assert.equal(await findCertificate(store.db, certificate.serial), undefined)
     })
   })
-
-  describe(`${name}: audit events`, () => {
-    it('numbers events in the order they were written', async () => {
-      await using store = await openEmpty()
-      await insertAuditEvents(store.db, [event('login.ok', 1), event('flow.decided', 2)])
-      await insertAuditEvents(store.db, [event('login.ok', 3)])
-      const all = await listAuditEvents(store.db, { limit: 10 })
-      assert.deepEqual(
-        all.map((row) => row.at),
-        [NOW + 1, NOW + 2, NOW + 3],
-      )
-      assert.ok(all.every((row, index) => index === 0 || row.seq > all[index - 1]!.seq))
-    })
-
-    it('pages forward, filters by type, and without a start gives the newest', async () => {
-      await using store = await openEmpty()
-      await insertAuditEvents(
-        store.db,
-        [1, 2, 3, 4].map((n) => event(n % 2 ? 'login.ok' : 'flow.decided', n)),
-      )
-      const at = async (page: Parameters<typeof listAuditEvents>[1]) =>
-        (await listAuditEvents(store.db, page)).map((row) => row.at - NOW)
-      const first = await listAuditEvents(store.db, { after: 0, limit: 2 })
-      assert.deepEqual(
-        first.map((row) => row.at - NOW),
-        [1, 2],
-      )
-      assert.deepEqual(await at({ after: first[1]!.seq, limit: 9 }), [3, 4])
-      assert.deepEqual(await at({ limit: 2 }), [3, 4])
-      assert.deepEqual(await at({ limit: 9, type: 'login.ok' }), [1, 3])
-    })
-
-    it('writes more events than one statement takes', async () => {
-      await using store = await openEmpty()
-      await insertAuditEvents(
-        store.db,
-        Array.from({ length: 1_201 }, (_, n) => event('login.ok', n)),
-      )
-      assert.equal((await listAuditEvents(store.db, { limit: 5_000 })).length, 1_201)
-    })
-  })
 }
 
 function wanted(ownerId: string, changes: Partial<NewService> = {}): NewService {
@@ -259,17 +217,6 @@ function wanted(ownerId: string, changes: Partial<NewService> = {}): NewService 
     ownerId,
     allow: ALLOW,
     ...changes,
-  }
-}
-
-function event(type: string, n: number): AuditRow {
-  return {
-    at: NOW + n,
-    type,
-    flowId: undefined,
-    identityId: 'idn_1',
-    serviceId: undefined,
-    event: JSON.stringify({ type, n }),
   }
 }
 

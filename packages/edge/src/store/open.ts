@@ -9,6 +9,7 @@ import * as ssh from './migrations/0003-ssh.ts'
 import * as sessionFacts from './migrations/0004-session-facts.ts'
 import * as policies from './migrations/0005-policies.ts'
 import * as locks from './migrations/0006-locks.ts'
+import * as auditChain from './migrations/0007-audit-chain.ts'
 import * as auditFlowIndex from './migrations/0008-audit-flow-index.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { describePostgresFailure, postgresDialect } from './postgres.ts'
@@ -34,6 +35,7 @@ export const MIGRATIONS = {
   '0004-session-facts': sessionFacts,
   '0005-policies': policies,
   '0006-locks': locks,
+  '0007-audit-chain': auditChain,
   '0008-audit-flow-index': auditFlowIndex,
 }
 

@@ -21,6 +21,8 @@ export interface Database {
   ssh_krl: SshKrlTable
   locks: LocksTable
   audit_events: AuditEventsTable
+  audit_chains: AuditChainsTable
+  audit_sinks: AuditSinksTable
 }
 
 /** One person at one provider. Unique (issuer, subject); email and groups as of the last login. */
@@ -233,4 +235,32 @@ export interface AuditEventsTable {
   service_id: string | null
   /** JSON of the whole typed event. */
   event: string
+  /** Of a refusal. */
+  code: string | null
+  /** null: from before there were chains, as the other three. */
+  chain: string | null
+  position: number | null
+  /** Hash of the record before, and its own. */
+  previous: string | null
+  hash: string | null
+}
+
+/** Where each edge's chain has come to. */
+export interface AuditChainsTable {
+  id: string
+  /** Of the last record. */
+  position: number
+  hash: string
+  /** Of the last record that is a checkpoint, and when it was signed. */
+  checkpoint_position: number
+  checkpoint_at: number
+}
+
+/** How far records of a chain have been handed to a place outside. */
+export interface AuditSinksTable {
+  /** SHA-256 of what the configuration says about it. */
+  id: string
+  chain: string
+  /** Delivered, with all before it. */
+  position: number
 }

@@ -74,6 +74,12 @@ export async function findServiceByName(
   return row && toService(row)
 }
 
+/** Every service that has had this label, deleted ones too. */
+export async function listServiceIdsByLabel(db: Kysely<Database>, label: string): Promise<string[]> {
+  const rows = await db.selectFrom('services').select('id').where('label', '=', label).execute()
+  return rows.map(({ id }) => id)
+}
+
 /** Of one owner, or all; by label. */
 export async function listServices(
   db: Kysely<Database>,

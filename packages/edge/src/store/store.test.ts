@@ -1,4 +1,5 @@
 import { newDatabase } from '../../test/postgres.ts'
+import { describeAuditTables } from './audit-suite.ts'
 import { describeDomainTables } from './domain-suite.ts'
 import { describeEnrollTokens } from './enroll-suite.ts'
 import { describeLoginTables, type StoreFactory } from './login-suite.ts'
@@ -16,6 +17,7 @@ const DATABASES: Readonly<Record<string, StoreFactory>> = {
 for (const [name, openEmpty] of Object.entries(DATABASES)) {
   describeLoginTables(name, openEmpty)
   describeDomainTables(name, openEmpty)
+  describeAuditTables(name, openEmpty)
   describeEnrollTokens(name, openEmpty)
   describePolicies(name, openEmpty)
   describeRaces(name, openEmpty)

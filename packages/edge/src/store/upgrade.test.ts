@@ -7,7 +7,8 @@ import { Kysely } from 'kysely'
 import { Migrator } from 'kysely/migration'
 import { newDatabase, overTcp, PASSWORD } from '../../test/postgres.ts'
 import { runProgram } from '../program.ts'
-import { insertAuditEvents, listAuditEvents } from './audit-events.ts'
+import { appendAuditEvents, listAuditEvents, readAuditLog } from './audit-events.ts'
+import { testChain, verifyAll } from './audit-suite.ts'
 import { parseStoreLocation } from './location.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { MIGRATIONS, openStore } from './open.ts'
@@ -64,6 +65,7 @@ const INITIAL: Rows = {
 }
 
 const POLICY = { scope: 'defaults', policy: '{}', revision: 1, changed_at: 2, changed_by: 'idn_1' }
+const POLICIES: Rows = { policies: [POLICY], policy_history: [POLICY] }
 const WITH_ENROLL_TOKENS: Rows = {
   ...INITIAL,
   enroll_tokens: [
@@ -117,6 +119,12 @@ const WITH_LOCKS: Rows = {
   locks: [{ key: 'a@b.co', email: 'a@b.co', until: null, reason: 'left', locked_at: 3, locked_by: 'idn_1' }],
 }
 
+const WITH_CHAINS: Rows = {
+  ...WITH_LOCKS,
+  audit_chains: [{ id: 'chn_1', position: 7, hash: 'ab', checkpoint_position: 6, checkpoint_at: 5 }],
+  audit_sinks: [{ id: 's', chain: 'chn_1', position: 6 }],
+}
+
 /** Rows of every table as each schema had them. A migration adds an entry with the state it leaves behind. */
 const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0001-initial': INITIAL,
@@ -125,11 +133,11 @@ const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0004-session-facts': WITH_SESSION_FACTS,
   '0005-policies': {
     ...WITH_SESSION_FACTS,
-    policies: [POLICY],
-    policy_history: [POLICY],
+    ...POLICIES,
   },
   '0006-locks': WITH_LOCKS,
-  '0008-audit-flow-index': WITH_LOCKS,
+  '0007-audit-chain': WITH_CHAINS,
+  '0008-audit-flow-index': WITH_CHAINS,
 }
 const NEWEST = '0008-audit-flow-index'
 
@@ -220,7 +228,10 @@ describe('postern-edge store', () => {
     await assert.rejects(run('store', 'copy', '--from', from, '--to', url), { message: /--to-password-file/ })
     const target = ['--to', url.replace(/:[^:@/]*@/, '@'), '--to-password-file', passwordFile]
     const printed = await run('store', 'copy', '--from', from, ...target)
-    assert.match(printed, /audit_events: 1201 rows\n.*copied to postgres:/)
+    assert.match(
+      printed,
+      /audit_events: 1201 rows\n.*audit_chains: 1 rows\n.*audit_sinks: 1 rows\n.*copied to postgres:/,
+    )
     assert.doesNotMatch(printed, /canary/)
     await assertKept(to, NEWEST)
     await assertKept(from, NEWEST)
@@ -229,18 +240,12 @@ describe('postern-edge store', () => {
       message: /is not empty: identities has rows/,
     })
     await using store = await openStore(to)
-    const event = {
-      type: 'login.ok',
-      flowId: undefined,
-      identityId: undefined,
-      serviceId: undefined,
-      event: '{}',
-    }
-    await insertAuditEvents(store.db, [{ at: 7_777, ...event }])
-    assert.deepEqual(
-      (await listAuditEvents(store.db, { limit: 1 })).map((row) => [row.seq, row.at]),
-      [[1_202, 7_777]],
-    )
+    await appendAuditEvents(store.db, testChain('chn_test'), [])
+    const [genesis] = await listAuditEvents(store.db, { after: 1_201, limit: 1 })
+    assert.equal(genesis?.seq, 1_202)
+    const log = await readAuditLog(store.db, { after: 0, limit: 5_000 })
+    assert.equal(verifyAll(log).unlinked, 1_201, 'what was there before is outside of the chain')
+    assert.match(genesis!.event, /"before":\{"records":1201,"lastSeq":1201\}/)
   })
 
   it('copy refuses a store that is not there, and other directions', async () => {

@@ -1,0 +1,90 @@
+import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { mkdir, readFile, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { formatSigner, signCheckpoint } from '@postern/shared/audit/checkpoint'
+import { PosternError } from '@postern/shared/errors'
+import { writeWhole } from '../ca/ssh-authorities.ts'
+import type { AuditChain } from '../store/audit-events.ts'
+import { newId } from '../store/new-id.ts'
+import type { AuditChainStarted, AuditCheckpoint } from './event.ts'
+import { toRow } from './to-row.ts'
+
+/** What makes this edge's log its own: the name of its chain, and the key that signs how far it has come. Neither is in
+ *  the store: who can write there can write a log anew, but not sign it. */
+export interface ChainKeys {
+  id: string
+  key: KeyObject
+  /** `ed25519:…`: what a reader of checkpoints has to know. */
+  signer: string
+}
+
+export interface ChainSettings {
+  id: string
+  key: KeyObject
+  /** A checkpoint after so many records, or this long after the one before. */
+  everyRecords: number
+  everyMs: number
+}
+
+/** @param clock epoch milliseconds */
+export function keepChain(
+  { id, key, everyRecords, everyMs }: ChainSettings,
+  clock: () => number,
+): AuditChain {
+  return {
+    id,
+    begin: (before) =>
+      toRow({ type: 'audit.chain_started', chain: id, before } satisfies AuditChainStarted, clock()),
+    checkpoint(head, { mustSign }) {
+      const at = clock()
+      const { position, hash } = head
+      const unsigned = position - head.checkpointPosition
+      const isDue = mustSign || unsigned >= everyRecords || at - head.checkpointAt >= everyMs
+      if (unsigned === 0 || !isDue) return undefined
+      const checkpoint = signCheckpoint({ chain: id, position, hash, at }, key)
+      return toRow({ type: 'audit.checkpoint', checkpoint } satisfies AuditCheckpoint, at)
+    },
+  }
+}
+
+/** Where the key is unless the configuration says otherwise. */
+export function defaultCheckpointKeyFile(dataDir: string): string {
+  return path.join(dataDir, 'audit', 'checkpoint.key')
+}
+
+/** Loads both, and makes what is missing: an edge that is older than they are gets them at its next start.
+ *  @throws CONFIG_INVALID the key is open to others, of another kind, or cannot be made */
+export async function openChainKeys(dataDir: string, keyFile: string): Promise<ChainKeys> {
+  const folder = path.join(dataDir, 'audit')
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const idFile = path.join(folder, 'chain')
+  await writeWhole(idFile, `${newId('chn')}\n`)
+  const id = (await readFile(idFile, 'utf8')).trim()
+  if (!/^chn_[0-9a-f]{24}$/.test(id)) {
+    throw new PosternError('CONFIG_INVALID', `${idFile} holds no name of a chain`, {
+      hint: 'bring it back from a backup, or move it away: the edge then begins a new chain',
+    })
+  }
+  const key = await openKey(keyFile)
+  return { id, key, signer: formatSigner(key) }
+}
+
+async function openKey(file: string): Promise<KeyObject> {
+  try {
+    const { privateKey } = generateKeyPairSync('ed25519')
+    await writeWhole(file, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
+    const { mode } = await stat(file)
+    if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
+      throw new Error(`other users can read it, run: chmod 600 ${file}`)
+    }
+    const key = createPrivateKey(await readFile(file, 'utf8'))
+    if (key.asymmetricKeyType !== 'ed25519') throw new Error(`it is a key of ${key.asymmetricKeyType}`)
+    return key
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new PosternError('CONFIG_INVALID', `the key of checkpoints ${file} cannot be used: ${reason}`, {
+      hint: 'bring it back from a backup, or name another file under audit.checkpoint_key_file: the edge makes an Ed25519 key there',
+      cause,
+    })
+  }
+}
