@@ -97,7 +97,7 @@ describe('an edge', () => {
       silent.destroy()
     `
     const args = ['--conditions=postern-source', '--input-type=module', '--eval', script]
-    const { stdout, stderr } = await run(process.execPath, args, { timeout: 10_000 })
+    const { stdout, stderr } = await run(process.execPath, args, { timeout: 60_000 })
     assert.deepEqual(JSON.parse(stdout), { drained: false, refused: 'EDGE_STOPPING' })
     assert.equal(stderr, '')
   })

@@ -620,13 +620,11 @@ describe('the audit log', () => {
       (await read(`/export?after=1&until=3`)).json.records.map(({ seq }: { seq: number }) => seq),
       [2, 3],
     )
-    const reads = stage.gates.of('audit.read').filter(({ email }) => email === 'admin@mycorp.com')
+    const [noted, ...more] = stage.gates.of('audit.read')
     assert.deepEqual(
-      reads.map(({ how, count }) => [how, count]),
-      [
-        ['list', 1],
-        ['export', 1],
-      ],
+      [noted?.how, noted?.email, more],
+      ['export', 'admin@mycorp.com', []],
+      'once for all pages',
     )
     const user = await stage.person('somebody@elsewhere.org')
     assertRefused(await stage.api('GET', '/v1/audit/export', { as: user }), 403, 'AUDITOR_REQUIRED')
