@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
 import { toSshPublicKey } from '@postern/shared/certs/ssh-key'
+import { parseKrl, writeKrl } from '@postern/shared/certs/ssh-krl'
 import { sshString, sshUint32, sshUint64 } from '@postern/shared/certs/ssh-wire'
-import { parseKrl } from '../packages/cli/src/sshd/krl.ts'
 import { mutateBytes } from './mutate.ts'
 import type { Random } from './random.ts'
 import type { Target } from './target.ts'
@@ -37,19 +37,36 @@ function writeList(random: Random): { bytes: Buffer; entries: number; isForeign:
   return { bytes, entries, isForeign }
 }
 
+/** What the edge writes is what a server reads: every serial and key id once, in order, and nothing else. */
+function checkWriter(random: Random): void {
+  const serials = Array.from({ length: random.below(6) }, () => BigInt(1 + random.below(9)) ** 16n)
+  const keyIds = Array.from({ length: random.below(4) }, () => `${random.below(5)}ü@mycorp.com`)
+  const version = BigInt(random.below(1e9))
+  const bytes = writeKrl({ version, generatedAt: 8_000, certificates: [{ ca: CA, serials, keyIds }] })
+  const read = parseKrl(bytes, [CA])
+  const [section] = read.certificates
+  const ordered = [...new Set(serials)].sort((a, b) => (a < b ? -1 : 1))
+  assert.deepEqual(section?.serials ?? [], ordered)
+  assert.deepEqual(section?.keyIds ?? [], [...new Set(keyIds)].sort())
+  assert.equal(read.entries, ordered.length + new Set(keyIds).size)
+  assert.deepEqual(writeKrl(read), bytes)
+}
+
 export const KRL_TARGET: Target = {
   name: 'krl',
   cases: 200_000,
   run(random) {
+    if (random.oneIn(8)) return checkWriter(random)
     const { bytes, entries, isForeign } = writeList(random)
     if (random.oneIn(3)) {
-      if (isForeign) assert.throws(() => parseKrl(bytes, CA), { code: 'KRL_INVALID' })
-      else assert.deepEqual(parseKrl(bytes, CA), { version: 7n, generatedAt: 8n, entries })
+      if (isForeign) return void assert.throws(() => parseKrl(bytes, [CA]), { code: 'KRL_INVALID' })
+      const read = parseKrl(bytes, [CA])
+      assert.deepEqual([read.version, read.generatedAt, read.entries], [7n, 8_000, entries])
       return
     }
     const mutated = Buffer.from(mutateBytes(bytes, random))
     try {
-      const read = parseKrl(mutated, CA)
+      const read = parseKrl(mutated, [CA])
       // every entry has bytes of its own: no length in the list makes more of it
       assert.ok(read.entries * 5 <= mutated.length, `${read.entries} entries in ${mutated.length} bytes`)
     } catch (error) {

@@ -2,6 +2,7 @@ import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import path from 'node:path'
 import { parseSshPublicKey } from '@postern/shared/certs/ssh-key'
+import { parseKrl, type ReadKrl } from '@postern/shared/certs/ssh-krl'
 import { PosternError } from '@postern/shared/errors'
 import { EdgeApi } from '../api/edge-api.ts'
 import { edgeNow, type KnownEdge, readRemembered } from '../credentials/known-edge.ts'
@@ -9,7 +10,6 @@ import { writePublicFile } from './change-file.ts'
 import type { SshdLayout } from './drop-in.ts'
 import { readEffectiveConfig } from './effective-config.ts'
 import { findHostKeys, isRenewalDue, requestHostCertificates } from './host-certificates.ts'
-import { type Krl, parseKrl } from './krl.ts'
 import { reloadSshd } from './reload.ts'
 import { lastLines, requireProgram, runProgram } from './run-program.ts'
 import { readState, requireState, type SetupState } from './state.ts'
@@ -19,7 +19,7 @@ import { lockSetup, undoIfOverdue } from './undo.ts'
  *  host certificates when half of their life is over. Whatever fails leaves the last good file where it is. */
 
 export interface Refreshed {
-  krl: Krl
+  krl: ReadKrl
   /** Whether the list is another one than before. */
   isNewKrl: boolean
   renewedHostCertificates: number
@@ -54,10 +54,10 @@ async function refreshKrl(
   state: SetupState,
   edge: KnownEdge,
   acceptOlder: boolean,
-): Promise<{ krl: Krl; isNew: boolean }> {
+): Promise<{ krl: ReadKrl; isNew: boolean }> {
   const ca = parseSshPublicKey(state.userCa).blob
   const bytes = await fetchKrl(edge)
-  const krl = parseKrl(bytes, ca)
+  const krl = parseKrl(bytes, [ca])
   const installed = readInstalled(layout.krlFile, ca)
   if (installed && krl.version < installed.version && !acceptOlder) {
     throw new PosternError(
@@ -90,10 +90,10 @@ export async function installKrl(layout: SshdLayout, bytes: Buffer): Promise<voi
 }
 
 /** A damaged file counts as none: the next good one replaces it. */
-function readInstalled(file: string, ca: Buffer): Krl | undefined {
+function readInstalled(file: string, ca: Buffer): ReadKrl | undefined {
   if (!existsSync(file)) return undefined
   try {
-    return parseKrl(readFileSync(file), ca)
+    return parseKrl(readFileSync(file), [ca])
   } catch {
     return undefined
   }

@@ -2,6 +2,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import path from 'node:path'
 import { parseSshPublicKey } from '@postern/shared/certs/ssh-key'
+import { EMPTY_KRL, parseKrl } from '@postern/shared/certs/ssh-krl'
 import { PosternError } from '@postern/shared/errors'
 import type { KnownEdge } from '../credentials/known-edge.ts'
 import { applyChange, planChange, writePublicFile } from './change-file.ts'
@@ -9,7 +10,6 @@ import { checkNewAccess, checkOldAccess, readAccount, recordAccess } from './che
 import { dropInText, layoutOf, principalsText, type SshdLayout } from './drop-in.ts'
 import { checkConfig, readEffectiveConfig, type SshdFiles } from './effective-config.ts'
 import { findHostKeys, type IssuedHostCertificate, requestHostCertificates } from './host-certificates.ts'
-import { EMPTY_KRL, parseKrl } from './krl.ts'
 import { fetchKrl, installKrl } from './refresh.ts'
 import { reloadSshd } from './reload.ts'
 import { type Scheduler, scheduleFiles, startSchedule } from './schedule.ts'
@@ -82,7 +82,7 @@ export async function setUpSshd(wishes: SetupWishes): Promise<SetupState> {
   refuseSecondSetup(layout)
   await checkConfig(files)
   const krl = await fetchFirstKrl(edge, tellStep)
-  parseKrl(krl, parseSshPublicKey(wishes.userCa).blob)
+  parseKrl(krl, [parseSshPublicKey(wishes.userCa).blob])
   const certificates = await issueHostCertificates(wishes, layout)
   const plan = await planSetup(
     wishes,

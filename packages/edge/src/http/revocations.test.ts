@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import https from 'node:https'
+import path from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { after, before, beforeEach, describe, it } from 'node:test'
 import { formatSshPublicKey, parseSshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-key'
@@ -36,6 +38,11 @@ async function issue(as: Person, of: ServiceRecord = service): Promise<string> {
 const revoke = (as: Person | undefined, body: unknown) =>
   stage.api('POST', '/v1/revocations', { ...(as ? { as } : {}), body })
 
+/** Blob of the CA that servers believe. */
+function userCaOf({ dataDir }: EdgeStage): Buffer {
+  return parseSshPublicKey(readFileSync(path.join(dataDir, 'ca', 'ssh-user-ca.pub'), 'utf8')).blob
+}
+
 async function readKrl(from: EdgeStage = stage) {
   const request = https.request({
     ...from.dialOptions({ serverName: DOMAIN }),
@@ -48,11 +55,8 @@ async function readKrl(from: EdgeStage = stage) {
     request.on('response', resolve).on('error', reject)
   })
   assert.equal(response.headers['cache-control'], 'no-store')
-  const krl = parseKrl(await buffer(response))
-  const line = (await from.api('GET', `/v1/services`, { as: owner })).json?.services?.[0]?.sshUserCa
-  const ofUsers = krl.certificates.find(
-    ({ ca }) => line === undefined || ca.equals(parseSshPublicKey(line).blob),
-  )
+  const krl = parseKrl(await buffer(response), [userCaOf(from)])
+  const [ofUsers] = krl.certificates
   return {
     version: krl.version,
     serials: (ofUsers?.serials ?? []).map(String),

@@ -1,8 +1,10 @@
+import { PosternError } from '../errors.ts'
 import { SshReader, sshString, sshUint32, sshUint64 } from './ssh-wire.ts'
 
 /** Lists of revoked keys as sshd and ssh read them (OpenSSH's PROTOCOL.krl): certificates by the CA that signed them,
- *  by serial and by key id. A list that a server cannot read locks everybody out, so it is read here with bounds and
- *  before it is put in place. Nothing in it is signed: it comes over TLS. */
+ *  by serial and by key id. sshd refuses every key when its list is damaged, and a list can name any key there is: so
+ *  it is read here first, with bounds, and only certificates of our own CAs may stand in it. Nothing in it is signed:
+ *  it comes over TLS. */
 
 export interface Krl {
   /** Grows; a reader never goes back. Epoch milliseconds of the last revocation, or one more. */
@@ -10,6 +12,12 @@ export interface Krl {
   /** Epoch milliseconds, whole seconds. */
   generatedAt: number
   certificates: readonly RevokedCertificates[]
+}
+
+/** As it was read. */
+export interface ReadKrl extends Krl {
+  /** Of all sections; a range or a bitmap, which have no members above, counts once. */
+  entries: number
 }
 
 export interface RevokedCertificates {
@@ -25,9 +33,13 @@ const FORMAT_VERSION = 1
 const SECTION_CERTIFICATES = 1
 const SERIAL_LIST = 0x20
 const SERIAL_RANGE = 0x21
+const SERIAL_BITMAP = 0x22
 const KEY_IDS = 0x23
 /** sshd reads at most 64 MiB; a million serials are 8. */
-const MAX_KRL_BYTES = 16 * 1024 * 1024
+export const MAX_KRL_BYTES = 8 * 1024 * 1024
+const MAX_KEY_ID_BYTES = 1_024
+/** What sshd accepts itself: serials of one bitmap. */
+const MAX_BITMAP_BYTES = 0x20000 / 8
 
 export function writeKrl({ version, generatedAt, certificates }: Krl): Buffer {
   const sections = certificates
@@ -61,41 +73,96 @@ function section(type: number, data: Buffer): Buffer {
   return Buffer.concat([Buffer.of(type), sshString(data)])
 }
 
-/** Reads what `writeKrl` writes and nothing else: a list with sections by key or hash, with bitmaps, for every CA or
- *  with a signature is refused, whatever OpenSSH would do with it.
- *  @throws RangeError */
-export function parseKrl(bytes: Buffer): Krl {
-  if (bytes.length > MAX_KRL_BYTES) throw new RangeError('the list is too long')
-  const reader = new SshReader(bytes)
-  if (!reader.take(MAGIC.length).equals(MAGIC)) throw new RangeError('this is no list of revoked keys')
-  if (reader.uint32() !== FORMAT_VERSION) throw new RangeError('the list has another format')
+/** Revokes nothing, and is older than every other: version 0. */
+export const EMPTY_KRL: Buffer = writeKrl({ version: 0n, generatedAt: 0, certificates: [] })
+
+/** @param authorities blobs of the CAs whose certificates may be named
+ *  @throws KRL_INVALID */
+export function parseKrl(bytes: Buffer, authorities: readonly Buffer[]): ReadKrl {
+  if (bytes.length > MAX_KRL_BYTES) throw invalid('is too large')
+  try {
+    return readKrl(new SshReader(bytes), authorities)
+  } catch (error) {
+    throw error instanceof RangeError ? invalid('is cut off') : error
+  }
+}
+
+function readKrl(reader: SshReader, authorities: readonly Buffer[]): ReadKrl {
+  if (!reader.take(MAGIC.length).equals(MAGIC)) throw invalid('does not begin like one')
+  if (reader.uint32() !== FORMAT_VERSION) throw invalid('has another format version')
   const version = reader.uint64()
-  const generated = reader.uint64()
-  if (reader.uint64() !== 0n) throw new RangeError('the list has flags')
+  const generatedAt = Number(reader.uint64()) * 1_000
+  reader.uint64() // flags: there are none yet
   reader.string() // reserved
   reader.string() // comment
   const certificates: RevokedCertificates[] = []
+  let entries = 0
   while (!reader.isAtEnd) {
-    if (reader.byte() !== SECTION_CERTIFICATES) throw new RangeError('the list names more than certificates')
-    certificates.push(readCertificates(new SshReader(reader.string())))
+    if (reader.byte() !== SECTION_CERTIFICATES) throw invalid('names more than certificates of a CA')
+    const section = readCertificates(new SshReader(reader.string()), authorities)
+    certificates.push(section.revoked)
+    entries += section.entries
   }
-  return { version, generatedAt: Number(generated) * 1_000, certificates }
+  return { version, generatedAt, certificates, entries }
 }
 
-function readCertificates(reader: SshReader): RevokedCertificates {
+/** One section: what is revoked of one CA. An empty CA would mean every CA. */
+function readCertificates(reader: SshReader, authorities: readonly Buffer[]) {
   const ca = reader.string()
-  if (ca.length === 0) throw new RangeError('the list speaks for every CA')
+  if (ca.length === 0 || !authorities.some((ours) => ours.equals(ca))) {
+    throw invalid('names certificates of another CA')
+  }
   reader.string() // reserved
-  const serials: bigint[] = []
-  const keyIds: string[] = []
+  const revoked = { ca, serials: [] as bigint[], keyIds: [] as string[] }
+  let entries = 0
   while (!reader.isAtEnd) {
     const type = reader.byte()
-    const data = new SshReader(reader.string())
-    if (type === SERIAL_LIST) while (!data.isAtEnd) serials.push(data.uint64())
-    else if (type === KEY_IDS) while (!data.isAtEnd) keyIds.push(data.string().toString('utf8'))
-    else if (type === SERIAL_RANGE) throw new RangeError('the list has ranges of serials')
-    else throw new RangeError('the list has a kind of entry that is not known')
+    entries += readSubsection(type, new SshReader(reader.string()), revoked)
   }
-  if (serials.includes(0n)) throw new RangeError('the list has serial 0')
-  return { ca, serials, keyIds }
+  return { revoked, entries }
+}
+
+function readSubsection(
+  type: number,
+  reader: SshReader,
+  { serials, keyIds }: { serials: bigint[]; keyIds: string[] },
+): number {
+  let entries = 0
+  switch (type) {
+    case SERIAL_LIST:
+      for (; !reader.isAtEnd; entries++) serials.push(readSerial(reader))
+      break
+    case SERIAL_RANGE:
+      if (readSerial(reader) > reader.uint64()) throw invalid('has an impossible range of serials')
+      entries = 1
+      break
+    case SERIAL_BITMAP:
+      readSerial(reader)
+      if (reader.string().length > MAX_BITMAP_BYTES) throw invalid('has too large a bitmap')
+      entries = 1
+      break
+    case KEY_IDS:
+      for (; !reader.isAtEnd; entries++) keyIds.push(readKeyId(reader))
+      break
+    default:
+      throw invalid(`has entries of an unknown kind (${type})`)
+  }
+  if (entries === 0 || !reader.isAtEnd) throw invalid('has a section of a wrong length')
+  return entries
+}
+
+function readSerial(reader: SshReader): bigint {
+  const serial = reader.uint64()
+  if (serial === 0n) throw invalid('names the serial 0')
+  return serial
+}
+
+function readKeyId(reader: SshReader): string {
+  const bytes = reader.string()
+  if (bytes.length === 0 || bytes.length > MAX_KEY_ID_BYTES) throw invalid('has an impossible key id')
+  return bytes.toString('utf8')
+}
+
+function invalid(what: string): PosternError {
+  return new PosternError('KRL_INVALID', `the list of revoked certificates ${what}`)
 }

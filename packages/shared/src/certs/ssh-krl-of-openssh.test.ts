@@ -4,9 +4,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, describe, it } from 'node:test'
-import { parseSshPublicKey } from '@postern/shared/certs/ssh-key'
-import { sshString, sshUint32, sshUint64 } from '@postern/shared/certs/ssh-wire'
-import { EMPTY_KRL, parseKrl } from './krl.ts'
+import { parseSshPublicKey } from './ssh-key.ts'
+import { EMPTY_KRL, parseKrl } from './ssh-krl.ts'
+import { sshString, sshUint32, sshUint64 } from './ssh-wire.ts'
 
 const folder = mkdtempSync(path.join(tmpdir(), 'postern-krl-'))
 after(() => rmSync(folder, { recursive: true, force: true }))
@@ -51,31 +51,36 @@ const certificates = (caBlob: Buffer, type: number, body: Buffer): [number, Buff
 ]
 
 const refused = (bytes: Buffer, why: RegExp) =>
-  assert.throws(() => parseKrl(bytes, ca), { code: 'KRL_INVALID', message: why })
+  assert.throws(() => parseKrl(bytes, [ca]), { code: 'KRL_INVALID', message: why })
 
 describe('a list of revoked certificates', () => {
   it('is read as OpenSSH writes it: serials, ranges, bitmaps, key ids', () => {
-    assert.deepEqual(parseKrl(makeKrl('serial: 5\n'), ca).entries, 1)
-    assert.equal(parseKrl(makeKrl('serial: 5\nserial: 18446744073709551615\n'), ca).entries, 2)
-    assert.equal(parseKrl(makeKrl('serial: 10-5000000\n'), ca).entries, 1)
-    assert.equal(parseKrl(makeKrl('id: ann@mycorp.com\nid: bob@mycorp.com\n'), ca).entries, 2)
+    assert.deepEqual(parseKrl(makeKrl('serial: 5\n'), [ca]).entries, 1)
+    assert.equal(parseKrl(makeKrl('serial: 5\nserial: 18446744073709551615\n'), [ca]).entries, 2)
+    assert.equal(parseKrl(makeKrl('serial: 10-5000000\n'), [ca]).entries, 1)
+    assert.equal(parseKrl(makeKrl('id: ann@mycorp.com\nid: bob@mycorp.com\n'), [ca]).entries, 2)
     const scattered = Array.from({ length: 400 }, (_, index) => `serial: ${1 + index * 3}\n`).join('')
-    assert.ok(parseKrl(makeKrl(scattered), ca).entries >= 1)
-    assert.equal(parseKrl(makeKrl('serial: 5\n', 'ca', 812), ca).version, 812n)
+    assert.ok(parseKrl(makeKrl(scattered), [ca]).entries >= 1)
+    assert.equal(parseKrl(makeKrl('serial: 5\n', 'ca', 812), [ca]).version, 812n)
   })
 
   it('may be empty', () => {
     keygen('-q', '-k', '-f', at('empty'))
-    assert.equal(parseKrl(readFileSync(at('empty')), ca).entries, 0)
+    assert.equal(parseKrl(readFileSync(at('empty')), [ca]).entries, 0)
     writeFileSync(at('ours'), EMPTY_KRL)
     keygen('-Q', '-f', at('ours'), at('other.pub'))
-    assert.deepEqual(parseKrl(EMPTY_KRL, ca), { version: 0n, generatedAt: 0n, entries: 0 })
+    assert.deepEqual(parseKrl(EMPTY_KRL, [ca]), {
+      version: 0n,
+      generatedAt: 0,
+      certificates: [],
+      entries: 0,
+    })
   })
 
   it('names certificates of our CA only', () => {
     refused(makeKrl('serial: 5\n', 'other'), /another CA/)
     refused(compose([certificates(Buffer.alloc(0), 0x20, sshUint64(5n))]), /another CA/)
-    assert.equal(parseKrl(makeKrl('serial: 5\n', 'other'), other).entries, 1)
+    assert.equal(parseKrl(makeKrl('serial: 5\n', 'other'), [other]).entries, 1)
   })
 
   it('names no key, and no certificate by its hash', () => {
@@ -92,7 +97,7 @@ describe('a list of revoked certificates', () => {
     for (let length = 0; length < whole.length; length++) {
       try {
         // cut between two sections it is a list, only a shorter one
-        assert.ok(parseKrl(whole.subarray(0, length), ca).entries < parseKrl(whole, ca).entries)
+        assert.ok(parseKrl(whole.subarray(0, length), [ca]).entries < parseKrl(whole, [ca]).entries)
       } catch (error) {
         assert.equal((error as { code?: string }).code, 'KRL_INVALID', String(error))
       }
