@@ -1,7 +1,14 @@
 import { BINARY_TARGETS } from './binary-targets.ts'
 import { KRL_TARGET } from './krl-target.ts'
 import { RENEWAL_TARGET } from './renewal-target.ts'
+import { SSH_TARGETS } from './ssh-targets.ts'
 import type { Target } from './target.ts'
 import { TEXT_TARGETS } from './text-targets.ts'
 
-export const TARGETS: readonly Target[] = [...BINARY_TARGETS, ...TEXT_TARGETS, RENEWAL_TARGET, KRL_TARGET]
+export const TARGETS: readonly Target[] = [
+  ...BINARY_TARGETS,
+  ...TEXT_TARGETS,
+  RENEWAL_TARGET,
+  KRL_TARGET,
+  ...SSH_TARGETS,
+]
