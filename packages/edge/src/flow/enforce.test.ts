@@ -320,6 +320,7 @@ describe('live flows', () => {
       sessionId: 'ses',
       certificateSerial: 'ab',
       serviceId: 'svc',
+      instanceId: 'ins',
     }
     Object.assign(flow.facts, facts)
     flow.admit({})
