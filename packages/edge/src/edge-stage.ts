@@ -91,6 +91,7 @@ export class EdgeStage implements AsyncDisposable {
       publicPort: undefined,
       dataDir: this.dataDir,
       store: `sqlite:${path.join(this.dataDir, 'edge.sqlite')}`,
+      storeLoss: { policy: 'refuse_new', graceMs: 600_000 },
       identity: { kind: 'dev' },
       login: { device: false },
       operators: { ...NOBODY, emailDomains: ['mycorp.com', 'contractor.com'] },

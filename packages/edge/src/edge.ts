@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo, Server } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import type { Checkpoint } from '@postern/shared/audit/checkpoint'
-import { PosternError } from '@postern/shared/errors'
+import { ERRORS, PosternError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import { VERSION } from '@postern/shared/version'
 import type { Kysely } from 'kysely'
@@ -33,6 +33,7 @@ import { openServerIdentity } from './server-identity.ts'
 import { openStore } from './store/open.ts'
 import { useOnce } from './store/replay-guards.ts'
 import type { Database } from './store/schema.ts'
+import { storeLost, watchStore } from './store-watch.ts'
 
 export interface EdgeParts {
   log: Logger
@@ -96,6 +97,7 @@ export async function startEdge(
     turnedAway: () => ingress.turnedAway,
     httpConnections: () => rooms.httpConnections(),
     flowsLive: () => live.size,
+    storeLost: () => Number(storeWatch.isLost),
     flowsNotCovered: () => live.countNotCovered(),
     pools: () => connectors.all().map(({ pool }) => pool),
     controlConnections: () => control.size,
@@ -104,6 +106,14 @@ export async function startEdge(
   const audit = countingEvents(writtenAudit, metrics)
   const observeLatency = metrics.observeRevocation
   const enforcement = opened.use(openEnforcement({ db, live, connectors, clock, observeLatency }))
+  const storeWatch = opened.use(
+    watchStore({
+      ...config.storeLoss,
+      probe: () => canWrite(store.db, clock()),
+      endFlows: (reason) => live.cutWhere({}, reason),
+      log,
+    }),
+  )
   const trust: ConnectorTrust = {
     db,
     domain,
@@ -146,10 +156,11 @@ export async function startEdge(
     live,
     enforcement,
     countRefused: metrics.countApiRefused,
-    isReady: () => (isStopping ? Promise.resolve(false) : canWrite(db, clock())),
+    isReady: () => (isStopping || storeWatch.isLost ? Promise.resolve(false) : canWrite(db, clock())),
   })
   const answerApi = getRequestListener(api.fetch, { overrideGlobalObjects: false })
   const onHttps = (request: IncomingMessage, response: ServerResponse) => {
+    if (storeWatch.isLost && !TOLD_WITHOUT_STORE.has(request.url ?? '')) return answerStoreLost(response)
     login
       .handle(request, response)
       .then((isLogin) => (isLogin ? undefined : answerApi(request, response)))
@@ -184,6 +195,7 @@ export async function startEdge(
     log,
     clock,
     isStopping: () => isStopping,
+    isStoreLost: () => storeWatch.isLost,
   }
   const serverIdentity = opened.use(await openServerIdentity(config, authorities.edge, { clock, log }))
   const rooms = openRooms({
@@ -254,6 +266,15 @@ export async function startEdge(
     return closing
   }
   return { origin, port, caFile: serverIdentity.caFile, caFingerprint: serverIdentity.caFingerprint, close }
+}
+
+const TOLD_WITHOUT_STORE: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/v1/edge'])
+
+/** At once: whoever waits for a store that is gone waits for a time-out, and a thousand do together. */
+function answerStoreLost(response: ServerResponse): void {
+  const { code, message, hint } = storeLost()
+  const headers = { 'content-type': 'application/json', 'cache-control': 'no-store', connection: 'close' }
+  response.writeHead(ERRORS[code].http, headers).end(JSON.stringify({ error: { code, message, hint } }))
 }
 
 /** Codes of handshakes that nobody refused: the client went away or never finished. */

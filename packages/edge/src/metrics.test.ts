@@ -12,6 +12,7 @@ const SOURCES: MetricSources = {
   turnedAway: () => new Map([['malformed', 5]]),
   httpConnections: () => new Map([['https', 2]]),
   flowsNotCovered: () => 0,
+  storeLost: () => 0,
   flowsLive: () => 4,
   pools: () => [{ size: { idle: 1, inUse: 2 } }, { size: { idle: 3, inUse: 4 } }],
   controlConnections: () => 2,

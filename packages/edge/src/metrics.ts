@@ -15,6 +15,7 @@ export interface MetricSources {
   httpConnections(): ReadonlyMap<string, number>
   flowsLive(): number
   flowsNotCovered(): number
+  storeLost(): number
   pools(): readonly Pick<DataPool, 'size'>[]
   controlConnections(): number
   auditWaiting(): number
@@ -153,6 +154,7 @@ function addGauges(registry: Registry, sources: MetricSources): void {
     'Relayed flows that a revocation would not find: always 0',
     sources.flowsNotCovered,
   )
+  gauge('postern_store_lost', '1 while the store takes no writes', sources.storeLost)
   gauge('postern_connectors_attached', 'Connectors that serve', () => sources.pools().length)
   gauge('postern_control_connections', 'Control connections, attached or not', sources.controlConnections)
   gauge('postern_audit_waiting', 'Audit events that are not on disk yet', sources.auditWaiting)

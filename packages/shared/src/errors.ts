@@ -131,6 +131,7 @@ export const ERRORS = {
 
   // our side
   RATE_LIMITED: kind(429, 6, 'wait a minute and try again'),
+  STORE_LOST: kind(503, 6, 'try again in a moment; the edge recovers by itself once its store is back'),
   RECORD_FAILED: kind(
     503,
     6,

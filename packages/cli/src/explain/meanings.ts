@@ -322,6 +322,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       'A file that Postern keeps is damaged, cannot be written (the disk is full, or mounted read-only), or has wrong permissions. The message names it. What was there before is unchanged: files are written whole or not at all.',
     next: 'Damaged: move the named file away and sign in again; on an edge, restore it from the backup. Not writable: make room, or the disk writable, and run the command again.',
   },
+  STORE_LOST: {
+    meaning:
+      "The edge's database does not take writes, so nothing can be decided or recorded. Flows that run stay for a while, as on_store_loss and store_loss_grace say.",
+    next: 'Try again in a moment; the edge recovers by itself once its store is back.',
+  },
   STRONGER_LOGIN_REQUIRED: {
     meaning:
       "The service would admit you, but your login did not use the methods that it asks for, a second factor for example, or the company's provider does not tell.",

@@ -12,6 +12,8 @@ export interface EdgeConfig {
   dataDir: string
   /** `sqlite:PATH` or `postgres://…`, with the password in it: show it with `describeStore` only. */
   store: string
+  /** What an edge does that has lost its store, and how long live flows stay under `refuse_new`. */
+  storeLoss: { policy: 'refuse_new' | 'refuse_all'; graceMs: number }
   identity: UpstreamIdentity | DevIdentity
   login: { device: boolean }
   /** Who may expose services. */

@@ -136,6 +136,7 @@ function toConfig(
     publicPort: file.public_port,
     dataDir,
     store: toStore(file, path.join(dataDir, 'edge.sqlite'), resolve, parts.files, report),
+    storeLoss: { policy: file.on_store_loss, graceMs: file.store_loss_grace },
     identity: file.identity.dev ? { kind: 'dev' } : toUpstream(file, resolve, parts.files, report),
     login: { device: file.login.device === 'on' },
     operators: toPeople(file.operators),

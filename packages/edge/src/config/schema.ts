@@ -119,6 +119,11 @@ export const ConfigFile = v.object(
     data_dir: v.optional(text, 'data'),
     store: v.optional(readBy(readStore)),
     store_password_file: v.optional(text),
+    on_store_loss: v.optional(
+      v.picklist(['refuse_new', 'refuse_all'], 'must be refuse_new or refuse_all'),
+      'refuse_new',
+    ),
+    store_loss_grace: duration('10m', '0s', '24h'),
     identity,
     login: v.optional(
       v.object(
@@ -216,6 +221,8 @@ export const EXAMPLES: Readonly<Record<string, string>> = {
   data_dir: '/var/lib/postern-edge',
   store: 'sqlite:/var/lib/postern-edge/edge.sqlite',
   store_password_file: '/etc/postern-edge/store-password',
+  on_store_loss: 'refuse_new',
+  store_loss_grace: '10m',
   'identity.issuer': 'https://accounts.google.com',
   'identity.client_id': 'postern-edge',
   'identity.client_secret_file': '/etc/postern-edge/client-secret',

@@ -13,6 +13,7 @@ import type { EdgeLimits } from '../config/config.ts'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
 import { contextOf } from '../policy/context.ts'
 import type { Database } from '../store/schema.ts'
+import { storeLost } from '../store-watch.ts'
 import { authorize, denied } from './authorize.ts'
 import type { Enforcement } from './enforce.ts'
 import { identify } from './identify.ts'
@@ -34,6 +35,8 @@ export interface FlowParts {
   clock: () => number
   /** Set once the edge takes no new flows. */
   isStopping: () => boolean
+  /** Set while nothing can be read or recorded. */
+  isStoreLost: () => boolean
 }
 
 /** What is known of a flow so far, for the audit log. */
@@ -170,7 +173,8 @@ async function carry(
     .catch((error: unknown) => log.error('flow.end_not_recorded', { event, error }))
 }
 
-function refuseWhenFull({ isStopping, live, limits }: FlowParts): void {
+function refuseWhenFull({ isStopping, isStoreLost, live, limits }: FlowParts): void {
+  if (isStoreLost()) throw storeLost()
   if (isStopping())
     throw new PosternError('EDGE_STOPPING', 'the edge is about to stop and takes no new flows')
   if (live.size > limits.maxFlows)

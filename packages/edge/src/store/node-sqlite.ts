@@ -1,9 +1,14 @@
 import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
+import { setTimeout as pause } from 'node:timers/promises'
 import {
+  type CompiledQuery,
+  type DatabaseConnection,
   type Dialect,
   type DialectAdapter,
+  type Driver,
+  type QueryResult,
   SqliteAdapter,
   type SqliteDatabase,
   SqliteDialect,
@@ -21,9 +26,47 @@ export function nodeSqliteDialect(path: string): Dialect {
   const dialect = new SqliteDialect({ database: async () => openDatabase(path) })
   return {
     createAdapter: (): DialectAdapter => new TransactionalSqliteAdapter(),
-    createDriver: () => dialect.createDriver(),
+    createDriver: () => waitingForLocks(dialect.createDriver()),
     createIntrospector: (db) => dialect.createIntrospector(db),
     createQueryCompiler: () => dialect.createQueryCompiler(),
+  }
+}
+
+const SQLITE_BUSY = 5
+const BUSY_FOR_MS = 5_000
+const ASK_AGAIN_MS = 50
+
+/** Waits while another process has the file locked. SQLite's own waiting would stop every other flow of this process
+ *  for as long: it is short, and the rest of the time others have their turn. */
+function waitingForLocks(driver: Driver): Driver {
+  const wrapped = new WeakMap<DatabaseConnection, DatabaseConnection>()
+  const acquire = driver.acquireConnection.bind(driver)
+  driver.acquireConnection = async (options) => {
+    const connection = await acquire(options)
+    const patient = wrapped.get(connection) ?? {
+      executeQuery: <R>(query: CompiledQuery) => executePatiently<R>(connection, query),
+      streamQuery: connection.streamQuery.bind(connection),
+    }
+    wrapped.set(connection, patient)
+    return patient
+  }
+  return driver
+}
+
+async function executePatiently<R>(
+  connection: DatabaseConnection,
+  query: CompiledQuery,
+): Promise<QueryResult<R>> {
+  const deadline = performance.now() + BUSY_FOR_MS
+  for (;;) {
+    try {
+      return await connection.executeQuery<R>(query)
+    } catch (error) {
+      // a statement that met a lock has done nothing
+      const isBusy = ((error as { errcode?: number }).errcode ?? 0) % 256 === SQLITE_BUSY
+      if (!isBusy || performance.now() > deadline) throw error
+      await pause(ASK_AGAIN_MS)
+    }
   }
 }
 
@@ -38,6 +81,7 @@ function openDatabase(path: string): SqliteDatabase {
   const database = new DatabaseSync(path, { timeout: 5_000, enableForeignKeyConstraints: true })
   // FULL: with WAL, NORMAL may lose the last commits when the power goes, and a flow counts on its record
   database.exec('pragma journal_mode = wal; pragma synchronous = full; pragma trusted_schema = off')
+  database.exec('pragma busy_timeout = 20')
   const statements = new Map<string, StatementSync>()
   return {
     close: () => {
