@@ -603,6 +603,8 @@ export class Gates {
   delay: (() => Promise<void>) | undefined
   /** No row gets into this table: the disk is full. */
   fullTable: string | undefined
+  /** Nothing is read from this table: the store is out of reach. */
+  unreadableTable: string | undefined
   readonly events: AuditEvent[] = []
   readonly #heard: Heard = new Heard()
   readonly #gates: Gate[] = []
@@ -657,7 +659,10 @@ export class Gates {
           }
         }
         if (key !== 'selectFrom') return value.bind(target)
-        return (table: string) => this.#watchQuery(value.call(target, table), table)
+        return (table: string) => {
+          if (table === this.unreadableTable) throw new Error('the store is out of reach')
+          return this.#watchQuery(value.call(target, table), table)
+        }
       },
     })
   }

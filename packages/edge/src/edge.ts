@@ -105,7 +105,13 @@ export async function startEdge(
   })
   const audit = countingEvents(writtenAudit, metrics)
   const observeLatency = metrics.observeRevocation
-  const enforcement = opened.use(openEnforcement({ db, live, connectors, clock, observeLatency }))
+  const onWithdrawFailed = (error: unknown) => {
+    metrics.countSshWithdrawFailed()
+    log.error('ssh.withdraw_failed', { error })
+  }
+  const enforcement = opened.use(
+    openEnforcement({ db, live, connectors, clock, observeLatency, onWithdrawFailed }),
+  )
   const storeWatch = opened.use(
     watchStore({
       ...config.storeLoss,

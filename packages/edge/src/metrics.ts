@@ -31,6 +31,7 @@ export interface Metrics {
   countHttpRefused(refused: RefusedHttp): void
   countApiRefused(code: ErrorCode): void
   countControlCrowdedOut(): void
+  countSshWithdrawFailed(): void
   /** A flow was ended this long after a change or its time called for it. */
   observeRevocation(ms: number): void
 }
@@ -90,6 +91,10 @@ export function createMetrics(sources: MetricSources): Metrics {
   const logins = counter('postern_logins_total', 'Logins that came to a result; ok or why not', 'result')
   const recorded = counter('postern_audit_recorded_total', 'Audit events that are on disk')
   const unrecorded = counter('postern_audit_failed_total', 'Audit events that could not be recorded')
+  const withdrawFailed = counter(
+    'postern_ssh_withdraw_failed_total',
+    'Changes whose ssh certificates could not be revoked at once; tried again before the next list is given out',
+  )
   const revocation = new Histogram({
     name: 'postern_revocation_seconds',
     help: 'From a change, or the end of what a policy allows, to the end of each flow it ends',
@@ -133,6 +138,7 @@ export function createMetrics(sources: MetricSources): Metrics {
     countHttpRefused: ({ room, reason }) => http.inc({ room, reason }),
     countApiRefused: (code) => api.inc({ code }),
     countControlCrowdedOut: () => crowdedOut.inc(),
+    countSshWithdrawFailed: () => withdrawFailed.inc(),
   }
 }
 

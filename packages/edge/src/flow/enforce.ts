@@ -5,7 +5,7 @@ import type { ConnectorRegistry } from '../connectors/registry.ts'
 import { earlier, type PolicyContext } from '../policy/conditions.ts'
 import { type Admission, type Decision, type Denial, evaluate } from '../policy/evaluate.ts'
 import { explainDenial } from '../policy/explain.ts'
-import { withdrawSsh } from '../revocation/withdraw-ssh.ts'
+import { SshWithdrawals } from '../revocation/withdraw-ssh.ts'
 import { listIdentities } from '../store/identities.ts'
 import { findPolicies } from '../store/policies.ts'
 import type { Database } from '../store/schema.ts'
@@ -35,6 +35,9 @@ export interface Enforcement extends Disposable {
   /** Ends flows because somebody said so. @returns how many this ended */
   revoked(facts: FlowFacts, reason: PosternError): number
   end(flows: readonly LiveFlow[], reason: PosternError): number
+  /** Tries again to revoke the ssh certificates that the store did not let a change revoke.
+   *  @throws what the store throws */
+  settleSsh(): Promise<void>
 }
 
 export interface EnforcementParts {
@@ -45,6 +48,8 @@ export interface EnforcementParts {
   clock: () => number
   /** Told for each flow that is ended: how long after the change was committed, or its time had run out. */
   observeLatency?: (ms: number) => void
+  /** Told when the store did not take what a change does to ssh certificates. */
+  onWithdrawFailed?: (error: unknown) => void
 }
 
 /** Carries changes to the flows that live now, and to ssh certificates, which outlive the decision behind them. Call
@@ -53,7 +58,8 @@ export interface EnforcementParts {
  *  or is found here, and then decides again before its first byte; one that was admitted is decided again here. Once
  *  these return, none of those that a change ends moves a byte. */
 export function openEnforcement(parts: EnforcementParts): Enforcement {
-  const { db, live, connectors, clock, observeLatency = () => {} } = parts
+  const { db, live, connectors, clock, observeLatency = () => {}, onWithdrawFailed = () => {} } = parts
+  const withdrawals = new SshWithdrawals({ db, clock, onFailed: onWithdrawFailed })
   const deadlines = new Deadlines<LiveFlow>(clock, (due) => {
     decideDue(due).catch(() => cutAll(due, UNKNOWN))
   })
@@ -136,11 +142,6 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
     }
   }
 
-  /** A store that fails cannot be told either: then certificates for ssh last until they expire, minutes. */
-  async function withdraw(changed: { serviceId?: string; identityId?: string }): Promise<void> {
-    await withdrawSsh(db, changed, clock()).catch(() => {})
-  }
-
   /** The service as it is written; without one, the flows that `facts` name are over. */
   async function readOrEnd(serviceId: string, facts: FlowFacts): Promise<ServiceRecord | undefined> {
     const service = await findServiceById(db, serviceId).catch(() => undefined)
@@ -151,7 +152,7 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
   async function serviceUpdated(service: ServiceRecord): Promise<void> {
     const since = clock()
     await decideAgain(service, live.where({ serviceId: service.id }), since)
-    await withdraw({ serviceId: service.id })
+    await withdrawals.withdraw({ serviceId: service.id })
   }
 
   return {
@@ -160,6 +161,7 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
     async serviceUncertain(serviceId) {
       const service = await readOrEnd(serviceId, {})
       if (service) await serviceUpdated(service)
+      else await withdrawals.withdraw({ serviceId })
     },
     async policyUpdated(changed) {
       const since = clock()
@@ -168,7 +170,7 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
         const service = await readOrEnd(serviceId, {})
         if (service) await decideAgain(service, live.where({ serviceId }), since)
       }
-      await withdraw(changed ? { serviceId: changed.id } : {})
+      await withdrawals.withdraw(changed ? { serviceId: changed.id } : {})
     },
     async identityUpdated(identityId) {
       const since = clock()
@@ -178,7 +180,7 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
         const service = await readOrEnd(serviceId, { identityId })
         if (service) await decideAgain(service, live.where({ serviceId, identityId }), since)
       }
-      await withdraw({ identityId })
+      await withdrawals.withdraw({ identityId })
     },
     serviceDeleted(service) {
       cutWhere({ serviceId: service.id }, new PosternError('FLOW_REVOKED', `${service.label} was deleted`))
@@ -198,6 +200,7 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
     },
     revoked: cutWhere,
     end: cutAll,
+    settleSsh: () => withdrawals.settle(),
     [Symbol.dispose]: () => deadlines[Symbol.dispose](),
   }
 }

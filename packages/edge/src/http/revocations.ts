@@ -16,10 +16,12 @@ import type { ApiHandler, ApiParts } from './parts.ts'
 import { readBody } from './read-body.ts'
 import { findOwn } from './services.ts'
 
-/** `GET /v1/ssh/krl`: without a session, servers have none. */
+/** `GET /v1/ssh/krl`: without a session, servers have none. No list rather than one that lacks what a change took
+ *  back: a server keeps its last one, and says that it could not fetch. */
 export function showKrl(parts: ApiParts): ApiHandler {
   const readKrl = openKrl(parts)
   return async (c) => {
+    await parts.enforcement.settleSsh()
     c.header('Content-Type', KRL_MEDIA_TYPE)
     return c.body(new Uint8Array(await readKrl()))
   }
