@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict'
 import { readFileSync, renameSync } from 'node:fs'
 import path from 'node:path'
-import { DatabaseSync } from 'node:sqlite'
 import { test } from 'node:test'
 import { connectService } from './support/connect-service.ts'
 import { logIn, makePerson } from './support/dev-browser.ts'
 import { startEdge } from './support/edge-process.ts'
-import { runPostern } from './support/postern.ts'
+import { runPostern, spawnPostern } from './support/postern.ts'
 import { startEcho } from './support/tcp-services.ts'
 
 /** "What to do when" of docs/operations.md, done as it says. */
@@ -16,22 +15,39 @@ const PAGE = readFileSync(new URL('../docs/operations.md', import.meta.url), 'ut
 const reach = (home: string, host: string) =>
   runPostern(['client', 'tls', '--host', host], { home, stdin: 'hello' })
 
-test('a laptop is stolen: the SQL of the page ends all sessions of one person, and of nobody else', async () => {
-  const sql = /^update sessions set[^"]*;/m.exec(PAGE)![0]
+test('a laptop is stolen: the commands of the page end all sessions of one person, and of nobody else', async () => {
+  const commands = [...PAGE.matchAll(/^postern ((?:lock|revoke|unlock) .*ann@mycorp\.com.*)$/gm)].map(
+    ([, words]) => [...words!.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain!),
+  )
+  assert.deepEqual(
+    commands.map(([name]) => name),
+    ['lock', 'revoke'],
+  )
   await using edge = await startEdge()
   await using echo = await startEcho()
   const operator = await makePerson(edge, 'operator@mycorp.com')
   const ann = await makePerson(edge, 'ann@mycorp.com')
   const service = await connectService({ home: operator, port: echo.port })
   assert.equal((await reach(ann, service.host)).code, 0)
+  await using flow = spawnPostern(['client', 'tls', '--host', service.host], { home: ann })
+  flow.child.stdin.write('ping')
+  await flow.matches(/ping/)
 
-  using store = new DatabaseSync(path.join(edge.dataDir, 'edge.sqlite'), { timeout: 5_000 })
-  assert.equal(store.prepare(sql).run().changes, 1)
+  const [lock, revoke] = commands as [string[], string[]]
+  const locked = await runPostern(lock, { home: operator })
+  assert.equal(locked.code, 0, locked.stderr)
+  const ended = await flow.ended
+  assert.equal(ended.code, 5)
+  assert.match(ended.stderr, /IDENTITY_LOCKED/)
   const refused = await reach(ann, service.host)
-  assert.ok(refused.code === 4 || refused.code === 5, refused.stderr)
+  assert.equal(refused.code, 5)
+  assert.match(refused.stderr, /IDENTITY_LOCKED/)
+  const revoked = await runPostern(revoke, { home: operator })
+  assert.equal(revoked.code, 0, revoked.stderr)
+  assert.match(revoked.stdout, /sessions +1 /)
   assert.equal((await runPostern(['whoami', '--batch'], { home: ann })).code, 4)
-  assert.equal((await reach(ann, service.host)).code, 4)
   assert.equal((await reach(operator, service.host)).code, 0)
+  assert.equal((await runPostern(['unlock', 'ann@mycorp.com'], { home: operator })).code, 0)
   await service.stop()
 
   await logIn(edge, ann, 'ann@mycorp.com')
