@@ -158,11 +158,11 @@ test('the log is read from where one stopped, by type, and as a table', async ()
   assert.equal(table.stdout.trimEnd().split('\n').length, 6)
 })
 
-test('nobody but an admin reads it: exit 5', async () => {
+test('nobody but auditors and admins reads it: exit 5', async () => {
   const refused = await run(ann, ['audit', 'list', '--json'])
   assert.equal(refused.code, 5)
   assert.equal(refused.stdout, '')
-  assert.match(refused.stderr, /ADMIN_REQUIRED/)
+  assert.match(refused.stderr, /AUDITOR_REQUIRED/)
 })
 
 test('a connector that comes and goes is recorded', async () => {
