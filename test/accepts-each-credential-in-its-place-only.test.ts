@@ -3,7 +3,9 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, X509Certificate
 import { globSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { SSH_HOST_JWS_TYPE, SSH_HOST_KEYS_JWS_TYPE } from '@postern/shared/api/ssh'
 import { createCsr } from '@postern/shared/certs/csr'
+import { formatSshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { ALPN_DATA, ALPN_FLOW } from '@postern/shared/protocol/frames'
 import { FormBrowser, readForm, signInWithoutScreen } from '../demo/dev-login.ts'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
@@ -182,7 +184,10 @@ describe('tokens', { timeout: 120_000 }, () => {
   /** Fresh at every call: some may be used once. */
   let kinds: Record<string, () => Promise<string> | string>
 
-  const renewal = () => {
+  const sshKey = formatSshPublicKey(toSshPublicKey(generateKeyPairSync('ed25519').publicKey))
+
+  /** What a connector says with the key of its certificate. */
+  function signAsConnector(typ: string, said: object): string {
     const { identity, serial } = storedConnector()
     const key = createPrivateKey(identity.key)
     const claims = {
@@ -190,14 +195,31 @@ describe('tokens', { timeout: 120_000 }, () => {
       iat: Math.floor(Date.now() / 1_000),
       jti: hashOf(String(Math.random())),
       serial,
-      csr: createCsr(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey),
+      ...said,
     }
-    return signJws(peerKeyOf(key, createPublicKey(key)), { typ: 'postern-renew+jwt' }, claims)
+    return signJws(peerKeyOf(key, createPublicKey(key)), { typ }, claims)
+  }
+  const renewal = () => {
+    const csr = createCsr(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey)
+    return signAsConnector('postern-renew+jwt', { csr })
+  }
+  const sshHost = () => signAsConnector(SSH_HOST_JWS_TYPE, { hostKeys: [sshKey] })
+  const sshHostKeys = () => signAsConnector(SSH_HOST_KEYS_JWS_TYPE, { hostKeys: [sshKey] })
+  const sendJws = (place: string, jws: string) =>
+    requestEdge(edge, { path: `/v1/connectors/${place}`, body: { jws } })
+
+  async function issueSshCertificates(): Promise<{ user: string; host: string }> {
+    const body = { host: service.host, publicKey: sshKey }
+    const user = await callApi(edge, admin.key, admin.accessToken, '/v1/certificates/ssh', body)
+    const host = await sendJws('ssh-host-certificates', sshHost())
+    return { user: user.json?.certificate as string, host: host.json?.certificates?.[0] as string }
   }
 
   before(async () => {
     session = await signInByHand(edge, 'ann@mycorp.com')
     admin = await signInByHand(edge, 'operator@mycorp.com')
+    const ssh = await issueSshCertificates()
+    assert.match(`${ssh.user} ${ssh.host}`, /^ssh-ed25519-cert\S* \S+ ssh-ed25519-cert/)
     kinds = {
       'access token': () => session.accessToken,
       'refresh token': () => session.refreshToken,
@@ -209,6 +231,10 @@ describe('tokens', { timeout: 120_000 }, () => {
       'user code': async () => (await askForCode()).userCode,
       'device code': async () => (await askForCode({ approved: true })).deviceCode,
       renewal,
+      'request for ssh host certificates': sshHost,
+      'report of ssh host keys': sshHostKeys,
+      'ssh user certificate': () => ssh.user,
+      'ssh host certificate': () => ssh.host,
       'enroll token': async () => {
         const path = `/v1/services/${service.label}/enroll-tokens`
         return (await callApi(edge, admin.key, admin.accessToken, path, {})).json?.token as string
@@ -292,6 +318,26 @@ describe('tokens', { timeout: 120_000 }, () => {
       },
     ],
     ['introspection', ['access token', 'refresh token'], isLive],
+    [
+      'host certificates for ssh',
+      ['request for ssh host certificates'],
+      async (value) => (await sendJws('ssh-host-certificates', value)).status < 300,
+    ],
+    [
+      'report of host keys of ssh',
+      ['report of ssh host keys'],
+      async (value) => (await sendJws('ssh-host-keys', value)).status < 300,
+    ],
+    [
+      'a key for ssh, to be certified',
+      [],
+      async (value) => {
+        const body = { host: service.host, publicKey: value }
+        const answer = await callApi(edge, admin.key, admin.accessToken, '/v1/certificates/ssh', body)
+        return answer.status < 300
+      },
+    ],
+    // after the places that ask for the current certificate: this makes it a former one
     [
       'renewal of a connector certificate',
       ['renewal'],
