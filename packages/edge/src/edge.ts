@@ -11,6 +11,8 @@ import type { Kysely } from 'kysely'
 import { keepChain, openChainKeys } from './audit/chain.ts'
 import { AuditReads } from './audit/reads.ts'
 import { type AuditLog, openAuditLog } from './audit/record.ts'
+import { pruneAuditLog } from './audit/retention.ts'
+import { Sinks } from './audit/sinks.ts'
 import { openAuthorities } from './ca/authorities.ts'
 import { openSshAuthorities } from './ca/ssh-authorities.ts'
 import type { EdgeConfig } from './config/config.ts'
@@ -30,6 +32,7 @@ import { createMetrics, type Metrics } from './metrics.ts'
 import { openMetricsListener } from './metrics-listener.ts'
 import { readRoles } from './policy/roles.ts'
 import { openServerIdentity } from './server-identity.ts'
+import type { ChainHead } from './store/audit-events.ts'
 import { openStore } from './store/open.ts'
 import { useOnce } from './store/replay-guards.ts'
 import type { Database } from './store/schema.ts'
@@ -64,6 +67,7 @@ export interface RunningEdge {
 }
 
 const PURGE_EVERY_MS = 10 * 60_000
+const PRUNE_EVERY_MS = 60 * 60_000
 /** For what was ended to tell its client and to be recorded. */
 const LAST_WORDS_MS = 2_000
 
@@ -83,7 +87,10 @@ export async function startEdge(
   const { checkpointRecords: everyRecords, checkpointIntervalMs: everyMs } = config.audit
   const chain = keepChain({ id, key, everyRecords, everyMs }, clock)
   const onCheckpoint = (checkpoint: Checkpoint) => log.info('audit.checkpoint', { checkpoint })
-  const ownAudit = opened.use(openAuditLog(db, { chain, clock, onCheckpoint }))
+  const sinks = opened.use(new Sinks(config.audit.sinks, { db, chain: id, log, clock }))
+  await sinks.start()
+  const onAppended = ({ position }: ChainHead) => sinks.wake(position)
+  const ownAudit = opened.use(openAuditLog(db, { chain, clock, onAppended, onCheckpoint }))
   const writtenAudit = overrides.audit?.(ownAudit) ?? ownAudit
   let origin = ''
   let isStopping = false
@@ -102,6 +109,7 @@ export async function startEdge(
     pools: () => connectors.all().map(({ pool }) => pool),
     controlConnections: () => control.size,
     auditWaiting: () => ownAudit.waiting,
+    auditSinkLags: () => sinks.lags(),
   })
   const audit = countingEvents(writtenAudit, metrics)
   const observeLatency = metrics.observeRevocation
@@ -246,6 +254,10 @@ export async function startEdge(
   const purge = setInterval(() => {
     store.purge().catch((error: unknown) => log.warn('store.purge_failed', { error }))
   }, PURGE_EVERY_MS)
+  const prune = keepAuditLog(config.audit.retentionMs, (before) => pruneAuditLog(db, audit, before), {
+    log,
+    clock,
+  })
   log.info('edge.ready', { origin, port, auditChain: id, auditSigner: signer })
   const keptOpen = opened.move()
 
@@ -262,6 +274,7 @@ export async function startEdge(
     await settlesWithin(disconnected, LAST_WORDS_MS)
     ingress.destroyAll()
     clearInterval(purge)
+    clearInterval(prune)
     await keptOpen.disposeAsync()
     log.info('edge.stopped', { drained })
     return { drained }
@@ -281,6 +294,23 @@ function answerStoreLost(response: ServerResponse): void {
   const { code, message, hint } = storeLost()
   const headers = { 'content-type': 'application/json', 'cache-control': 'no-store', connection: 'close' }
   response.writeHead(ERRORS[code].http, headers).end(JSON.stringify({ error: { code, message, hint } }))
+}
+
+/** Deletes at the start and every hour what is older than it may be kept. */
+function keepAuditLog(
+  retentionMs: number | undefined,
+  prune: (before: number) => Promise<number>,
+  { log, clock }: { log: Logger; clock: () => number },
+): NodeJS.Timeout | undefined {
+  if (retentionMs === undefined) return undefined
+  const run = () => {
+    prune(clock() - retentionMs).then(
+      (records) => records > 0 && log.info('audit.pruned', { records }),
+      (error: unknown) => log.warn('audit.prune_failed', { error }),
+    )
+  }
+  run()
+  return setInterval(run, PRUNE_EVERY_MS).unref()
 }
 
 /** Codes of handshakes that nobody refused: the client went away or never finished. */

@@ -17,6 +17,7 @@ const SOURCES: MetricSources = {
   pools: () => [{ size: { idle: 1, inUse: 2 } }, { size: { idle: 3, inUse: 4 } }],
   controlConnections: () => 2,
   auditWaiting: () => 9,
+  auditSinkLags: () => [3, 0],
 }
 const lines = async (registry: { metrics(): Promise<string> }) => (await registry.metrics()).split('\n')
 

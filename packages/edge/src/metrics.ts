@@ -19,6 +19,7 @@ export interface MetricSources {
   pools(): readonly Pick<DataPool, 'size'>[]
   controlConnections(): number
   auditWaiting(): number
+  auditSinkLags(): readonly number[]
 }
 
 export interface Metrics {
@@ -164,6 +165,15 @@ function addGauges(registry: Registry, sources: MetricSources): void {
   gauge('postern_connectors_attached', 'Connectors that serve', () => sources.pools().length)
   gauge('postern_control_connections', 'Control connections, attached or not', sources.controlConnections)
   gauge('postern_audit_waiting', 'Audit events that are not on disk yet', sources.auditWaiting)
+  new Gauge({
+    name: 'postern_audit_sink_lag',
+    help: 'Audit records that a sink has not accepted yet',
+    labelNames: ['sink'],
+    registers: [registry],
+    collect() {
+      for (const [index, lag] of sources.auditSinkLags().entries()) this.set({ sink: String(index) }, lag)
+    },
+  })
   new Gauge({
     name: 'postern_data_connections',
     help: 'Data connections of attached connectors',

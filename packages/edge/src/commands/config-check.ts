@@ -1,6 +1,6 @@
 import { describeAllowList } from '@postern/shared/identity'
 import type { Command } from 'commander'
-import type { AuditSink, EdgeConfig } from '../config/config.ts'
+import { describeSink, type EdgeConfig } from '../config/config.ts'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
 import { describeStore } from '../store/location.ts'
@@ -79,14 +79,6 @@ export function describeConfig(config: EdgeConfig): [string, string][] {
       config.metrics ? `${config.metrics.host || 'every address'}, port ${config.metrics.port}` : 'off',
     ],
   ]
-}
-
-/** As the log names it too; webhooks take no secret in their URL. */
-export function describeSink(sink: AuditSink): string {
-  if (sink.kind === 'webhook') return sink.url.href
-  const { address } = sink
-  if ('path' in address) return `unix:${address.path}`
-  return `tls://${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`
 }
 
 function describeIdentity(identity: EdgeConfig['identity']): [string, string][] {

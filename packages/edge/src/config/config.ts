@@ -70,6 +70,14 @@ export type AuditSink =
 
 export type SyslogAddress = { path: string } | { host: string; port: number }
 
+/** As the log names it too; webhooks take no secret in their URL. */
+export function describeSink(sink: AuditSink): string {
+  if (sink.kind === 'webhook') return sink.url.href
+  const { address } = sink
+  if ('path' in address) return `unix:${address.path}`
+  return `tls://${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`
+}
+
 export interface UpstreamIdentity {
   kind: 'upstream'
   issuer: URL

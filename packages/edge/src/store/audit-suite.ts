@@ -4,6 +4,9 @@ import { describe, it } from 'node:test'
 import { type ExportedRecord, formatExportLine } from '@postern/shared/audit/record'
 import { ExportVerifier, type VerifiedExport } from '@postern/shared/audit/verify'
 import { keepChain } from '../audit/chain.ts'
+import type { AuditEvent } from '../audit/event.ts'
+import { pruneAuditLog } from '../audit/retention.ts'
+import { toRow } from '../audit/to-row.ts'
 import {
   type AuditChain,
   type AuditRow,
@@ -13,6 +16,7 @@ import {
   readAuditChain,
   readAuditLog,
 } from './audit-events.ts'
+import { readSinkPosition, saveSinkPosition, startSink } from './audit-sinks.ts'
 import { NOW, type StoreFactory } from './login-suite.ts'
 
 const KEY = generateKeyPairSync('ed25519').privateKey
@@ -137,6 +141,48 @@ export function describeAuditTables(name: string, openEmpty: StoreFactory): void
       assert.deepEqual(await findHead(store.db, CHAIN.id), before)
       await appendAuditEvents(store.db, CHAIN, [event('login.ok', 3)])
       assert.equal(verifyAll(await readAuditLog(store.db, { after: 0, limit: 9 })).records, 4)
+    })
+
+    it('deletes what is old, up to a checkpoint, and is verified from there', async () => {
+      await using store = await openEmpty()
+      const row = { at: NOW - 5_000, type: 'login.ok', event: '{}' }
+      await store.db.insertInto('audit_events').values([row, row]).execute()
+      let at = NOW
+      const aging = keepChain({ id: 'chn_age', key: KEY, everyRecords: 50, everyMs: 600_000 }, () => at)
+      const record = async (audited: AuditEvent) =>
+        void (await appendAuditEvents(store.db, aging, [toRow(audited, at)]))
+      for (let n = 0; n < 60; n++) await appendAuditEvents(store.db, aging, [event('login.ok', n)])
+      at = NOW + 3_600_000
+      for (let n = 0; n < 60; n++) await appendAuditEvents(store.db, aging, [event('login.ok', n)])
+      assert.equal(await pruneAuditLog(store.db, { record }, NOW - 9_000), 0)
+      const all = await readAuditLog(store.db, { after: 0, limit: 999 })
+      const deleted = await pruneAuditLog(store.db, { record }, NOW + 60_000)
+      const log = await readAuditLog(store.db, { after: 0, limit: 999 })
+      const { chains, unlinked } = verifyAll(log)
+      assert.deepEqual([unlinked, log[0]?.type], [0, 'audit.checkpoint'])
+      assert.equal(deleted, chains[0]!.from - 1 + 2)
+      assert.ok(chains[0]!.from > 50)
+      assert.equal(log.filter(({ type }) => type === 'audit.pruned').length, 2)
+      assert.equal(
+        log.length,
+        all.length -
+          deleted +
+          2 +
+          log.filter(({ seq, type }) => type === 'audit.checkpoint' && seq > all.at(-1)!.seq).length,
+      )
+      assert.equal(await pruneAuditLog(store.db, { record }, NOW + 60_000), 0)
+    })
+
+    it('keeps where a sink is, and never moves it back', async () => {
+      await using store = await openEmpty()
+      const key = { id: 's', chain: 'chn_1' }
+      await startSink(store.db, key, 7)
+      await startSink(store.db, key, 9)
+      assert.equal(await readSinkPosition(store.db, key), 7)
+      await saveSinkPosition(store.db, key, 12)
+      await saveSinkPosition(store.db, key, 11)
+      assert.equal(await readSinkPosition(store.db, key), 12)
+      assert.equal(await readSinkPosition(store.db, { id: 's', chain: 'chn_2' }), 0)
     })
   })
 }
