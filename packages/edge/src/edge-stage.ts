@@ -50,6 +50,9 @@ const LIMITS: EdgeLimits = {
   maxHttpConnections: 1_000,
   maxDataConnectionsPerConnector: 100,
   routeTimeoutMs: 10_000,
+  certificatesPerMinute: 10_000,
+  flowsPerMinute: 10_000,
+  adminLoginAgeMs: undefined,
 }
 
 export interface StageOptions {

@@ -27,6 +27,7 @@ import { LiveFlows } from './flow/live-flows.ts'
 import { openRooms } from './flow/rooms.ts'
 import { endFlowsOfSilent } from './flow/silent-connector.ts'
 import { createApi } from './http/api.ts'
+import { openRate } from './limits/rate.ts'
 import { createLogin } from './login/login.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { openMetricsListener } from './metrics-listener.ts'
@@ -169,6 +170,7 @@ export async function startEdge(
     },
     live,
     enforcement,
+    certificateRate: openRate('certificates', limits.certificatesPerMinute),
     countRefused: metrics.countApiRefused,
     isReady: () => (isStopping || storeWatch.isLost ? Promise.resolve(false) : canWrite(db, clock())),
   })
@@ -206,6 +208,7 @@ export async function startEdge(
     connectors,
     audit,
     limits,
+    flowRate: openRate('flows', limits.flowsPerMinute),
     log,
     clock,
     isStopping: () => isStopping,

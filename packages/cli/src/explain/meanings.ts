@@ -199,7 +199,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Sign in with an account of the company. Administrators: see identity in config.md.',
   },
   LOGIN_TOO_OLD: {
-    meaning: 'The service would admit you, but asks for a login that is younger than yours.',
+    meaning:
+      'The service would admit you, but asks for a login that is younger than yours. Or you are an administrator, and limits.admin_login_age asks for a recent login before you cut or revoke.',
     next: 'Sign in again: postern login --edge https://HOST.',
   },
   NAME_TAKEN: {
@@ -239,7 +240,7 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Check that postern and postern-edge have the same version (postern doctor tells both), and that no proxy in between opens TLS.',
   },
   RATE_LIMITED: {
-    meaning: 'Too many attempts or too many flows at once.',
+    meaning: 'Too many certificates or flows in a minute, too many attempts, or too many flows at once.',
     next: 'Wait a minute. Administrators: see limits in config.md.',
   },
   RECORD_FAILED: {

@@ -66,6 +66,12 @@ export function describeConfig(config: EdgeConfig): [string, string][] {
     ['limits.max_http_connections', String(limits.maxHttpConnections)],
     ['limits.max_data_connections_per_connector', String(limits.maxDataConnectionsPerConnector)],
     ['limits.route_timeout', duration(limits.routeTimeoutMs)],
+    ['limits.certificates_per_minute', String(limits.certificatesPerMinute)],
+    ['limits.flows_per_minute', String(limits.flowsPerMinute)],
+    [
+      'limits.admin_login_age',
+      limits.adminLoginAgeMs === undefined ? 'any' : duration(limits.adminLoginAgeMs),
+    ],
     ['audit.checkpoint_key_file', config.audit.checkpointKeyFile],
     ['audit.checkpoint_records', String(config.audit.checkpointRecords)],
     ['audit.checkpoint_interval', duration(config.audit.checkpointIntervalMs)],

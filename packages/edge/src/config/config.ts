@@ -111,4 +111,10 @@ export interface EdgeLimits {
   maxDataConnectionsPerConnector: number
   /** How long a flow waits for a data connection and for the service to answer. */
   routeTimeoutMs: number
+  /** Of one identity, TLS and SSH together. */
+  certificatesPerMinute: number
+  /** Of one identity, over all services. */
+  flowsPerMinute: number
+  /** Administrators cut and revoke with a login no older than this; undefined asks for none. */
+  adminLoginAgeMs: number | undefined
 }

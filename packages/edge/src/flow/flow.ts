@@ -11,6 +11,7 @@ import type { AuditEvent } from '../audit/event.ts'
 import type { AuditLog } from '../audit/record.ts'
 import type { EdgeLimits } from '../config/config.ts'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
+import type { Rate } from '../limits/rate.ts'
 import { contextOf } from '../policy/context.ts'
 import type { Database } from '../store/schema.ts'
 import { storeLost } from '../store-watch.ts'
@@ -31,6 +32,7 @@ export interface FlowParts {
   connectors: ConnectorRegistry
   audit: AuditLog
   limits: EdgeLimits
+  flowRate: Rate
   log: Logger
   clock: () => number
   /** Set once the edge takes no new flows. */
@@ -98,7 +100,7 @@ async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: Flow
 /** Decides by what nobody has changed while it was read; from the turn on in which it does, a change is carried to the
  *  flow by whoever makes it. */
 async function decideUndisturbed(entered: Entered, flow: LiveFlow, known: Known, parts: FlowParts) {
-  const { clock, db, domain, clientCa, enforcement } = parts
+  const { clock, db, domain, clientCa, enforcement, flowRate } = parts
   const leaf = entered.tls.getPeerX509Certificate()
   if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the client showed no certificate')
   for (;;) {
@@ -110,7 +112,9 @@ async function decideUndisturbed(entered: Entered, flow: LiveFlow, known: Known,
       now: clock(),
     })
     const { id: identityId, email } = identity
+    const isCounted = known.identityId !== undefined
     Object.assign(known, { identityId, email, certificateSerial: certificate.serial })
+    if (!isCounted) await flowRate.spend(identityId)
     const context = contextOf(session, entered.clientAddress)
     const label = parseServiceLabel(known.label)
     const now = clock()

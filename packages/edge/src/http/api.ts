@@ -8,7 +8,14 @@ import { describeEdge } from './edge.ts'
 import { cancelTokens, enrollConnector, makeToken } from './enroll-tokens.ts'
 import { answerError, answerUnknown } from './errors.ts'
 import { explainFlow } from './flow-explanation.ts'
-import { guardRequest, requireAdmin, requireAuditor, requireOperator, requireSession } from './guards.ts'
+import {
+  guardRequest,
+  requireAdmin,
+  requireAuditor,
+  requireOperator,
+  requireRecentAdmin,
+  requireSession,
+} from './guards.ts'
 import { listFlows, listSessions, showFlow } from './live.ts'
 import type { ApiEnv, ApiParts } from './parts.ts'
 import { replace, showPolicy, showPolicyHistory } from './policy.ts'
@@ -25,6 +32,7 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   const operator = requireOperator(parts)
   const auditor = requireAuditor(parts)
   const admin = requireAdmin(parts)
+  const recent = requireRecentAdmin(parts)
 
   const app = new Hono<ApiEnv>()
   app.use(guardRequest(parts))
@@ -36,8 +44,8 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.get('/v1/services', session, list(parts))
   app.post('/v1/services', session, operator, claim(parts))
   app.get('/v1/services/:ref', session, show(parts))
-  app.patch('/v1/services/:ref', session, update(parts))
-  app.delete('/v1/services/:ref', session, remove(parts))
+  app.patch('/v1/services/:ref', session, recent, update(parts))
+  app.delete('/v1/services/:ref', session, recent, remove(parts))
   app.post('/v1/services/:ref/enroll-tokens', session, makeToken(parts))
   app.delete('/v1/services/:ref/enroll-tokens', session, cancelTokens(parts))
   app.post('/v1/connectors', session, operator, issueConnector(parts))
@@ -47,20 +55,20 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.get('/v1/flows/:id/explanation', session, explainFlow(parts))
   app.get('/v1/audit/export', session, auditor, exportAudit(parts))
   app.get('/v1/policy', session, auditor, showPolicy(parts))
-  app.put('/v1/policy', session, admin, replace(parts))
+  app.put('/v1/policy', session, admin, recent, replace(parts))
   app.get('/v1/policy/history', session, auditor, showPolicyHistory(parts))
   app.post('/v1/policy/test', session, testPolicy(parts))
   app.post('/v1/policy/diff', session, diffPolicy(parts))
   app.get('/v1/services/:ref/policy', session, showPolicy(parts))
-  app.put('/v1/services/:ref/policy', session, replace(parts))
+  app.put('/v1/services/:ref/policy', session, recent, replace(parts))
   app.get('/v1/services/:ref/policy/history', session, showPolicyHistory(parts))
   app.post('/v1/connectors/ssh-host-certificates', issueHostCertificates(parts)) // by its current key
   app.post('/v1/connectors/ssh-host-keys', reportTargetKeys(parts)) // by its current key
   app.get('/v1/ssh/krl', showKrl(parts)) // for servers
-  app.post('/v1/revocations', session, revoke(parts))
+  app.post('/v1/revocations', session, recent, revoke(parts))
   app.get('/v1/locks', session, auditor, showLocks(parts))
-  app.post('/v1/locks', session, admin, lock(parts))
-  app.delete('/v1/locks/:email', session, admin, unlock(parts))
+  app.post('/v1/locks', session, admin, recent, lock(parts))
+  app.delete('/v1/locks/:email', session, admin, recent, unlock(parts))
   app.get('/v1/flows', session, listFlows(parts))
   app.get('/v1/flows/:id', session, showFlow(parts))
   app.get('/v1/sessions', session, listSessions(parts))

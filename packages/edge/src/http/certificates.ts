@@ -7,6 +7,7 @@ import { contextOf } from '../policy/context.ts'
 import { decide } from '../policy/decide.ts'
 import { insertCertificate } from '../store/certificates.ts'
 import { findServiceByLabel } from '../store/services.ts'
+import { spendCertificate } from './certificate-rate.ts'
 import { clientAddress } from './client-address.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 import { readBody } from './read-body.ts'
@@ -31,6 +32,7 @@ export function issueClient(parts: ApiParts): ApiHandler {
       serviceId: service?.id,
       label: service?.label ?? label.slice(0, 63),
     }
+    await spendCertificate(event, parts)
     if (!service || !decision?.allowed) {
       const unknown = { code: 'ACCESS_DENIED' as const, rule: 'no such service' }
       const denial = decision?.allowed === false ? decision : unknown

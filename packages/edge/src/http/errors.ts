@@ -22,6 +22,8 @@ export function answerError({ log, login, countRefused }: AnswerParts): AnswerEr
     // what was not read of the body must not be taken for the next request
     if (!c.env.incoming.complete) c.header('Connection', 'close')
     for (const [name, value] of Object.entries(login.headersFor(error))) c.header(name, value)
+    if (error instanceof PosternError && error.details?.retryAfterSeconds !== undefined)
+      c.header('Retry-After', String(error.details.retryAfterSeconds))
     const details = error instanceof PosternError && told.code === error.code ? error.details : undefined
     return c.json(
       { error: { ...told, ...(details ? { details } : {}) } },

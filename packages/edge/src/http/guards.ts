@@ -51,6 +51,28 @@ export function requireAuditor({ roles }: Pick<ApiParts, 'roles'>): ApiMiddlewar
   }
 }
 
+/** After `requireSession`, where an administrator cuts or revokes. A stolen session must not be enough for as long as
+ *  it lives. Everybody else is left to the handler. @throws LOGIN_TOO_OLD */
+export function requireRecentAdmin({
+  roles,
+  clock,
+  config,
+}: Pick<ApiParts, 'roles' | 'clock' | 'config'>): ApiMiddleware {
+  const { adminLoginAgeMs } = config.limits
+  return async (c, next) => {
+    const { identity, session } = c.get('caller')
+    // what the provider says of its own login can be hours old after every sign-in here, and another would not help
+    const isTooOld = adminLoginAgeMs !== undefined && clock() - session.createdAt > adminLoginAgeMs
+    if (isTooOld && roles.of(identity).includes('admin')) {
+      throw new PosternError(
+        'LOGIN_TOO_OLD',
+        'your login is too old for what cuts or revokes as administrator',
+      )
+    }
+    await next()
+  }
+}
+
 /** After `requireSession`. @throws ADMIN_REQUIRED */
 export function requireAdmin({ roles }: Pick<ApiParts, 'roles'>): ApiMiddleware {
   return async (c, next) => {

@@ -12,6 +12,7 @@ import type { ConnectorIssuer } from '../connectors/certificates.ts'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
 import type { Enforcement } from '../flow/enforce.ts'
 import type { LiveFlows } from '../flow/live-flows.ts'
+import type { Rate } from '../limits/rate.ts'
 import type { Login } from '../login/login.ts'
 import type { Verified } from '../login/verify-request.ts'
 import type { Roles } from '../policy/roles.ts'
@@ -35,6 +36,7 @@ export interface ApiParts {
   connectorIssuer: ConnectorIssuer
   live: LiveFlows
   enforcement: Enforcement
+  certificateRate: Rate
   isReady: () => Promise<boolean>
   countRefused: (code: ErrorCode) => void
 }

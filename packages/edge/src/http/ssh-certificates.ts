@@ -12,6 +12,7 @@ import { composeSshGrant, type SshGrant } from '../policy/ssh-profile.ts'
 import { findServiceById, findServiceByLabel, type ServiceRecord } from '../store/services.ts'
 import type { Session } from '../store/sessions.ts'
 import { insertSshCertificate, revokeSshCertificates } from '../store/ssh-certificates.ts'
+import { spendCertificate } from './certificate-rate.ts'
 import { clientAddress } from './client-address.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 import { readBody } from './read-body.ts'
@@ -36,6 +37,7 @@ export function issueSsh(parts: ApiParts): ApiHandler {
       serviceId: service?.id,
       label: service?.label ?? label.slice(0, 63),
     }
+    await spendCertificate(event, parts)
     const refuse = async (error: PosternError, rule: string): Promise<never> => {
       await audit.record({ type: 'certificate.refused', ...event, code: error.code, rule })
       throw error
