@@ -74,7 +74,14 @@ describe('postern-edge store backup', () => {
     const { code, stderr } = await backUp(edge.configFile, to)
     assert.equal(code, 0, stderr)
     const files = readdirSync(to, { recursive: true, encoding: 'utf8' })
-    for (const name of ['edge.sqlite', 'login-keys.json', 'ca/client-ca.key', 'ca/edge-ca.key'])
+    for (const name of [
+      'edge.sqlite',
+      'login-keys.json',
+      'ca/client-ca.key',
+      'ca/edge-ca.key',
+      'ca/ssh-user-ca.key',
+      'audit',
+    ])
       assert.ok(files.includes(name), name)
     assert.ok(!files.some((name) => /-wal$|-shm$|\.partial$/.test(name)), files.join())
     for (const name of ['', ...files])
