@@ -1,9 +1,10 @@
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
-import { mkdir, readFile, stat } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { formatSigner, signCheckpoint } from '@postern/shared/audit/checkpoint'
 import { PosternError } from '@postern/shared/errors'
 import { writeWhole } from '../ca/ssh-authorities.ts'
+import { makePrivateFolder } from '../private-file.ts'
 import type { AuditChain } from '../store/audit-events.ts'
 import { newId } from '../store/new-id.ts'
 import type { AuditChainStarted, AuditCheckpoint } from './event.ts'
@@ -56,7 +57,7 @@ export function defaultCheckpointKeyFile(dataDir: string): string {
  *  @throws CONFIG_INVALID the key is open to others, of another kind, or cannot be made */
 export async function openChainKeys(dataDir: string, keyFile: string): Promise<ChainKeys> {
   const folder = path.join(dataDir, 'audit')
-  await mkdir(folder, { recursive: true, mode: 0o700 })
+  await makePrivateFolder(folder)
   const idFile = path.join(folder, 'chain')
   await writeWhole(idFile, `${newId('chn')}\n`)
   const id = (await readFile(idFile, 'utf8')).trim()
@@ -81,6 +82,7 @@ async function openKey(file: string): Promise<KeyObject> {
     if (key.asymmetricKeyType !== 'ed25519') throw new Error(`it is a key of ${key.asymmetricKeyType}`)
     return key
   } catch (cause) {
+    if (cause instanceof PosternError) throw cause // what the disk did
     const reason = cause instanceof Error ? cause.message : String(cause)
     throw new PosternError('CONFIG_INVALID', `the key of checkpoints ${file} cannot be used: ${reason}`, {
       hint: 'bring it back from a backup, or name another file under audit.checkpoint_key_file: the edge makes an Ed25519 key there',

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
@@ -59,14 +60,18 @@ async function runInit(options: InitOptions, parts: ProgramParts): Promise<void>
   const text = composeConfig(options, parts.cwd)
   const config = checkOptions(text, file)
   await writeNewFile(file, text)
+  const made = [file] // ours, a moment old: with half of the keys all of it would only be in the way
   let caFingerprint: string
   try {
-    const { edge } = await createAuthorities(config.dataDir, Date.now())
+    const { edge } = await createAuthorities(config.dataDir, Date.now()) // refuses where there are some
+    made.push(path.join(config.dataDir, 'ca'))
     caFingerprint = fingerprintOf(edge)
     await openSshAuthorities(config.dataDir, config.ssh.caKeyType)
+    const audit = path.join(config.dataDir, 'audit')
+    if (!existsSync(audit)) made.push(audit)
     await openChainKeys(config.dataDir, config.audit.checkpointKeyFile)
   } catch (error) {
-    await rm(file) // ours, a moment old: without keys it would only be in the way
+    for (const entry of made) await rm(entry, { recursive: true, force: true })
     throw error
   }
   tellNextSteps(options, { ...config, caFingerprint }, parts)
