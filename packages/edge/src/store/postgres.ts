@@ -46,6 +46,9 @@ export function postgresDialect(
       })
       // an idle connection was closed from the other side: the pool has dropped it, the next query opens another
       pool.on('error', () => {})
+      // the same while it is in use: its query has rejected and the pool drops it, but an error event that nobody
+      // listens to would end the process
+      pool.on('connect', (client) => client.on('error', () => {}))
       return pool
     },
   })
