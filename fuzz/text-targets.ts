@@ -275,7 +275,9 @@ const config: Target = {
     try {
       const parsed = read()
       for (const [key, value] of describeConfig(parsed)) assert.ok(key && typeof value === 'string')
-      const { listen, metrics, limits, certificates } = parsed
+      const { listen, metrics, certificates } = parsed
+      const { adminLoginAgeMs, ...limits } = parsed.limits
+      assert.ok(adminLoginAgeMs === undefined || Number.isSafeInteger(adminLoginAgeMs)) // none unless it is said
       if (parsed.identity.kind === 'dev')
         assert.ok(isLoopback(listen.host) || /unsafe_dev_identity/i.test(text))
       if (metrics) assert.ok(isLoopback(metrics.host) || text.includes('unsafe_other_addresses'))
