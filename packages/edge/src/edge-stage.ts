@@ -317,6 +317,12 @@ export class EdgeStage implements AsyncDisposable {
     return { status: response.statusCode!, headers: response.headers, text, json, code: json?.error?.code }
   }
 
+  /** What `/metrics` tells, where the configuration has it. */
+  async scrape(): Promise<string> {
+    const { port } = await this.log.until('metrics.ready')
+    return (await fetch(`http://127.0.0.1:${port}/metrics`)).text()
+  }
+
   /** A nonce out of an answer to a stranger. */
   async nonce(): Promise<string> {
     return String((await this.api('GET', '/v1/edge')).headers['dpop-nonce'])

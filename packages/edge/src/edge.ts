@@ -80,9 +80,23 @@ export async function startEdge(
 ): Promise<RunningEdge> {
   const { domain, limits } = config
   await using opened = new AsyncDisposableStack() // closes what is open when a later step fails
+  const metrics = createMetrics({
+    connectionsOpen: () => ingress.size.open,
+    handshakesPending: () => ingress.size.pending,
+    turnedAway: () => ingress.turnedAway,
+    httpConnections: () => rooms.httpConnections(),
+    flowsLive: () => live.size,
+    storeLost: () => Number(storeWatch.isLost),
+    flowsNotCovered: () => live.countNotCovered(),
+    pools: () => connectors.all().map(({ pool }) => pool),
+    controlConnections: () => control.size,
+    auditWaiting: () => ownAudit.waiting,
+    auditSinkLags: () => sinks.lags(),
+    serverCertificateExpiresAt: () => expiryOf(serverIdentity.current.cert),
+  })
   const authorities = await openAuthorities(config.dataDir, clock())
   const sshAuthorities = await openSshAuthorities(config.dataDir, config.ssh.caKeyType)
-  const store = opened.use(await openStore(config.store, clock))
+  const store = opened.use(await openStore(config.store, clock, metrics.observeQuery))
   const db = overrides.db?.(store.db) ?? store.db
   const { id, key, signer } = await openChainKeys(config.dataDir, config.audit.checkpointKeyFile)
   const { checkpointRecords: everyRecords, checkpointIntervalMs: everyMs } = config.audit
@@ -98,20 +112,7 @@ export async function startEdge(
 
   const roles = readRoles(config)
   const connectors = new ConnectorRegistry()
-  const live = new LiveFlows(clock)
-  const metrics = createMetrics({
-    connectionsOpen: () => ingress.size.open,
-    handshakesPending: () => ingress.size.pending,
-    turnedAway: () => ingress.turnedAway,
-    httpConnections: () => rooms.httpConnections(),
-    flowsLive: () => live.size,
-    storeLost: () => Number(storeWatch.isLost),
-    flowsNotCovered: () => live.countNotCovered(),
-    pools: () => connectors.all().map(({ pool }) => pool),
-    controlConnections: () => control.size,
-    auditWaiting: () => ownAudit.waiting,
-    auditSinkLags: () => sinks.lags(),
-  })
+  const live = new LiveFlows(clock, metrics.observeFlowSetup)
   const audit = countingEvents(writtenAudit, metrics)
   const observeLatency = metrics.observeRevocation
   const onWithdrawFailed = (error: unknown) => {
@@ -236,6 +237,7 @@ export async function startEdge(
       )
     },
     onHttpRefused: metrics.countHttpRefused,
+    onHandshake: metrics.observeHandshake,
     onRefused({ room, code, clientHost }) {
       metrics.countHandshakeRefused({ room, code })
       log.debug('handshake.refused', { room, code, clientAddress: clientHost })
@@ -340,17 +342,23 @@ function listen(server: Server, { listen: { host, port } }: EdgeConfig): Promise
 function countingEvents(audit: AuditLog, metrics: Metrics): AuditLog {
   return {
     async record(event) {
+      const since = performance.now()
       try {
         await audit.record(event)
       } catch (error) {
         metrics.countUnrecorded()
         throw error
       }
-      metrics.countEvent(event)
+      metrics.countEvent(event, performance.now() - since)
     },
     close: () => audit.close(),
     [Symbol.asyncDispose]: () => audit.close(),
   }
+}
+
+/** When the first certificate of a file ends; epoch milliseconds. */
+function expiryOf(pem: string): number {
+  return new X509Certificate(pem).validToDate.getTime()
 }
 
 /** Whether the store, and with it the audit log, takes a write: one in five seconds, however often it is asked. */

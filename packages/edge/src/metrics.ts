@@ -2,10 +2,12 @@
  *  kinds, never a name, an address or an id. docs/metrics.md lists every metric; a test compares the two. */
 import type { ErrorCode } from '@postern/shared/errors'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { isStrangersRefusal } from './audit/count-strangers.ts'
 import type { AuditEvent } from './audit/event.ts'
 import type { DataPool } from './connectors/data-pool.ts'
 import type { RefusedHttp } from './flow/bound-http.ts'
 import type { RefusedHandshake } from './flow/rooms.ts'
+import type { ObservedQuery } from './store/observe.ts'
 
 /** Asked when somebody reads the metrics. */
 export interface MetricSources {
@@ -16,18 +18,22 @@ export interface MetricSources {
   flowsLive(): number
   flowsNotCovered(): number
   storeLost(): number
-  pools(): readonly Pick<DataPool, 'size'>[]
+  pools(): readonly Pick<DataPool, 'size' | 'waiting'>[]
   controlConnections(): number
   auditWaiting(): number
   auditSinkLags(): readonly number[]
+  /** Epoch milliseconds. */
+  serverCertificateExpiresAt(): number
 }
 
 export interface Metrics {
   registry: Registry
-  /** What the audit log has recorded. */
-  countEvent(event: AuditEvent): void
+  /** What the audit log has recorded.
+   *  @param ms how long that took */
+  countEvent(event: AuditEvent, ms: number): void
   /** What it could not record. */
   countUnrecorded(): void
+  observeHandshake(room: string, ms: number): void
   countHandshakeRefused(refused: Pick<RefusedHandshake, 'room' | 'code'>): void
   countHttpRefused(refused: RefusedHttp): void
   countApiRefused(code: ErrorCode): void
@@ -35,6 +41,9 @@ export interface Metrics {
   countSshWithdrawFailed(): void
   /** A flow was ended this long after a change or its time called for it. */
   observeRevocation(ms: number): void
+  /** A flow is relayed this long after its handshake. */
+  observeFlowSetup(ms: number): void
+  observeQuery(query: ObservedQuery): void
 }
 
 export function createMetrics(sources: MetricSources): Metrics {
@@ -43,12 +52,20 @@ export function createMetrics(sources: MetricSources): Metrics {
   addGauges(registry, sources)
   const counter = <L extends string>(name: string, help: string, ...labelNames: L[]) =>
     new Counter<L>({ name, help, labelNames, registers: [registry] })
+  const histogram = <L extends string>(name: string, help: string, buckets: number[], ...labelNames: L[]) =>
+    new Histogram<L>({ name, help, buckets, labelNames, registers: [registry] })
 
   const handshakes = counter(
     'postern_handshakes_refused_total',
     'TLS handshakes that did not succeed',
     'room',
     'reason',
+  )
+  const handshakeTime = histogram(
+    'postern_handshake_seconds',
+    'Time of TLS handshakes that succeeded, from the whole ClientHello on',
+    NETWORK_SECONDS,
+    'room',
   )
   const http = counter(
     'postern_http_refused_total',
@@ -57,7 +74,12 @@ export function createMetrics(sources: MetricSources): Metrics {
     'reason',
   )
   const api = counter('postern_api_refused_total', 'API requests that were answered with an error', 'code')
-  const decided = counter('postern_flows_decided_total', 'Flows that the policy decided', 'result')
+  const decided = counter('postern_flows_decided_total', 'Flows that the policy decided', 'result', 'rule')
+  const setup = histogram(
+    'postern_flow_setup_seconds',
+    'From the handshake of a flow until it is relayed: decided, recorded, and led to a connector',
+    NETWORK_SECONDS,
+  )
   const refused = counter(
     'postern_flows_refused_total',
     'Flows that ended before there was a decision',
@@ -69,6 +91,7 @@ export function createMetrics(sources: MetricSources): Metrics {
     'code',
   )
   const bytes = counter('postern_flow_bytes_total', 'Bytes of ended flows; up is to the service', 'direction')
+  const attached = counter('postern_connectors_attached_total', 'Connectors that have attached')
   const connectors = counter(
     'postern_connectors_refused_total',
     'Connectors that were not let in, or whose renewal was refused as a copy',
@@ -96,27 +119,47 @@ export function createMetrics(sources: MetricSources): Metrics {
     'postern_ssh_withdraw_failed_total',
     'Changes whose ssh certificates could not be revoked at once; tried again before the next list is given out',
   )
-  const revocation = new Histogram({
-    name: 'postern_revocation_seconds',
-    help: 'From a change, or the end of what a policy allows, to the end of each flow it ends',
-    buckets: [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 10],
-    registers: [registry],
-  })
+  const revocation = histogram(
+    'postern_revocation_seconds',
+    'From a change, or the end of what a policy allows, to the end of each flow it ends',
+    [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 10],
+  )
+  const recordTime = histogram(
+    'postern_audit_record_seconds',
+    'From an event to its record on disk; a flow waits for that of its decision',
+    DISK_SECONDS,
+  )
+  const queryTime = histogram(
+    'postern_store_seconds',
+    'Time of statements in the store; of a transaction, commit waits for the disk',
+    DISK_SECONDS,
+    'operation',
+  )
+  const queryFailed = counter('postern_store_failed_total', 'Statements that failed', 'operation')
 
   return {
     registry,
     observeRevocation: (ms) => revocation.observe(ms / 1_000),
-    countEvent(event) {
+    observeFlowSetup: (ms) => setup.observe(ms / 1_000),
+    observeQuery({ operation, ms, hasFailed }) {
+      queryTime.observe({ operation }, ms / 1_000)
+      if (hasFailed) queryFailed.inc({ operation })
+    },
+    observeHandshake: (room, ms) => handshakeTime.observe({ room }, ms / 1_000),
+    countEvent(event, ms) {
       recorded.inc()
+      if (!isStrangersRefusal(event)) recordTime.observe(ms / 1_000)
       switch (event.type) {
         case 'flow.decided':
-          return decided.inc({ result: event.decision })
+          return decided.inc({ result: event.decision, rule: event.ruleKind })
         case 'flow.refused':
           return refused.inc({ code: event.code })
         case 'flow.closed':
           bytes.inc({ direction: 'up' }, event.bytesUp)
           bytes.inc({ direction: 'down' }, event.bytesDown)
           return closed.inc({ code: event.code ?? 'ok' })
+        case 'connector.attached':
+          return attached.inc()
         case 'connector.refused':
         case 'connector.superseded':
           return connectors.inc({ code: event.code })
@@ -143,6 +186,10 @@ export function createMetrics(sources: MetricSources): Metrics {
   }
 }
 
+/** What a person waits for. */
+const NETWORK_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10]
+const DISK_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
+
 function addGauges(registry: Registry, sources: MetricSources): void {
   const gauge = (name: string, help: string, read: () => number) =>
     new Gauge({
@@ -163,6 +210,14 @@ function addGauges(registry: Registry, sources: MetricSources): void {
   )
   gauge('postern_store_lost', '1 while the store takes no writes', sources.storeLost)
   gauge('postern_connectors_attached', 'Connectors that serve', () => sources.pools().length)
+  gauge('postern_flows_waiting', 'Flows that wait for a data connection', () =>
+    sources.pools().reduce((sum, { waiting }) => sum + waiting, 0),
+  )
+  gauge(
+    'postern_server_certificate_expires_timestamp_seconds',
+    'End of the certificate that the edge shows, in seconds since 1970',
+    () => sources.serverCertificateExpiresAt() / 1_000,
+  )
   gauge('postern_control_connections', 'Control connections, attached or not', sources.controlConnections)
   gauge('postern_audit_waiting', 'Audit events that are not on disk yet', sources.auditWaiting)
   new Gauge({

@@ -8,7 +8,7 @@ import type { ServerIdentity } from './flow/rooms.ts'
 
 /** The certificate the edge shows: from files, or from its own CA and then renewed without a restart. */
 export interface OpenServerIdentity extends Disposable {
-  current: ServerIdentity
+  readonly current: ServerIdentity
   /** What clients must be given to trust it; undefined with a public certificate. */
   caFile: string | undefined
   /** `sha256:HEX` of that CA, see `fingerprintOf`. */
@@ -34,17 +34,21 @@ export async function openServerIdentity(
   }
   const first = await issueEdgeCertificate(authority, config.domain, clock())
   let listener = (_identity: ServerIdentity) => {}
+  let current = { key: first.key, cert: withCa(first.certificate, authority) }
   const renewal = renewEdgeCertificate(authority, first, {
     domain: config.domain,
     clock,
     onRenewed(renewed) {
       log.info('edge.certificate_renewed', { serial: renewed.serial, notAfter: renewed.notAfter })
-      listener({ key: renewed.key, cert: withCa(renewed.certificate, authority) })
+      current = { key: renewed.key, cert: withCa(renewed.certificate, authority) }
+      listener(current)
     },
     onError: (error) => log.error('edge.certificate_renewal_failed', { error }),
   })
   return {
-    current: { key: first.key, cert: withCa(first.certificate, authority) },
+    get current() {
+      return current
+    },
     caFile: authority.certificateFile,
     caFingerprint: fingerprintOf(authority),
     onRenewed(next) {

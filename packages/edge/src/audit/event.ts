@@ -4,6 +4,7 @@ import type { Checkpoint } from '@postern/shared/audit/checkpoint'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
 import type { Policy } from '@postern/shared/policy'
+import type { RuleKind } from '../policy/evaluate.ts'
 
 /** What the audit log knows. An event is a fact about people, services and certificates, with the ids that lead
  *  to the rest; never a token, a key, or a byte of a flow. All times are epoch milliseconds; `record` adds when
@@ -343,6 +344,7 @@ export interface FlowDecided extends FlowFacts {
   decision: 'allow' | 'deny'
   /** What decided; auditors see it, the person does not. */
   rule: string
+  ruleKind: RuleKind
   code?: Maybe<ErrorCode>
 }
 

@@ -19,6 +19,7 @@ const decided: FlowDecided = {
   certificateSerial: '4f',
   decision: 'deny',
   rule: 'no rule admits',
+  ruleKind: 'none',
   code: 'ACCESS_DENIED',
 }
 const stranger = (clientAddress: string): AuditEvent => ({

@@ -46,6 +46,11 @@ export class DataPool {
     return { idle: this.#idle.length, inUse: this.#inUse }
   }
 
+  /** Flows that have none yet. */
+  get waiting(): number {
+    return this.#waiting.length
+  }
+
   /** A new connection of the connector, its hello read. */
   offer(end: FramedEnd): void {
     this.#expected = Math.max(0, this.#expected - 1)

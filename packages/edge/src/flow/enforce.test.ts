@@ -125,7 +125,7 @@ describe('enforcement', () => {
     assert.deepEqual(flows.map(codeOf), [undefined, 'FLOW_REVOKED', 'FLOW_REVOKED'])
   })
 
-  const ALWAYS: Admission = { allowed: true, rule: 'test', limits: {} }
+  const ALWAYS: Admission = { allowed: true, rule: 'test', ruleKind: 'allow_rule', limits: {} }
 
   it('lets a flow that is still being decided decide again, and does not decide for it', async () => {
     using deciding = live.enter()

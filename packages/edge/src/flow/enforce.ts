@@ -216,7 +216,8 @@ function isCounted(other: LiveFlow, flow: LiveFlow): boolean {
 }
 
 function tooMany(limit: number): Denial {
-  return { allowed: false, code: 'TOO_MANY_FLOWS', rule: `at most ${limit} flows of one person at once` }
+  const rule = `at most ${limit} flows of one person at once`
+  return { allowed: false, code: 'TOO_MANY_FLOWS', rule, ruleKind: 'flow_limit' }
 }
 
 /** A condition that does not hold any more has its own code; everything else is one. */

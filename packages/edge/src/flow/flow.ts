@@ -91,6 +91,7 @@ async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: Flow
     ...(known as Required<Known>),
     decision: decision.allowed ? 'allow' : 'deny',
     rule: decision.rule,
+    ruleKind: decision.ruleKind,
     code: decision.allowed ? undefined : decision.code,
   })
   if (!decision.allowed) throw denied(`${known.label}.${parts.domain}`, decision)

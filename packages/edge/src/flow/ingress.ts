@@ -20,6 +20,8 @@ export interface Arrival {
   clientAddress: string
   /** The address alone, without the port. */
   clientHost: string
+  /** When its ClientHello was whole, by `performance.now()`. */
+  arrivedAt: number
   /** For the room to call when the handshake is done: until then the connection is a pending one. */
   handshakeDone(): void
 }
@@ -65,7 +67,8 @@ export function openIngress(parts: {
     const handshakeDone = () => void pending.delete(socket)
     socket.once('close', handshakeDone)
     const clientAddress = formatAddress(clientHost, socket.remotePort)
-    room.enter({ socket, hello, clientHost, clientAddress, handshakeDone })
+    const arrivedAt = performance.now()
+    room.enter({ socket, hello, clientHost, clientAddress, arrivedAt, handshakeDone })
   }
 
   const server = net.createServer(

@@ -158,10 +158,13 @@ export class LiveFlows {
   readonly #index = new FactIndex()
   readonly #relayed = new Set<LiveFlow>()
   readonly #clock: () => number
+  readonly #observeSetup: (ms: number) => void
   #whenEmpty: (() => void)[] = []
 
-  constructor(clock: () => number) {
+  /** @param observeSetup told for each flow how long it took from its handshake until it is relayed */
+  constructor(clock: () => number, observeSetup: (ms: number) => void = () => {}) {
     this.#clock = clock
+    this.#observeSetup = observeSetup
   }
 
   get size(): number {
@@ -200,6 +203,7 @@ export class LiveFlows {
 
   /** From the first byte to the last. */
   relaying(flow: LiveFlow): Disposable {
+    this.#observeSetup(Math.max(0, this.#clock() - flow.startedAt))
     this.#relayed.add(flow)
     return { [Symbol.dispose]: () => void this.#relayed.delete(flow) }
   }

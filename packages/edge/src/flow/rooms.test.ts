@@ -87,6 +87,7 @@ before(async () => {
         hello: { ...peeked, ...lie.hello },
         clientHost: '127.0.0.1',
         clientAddress: '127.0.0.1:1',
+        arrivedAt: performance.now(),
         handshakeDone: () => handshakesDone++,
       })
     })

@@ -48,6 +48,8 @@ export interface RoomsOptions {
   onMtlsUpgrade: (request: http.IncomingMessage, socket: TLSSocket, head: Buffer) => void
   onFlow: (entered: Entered) => void
   onData: (entered: Entered) => void
+  /** Told of each handshake that succeeded: where, and how long it took. */
+  onHandshake?: (room: string, ms: number) => void
   onRefused: (refused: RefusedHandshake) => void
   onHttpRefused: (refused: RefusedHttp) => void
 }
@@ -112,7 +114,10 @@ export function openRooms(options: RoomsOptions): Rooms {
 
   const arrivals = new Arrivals()
   const room = (name: string, server: tls.Server, enter: (entered: Entered) => void): Room => {
-    enterAsPeeked(server, arrivals, enter)
+    enterAsPeeked(server, arrivals, (entered) => {
+      options.onHandshake?.(name, performance.now() - entered.arrivedAt)
+      enter(entered)
+    })
     server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
       const refusal = socket.authorizationError as unknown
       const code =

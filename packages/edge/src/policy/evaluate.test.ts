@@ -137,7 +137,12 @@ describe('rules', () => {
       allow: [{ groups: ['dba'] }],
       deny: [{ name: 'left', emailAddresses: ['dev@mycorp.com'] }],
     }
-    assert.deepEqual(decide({ policy }), { allowed: false, code: 'ACCESS_DENIED', rule: 'deny rule "left"' })
+    assert.deepEqual(decide({ policy }), {
+      allowed: false,
+      code: 'ACCESS_DENIED',
+      rule: 'deny rule "left"',
+      ruleKind: 'deny_rule',
+    })
   })
 
   test('somebody whose provider tells no groups is in none', () => {

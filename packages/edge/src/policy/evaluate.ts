@@ -13,10 +13,23 @@ export interface PolicyService {
   policy: Policy
 }
 
+/** Of what sort the rule is: few, so that decisions can be counted by it. */
+export type RuleKind =
+  | 'email_address'
+  | 'email_domain'
+  | 'any_authenticated'
+  | 'allow_rule'
+  | 'deny_rule'
+  | 'condition'
+  | 'requirement'
+  | 'flow_limit'
+  | 'none'
+
 export interface Admission {
   allowed: true
   /** What admitted: `email domain mycorp.com`, `rule "contractors"`, … For auditors, never for the person. */
   rule: string
+  ruleKind: RuleKind
   /** Decide again then, at the latest: a window of time ends, a login becomes too old. Epoch milliseconds. */
   until?: number | undefined
   limits: FlowLimits
@@ -25,6 +38,7 @@ export interface Admission {
 export interface Denial {
   allowed: false
   rule: string
+  ruleKind: RuleKind
   /** What the person hears. Anything but ACCESS_DENIED only where everything else admits them. */
   code: ErrorCode
   /** Decide again then: a denial that is bound to a time may end. */
@@ -47,7 +61,7 @@ export function evaluate(
   now: number,
 ): Decision {
   const denied = findDenial([...defaults.deny, ...service.policy.deny], identity, context, now)
-  if (denied) return { allowed: false, code: 'ACCESS_DENIED', rule: `deny ${describeRule(denied)}` }
+  if (denied) return deny('deny_rule', `deny ${describeRule(denied)}`)
 
   const admission = findAdmission(defaults, identity, service, context, now)
   if (!admission.allowed) return admission
@@ -58,7 +72,7 @@ export function evaluate(
     ['this service', service.policy.require],
   ] as const) {
     const verdict = checkConditions(conditions, context, now)
-    if (!verdict.holds) return unmet(verdict, `required for ${whose}`)
+    if (!verdict.holds) return unmet(verdict, 'requirement', `required for ${whose}`)
     until = earlier(until, verdict.until)
   }
   // a deny rule may begin to match with time: that of a window that is not open yet is found by asking again
@@ -88,34 +102,43 @@ function findAdmission(
 ): Decision {
   const limits = joinLimits(defaults.limits, policy.limits)
   const listed = findInList(allow, identity)
-  if (listed !== undefined) return { allowed: true, rule: listed, limits }
+  if (listed) return { allowed: true, ...listed, limits }
   let unmetBy: Denial | undefined
   let best: Admission | undefined
   for (const rule of [...defaults.allow, ...policy.allow]) {
     if (!isAbout(rule, identity)) continue
     const verdict = checkConditions(rule.when ?? {}, context, now)
     const name = `allow ${describeRule(rule)}`
-    if (!verdict.holds) unmetBy ??= unmet(verdict, name)
+    if (!verdict.holds) unmetBy ??= unmet(verdict, 'condition', name)
     else if (!best || isLater(verdict.until, best.until)) {
-      best = { allowed: true, rule: name, until: verdict.until, limits }
+      best = { allowed: true, rule: name, ruleKind: 'allow_rule', until: verdict.until, limits }
     }
   }
-  return best ?? unmetBy ?? { allowed: false, code: 'ACCESS_DENIED', rule: 'no rule admits' }
+  return best ?? unmetBy ?? deny('none', 'no rule admits')
 }
 
-function unmet(verdict: Verdict & { holds: false }, where: string): Denial {
+function deny(ruleKind: RuleKind, rule: string): Denial {
+  return { allowed: false, code: 'ACCESS_DENIED', rule, ruleKind }
+}
+
+function unmet(verdict: Verdict & { holds: false }, ruleKind: RuleKind, where: string): Denial {
   const { condition, isUnknown } = verdict
   const what = isUnknown ? `${condition} is not known` : `${condition} does not hold`
-  return { allowed: false, code: CONDITION_CODES[condition], rule: `${where}: ${what}`, condition }
+  return { allowed: false, code: CONDITION_CODES[condition], rule: `${where}: ${what}`, ruleKind, condition }
 }
 
 /** What of a list the person is, for auditors; undefined when they are not on it. Domains match exactly: a sub-domain
  *  is another domain. */
-export function findInList(allow: AllowList, { email }: Pick<Identity, 'email'>): string | undefined {
-  if (allow.emailAddresses.includes(email)) return `email address ${email}`
+export function findInList(
+  allow: AllowList,
+  { email }: Pick<Identity, 'email'>,
+): Pick<Admission, 'rule' | 'ruleKind'> | undefined {
+  if (allow.emailAddresses.includes(email)) {
+    return { ruleKind: 'email_address', rule: `email address ${email}` }
+  }
   const domain = domainOf(email)
-  if (allow.emailDomains.includes(domain)) return `email domain ${domain}`
-  return allow.anyAuthenticated ? 'any authenticated' : undefined
+  if (allow.emailDomains.includes(domain)) return { ruleKind: 'email_domain', rule: `email domain ${domain}` }
+  return allow.anyAuthenticated ? { ruleKind: 'any_authenticated', rule: 'any authenticated' } : undefined
 }
 
 function isAbout(rule: Rule, { email, issuer, groups }: PolicySubject): boolean {

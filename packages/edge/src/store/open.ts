@@ -12,6 +12,7 @@ import * as locks from './migrations/0006-locks.ts'
 import * as auditChain from './migrations/0007-audit-chain.ts'
 import * as auditFlowIndex from './migrations/0008-audit-flow-index.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
+import { type ObserveQuery, observing } from './observe.ts'
 import { describePostgresFailure, postgresDialect } from './postgres.ts'
 import { purgeExpired } from './purge.ts'
 import type { Database } from './schema.ts'
@@ -41,10 +42,18 @@ export const MIGRATIONS = {
 
 /** Opens the database, creating a file and migrating either kind as needed. Several processes may do so at once.
  *  @param location `sqlite:PATH`, a path, or `postgres://…`
+ *  @param observe told of each statement, once the store is open
  *  @throws CONFIG_INVALID another kind of database · STATE_INVALID it cannot be opened or migrated */
-export async function openStore(location: string, clock: () => number = Date.now): Promise<Store> {
+export async function openStore(
+  location: string,
+  clock: () => number = Date.now,
+  observe?: ObserveQuery,
+): Promise<Store> {
   const parsed = parse(location)
-  const db = new Kysely<Database>({ dialect: dialectOf(parsed) })
+  const db = new Kysely<Database>({
+    dialect: dialectOf(parsed),
+    ...(observe ? { log: observing(observe) } : {}),
+  })
   try {
     const migrated = await migrate(db, parsed)
     const close = () => db.destroy()
