@@ -12,7 +12,7 @@ import { Program } from './program.ts'
  *  It runs as whoever starts it and lets only that user in, by key. */
 
 const SSHD = '/usr/sbin/sshd'
-const START_TIMEOUT_MS = 10_000
+const START_TIMEOUT_MS = 60_000
 
 export interface PrivateSshd extends AsyncDisposable {
   port: number

@@ -14,6 +14,9 @@ for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
   })
 }
 
+/** Far more than anything takes on a busy machine: it ends what would never come. */
+const GENEROUS_MS = 60_000
+
 export interface ProgramOptions {
   env?: NodeJS.ProcessEnv
   cwd?: string
@@ -84,7 +87,7 @@ export class Program {
 
   /** Waits until `find` finds something in the output so far.
    *  @throws when the program ends or the time is over before */
-  async output<T>(find: (program: Program) => T | undefined, timeoutMs = 20_000): Promise<T> {
+  async output<T>(find: (program: Program) => T | undefined, timeoutMs = GENEROUS_MS): Promise<T> {
     let timer: NodeJS.Timeout | undefined
     let look: (() => void) | undefined
     try {

@@ -20,7 +20,7 @@ const BACK_MS = 30_000
 test('kill -9 of an edge with 50 idle connectors and 20 pumping clients: all come back, not in lockstep', async () => {
   await using opened = new AsyncDisposableStack()
   const service = opened.use(await startEcho())
-  const first = opened.use(await startEdge())
+  const first = opened.use(await startEdge({ keepsPort: true }))
   const home = await makePerson(first, 'operator@mycorp.com')
   const connect = async (name: string) =>
     opened.use(await connectService({ home, port: service.port, name }, GENEROUS_MS))

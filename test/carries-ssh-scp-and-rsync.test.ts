@@ -14,7 +14,7 @@ import { runPostern } from './support/postern.ts'
 import { makeSshConfig, startSsh, startSshd } from './support/sshd.ts'
 import { patternChunks, patternHash } from './support/tcp-services.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
-import { within } from './support/until.ts'
+import { AT_ONCE_MS, within } from './support/until.ts'
 
 const FILE_BYTES = 64 * 1024 * 1024
 
@@ -114,7 +114,7 @@ test('twenty ssh commands at once, of somebody who has no certificate yet', asyn
 test('ssh ends as soon as the remote command does, with its own input still open', async () => {
   await using open = startSsh(config, [service.host, 'echo done'])
   await open.matches(/done/)
-  const { code } = await within('ssh ends', open.ended, 3_000)
+  const { code } = await within('ssh ends', open.ended, AT_ONCE_MS)
   assert.equal(code, 0)
   assert.equal(open.child.stdin.writableEnded, false)
 })

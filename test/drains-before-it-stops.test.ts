@@ -89,7 +89,7 @@ test('SIGTERM in the middle of 20 flows: all finish, new ones are told why not, 
     assert.equal(bytes, FLOW_BYTES)
     assert.equal(hash, patternHash(FLOW_BYTES))
   }
-  const { code } = await within('the edge stops', way.edge.program.ended, 30_000)
+  const { code } = await within('the edge stops', way.edge.program.ended)
   assert.equal(code, 0, way.edge.logs())
   assert.match(way.edge.logs(), /"edge\.stopped".*"drained":true|"drained":true.*"edge\.stopped"/)
 })
@@ -98,11 +98,11 @@ test('flows that outlast the deadline end with a reason, exit 1', async () => {
   await using way = await startTransfers('1s', 5)
   way.edge.program.signal('SIGTERM')
   for (const { client } of way.transfers) {
-    const { code, stderr } = await within('the client ends', client.ended, 30_000)
+    const { code, stderr } = await within('the client ends', client.ended)
     assert.equal(code, 6)
     assert.match(stderr, /EDGE_STOPPING/)
   }
-  const { code } = await within('the edge stops', way.edge.program.ended, 30_000)
+  const { code } = await within('the edge stops', way.edge.program.ended)
   assert.equal(code, 1, way.edge.logs())
   const flows = way.service.connections.slice(1) // after the one that got the certificate
   for (const { ended } of flows) assert.equal(await within('the service sees it', ended), 'reset')

@@ -265,7 +265,7 @@ describe('a server without a person', { timeout: 240_000 }, () => {
   })
 
   test('its owner no operator any more: refused, and again good when they are one', async () => {
-    await using strict = await startEdge()
+    await using strict = await startEdge({ keepsPort: true })
     const { port, dataDir } = strict
     const home = await makePerson(strict, 'carl@mycorp.com')
     const carls = await connectService({ home, port: echo.port, name: 'carls' })

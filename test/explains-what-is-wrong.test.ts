@@ -78,7 +78,7 @@ describe('the service', () => {
 
 describe('the edge', () => {
   test('is not there: EDGE_UNREACHABLE', async () => {
-    await using gone = await startEdge()
+    await using gone = await startEdge({ keepsPort: true })
     const home = await makePerson(gone, 'operator@mycorp.com')
     await using service = await connectService({ home, port: echo.port })
     assert.equal((await reach(service.host, home)).code, 0) // has a certificate from here on
@@ -98,7 +98,7 @@ describe('the edge', () => {
   })
 
   test('accepts and stays silent: EDGE_UNREACHABLE within the connect timeout', async () => {
-    await using gone = await startEdge()
+    await using gone = await startEdge({ keepsPort: true })
     const home = await makePerson(gone, 'operator@mycorp.com')
     const service = await connectService({ home, port: echo.port })
     assert.equal((await reach(service.host, home)).code, 0)
@@ -134,7 +134,7 @@ describe('the edge', () => {
   })
 
   test('is suddenly another one: EDGE_UNTRUSTED, and it gets no token and no byte', async () => {
-    await using first = await startEdge()
+    await using first = await startEdge({ keepsPort: true })
     const home = await makePerson(first, 'operator@mycorp.com')
     const service = await connectService({ home, port: echo.port })
     assert.equal((await reach(service.host, home)).code, 0)

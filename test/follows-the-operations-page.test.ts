@@ -55,7 +55,7 @@ test('a laptop is stolen: the commands of the page end all sessions of one perso
 })
 
 test("the edge's keys leaked: new ones come by themselves, the old ones are worthless, people sign in again", async () => {
-  await using first = await startEdge()
+  await using first = await startEdge({ keepsPort: true })
   const { port, dataDir } = first
   const home = await makePerson(first, 'operator@mycorp.com')
   await first.stop()

@@ -255,7 +255,7 @@ test(`${KILLS} times kill -9 at a random moment: nothing that was done is missin
   const service = opened.use(await startWitness(known))
   // longer than the test may take on a machine that has other things to do
   const config = { certificates: { session: '12h', ttl: '1h' } }
-  let edge = opened.use(await startEdge({ config }))
+  let edge = opened.use(await startEdge({ keepsPort: true, config }))
   const { dataDir, port } = edge
   const home = await makePerson(edge, 'operator@mycorp.com')
   // a new one after each kill: one that comes back by itself waits longer each time (outlives-restarts.test.ts)

@@ -27,7 +27,7 @@ describe('an edge that is restarted under 10 idle connectors and 5 pumping clien
     test(`${how}: connectors come back by themselves, not in lockstep, and clients end with a reason`, async () => {
       await using opened = new AsyncDisposableStack()
       const service = opened.use(await startEcho())
-      const first = opened.use(await startEdge({ args: ['--drain', '1s'] }))
+      const first = opened.use(await startEdge({ keepsPort: true, args: ['--drain', '1s'] }))
       const home = await makePerson(first, 'operator@mycorp.com')
       const busy = opened.use(await connectService({ home, port: service.port, name: 'busy' }))
       const idle = await connectMany(opened, home, service.port)
@@ -38,14 +38,14 @@ describe('an edge that is restarted under 10 idle connectors and 5 pumping clien
 
       first.program.signal(signal)
       for (const { client } of pumps) {
-        const { code, stderr } = await within('the client ends', client.ended, 30_000)
+        const { code, stderr } = await within('the client ends', client.ended)
         assert.equal(code, 6)
         assert.match(stderr, reason)
       }
-      assert.equal((await within('the edge ends', first.program.ended, 30_000)).code, exitCode)
+      assert.equal((await within('the edge ends', first.program.ended)).code, exitCode)
       opened.use(await startAgain(first))
       const connectors = [busy, ...idle]
-      await Promise.all(connectors.map((connector) => connector.event('reconnected', undefined, 30_000)))
+      await Promise.all(connectors.map((connector) => connector.event('reconnected')))
       assertNoLockstep(connectors)
       for (const { host } of [busy, idle[0]!]) {
         const answer = await runPostern(clientArgs(host), { home, stdin: 'hello' })
@@ -111,7 +111,7 @@ test('kill -9 of one of two connectors: its flows end, the next one goes through
   assert.equal(ended.result.code, 6)
   assert.match(ended.result.stderr, /FLOW_CUT/)
   const next = spawnPostern(clientArgs(one.host), { home, stdin: 'hello' })
-  const { code, stdout, stderr } = await within('the next flow', next.ended, 10_000)
+  const { code, stdout, stderr } = await within('the next flow', next.ended)
   assert.equal(code, 0, stderr)
   assert.equal(stdout, 'hello')
   assert.ok(ended.other.client.isRunning, 'the flow of the other connector goes on')

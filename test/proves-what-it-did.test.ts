@@ -50,7 +50,7 @@ before(async () => {
   writeFileSync(secretFile, SECRET, { mode: 0o600 })
   const { port } = receiver.address() as AddressInfo
   const sinks = [{ webhook: `http://127.0.0.1:${port}/in`, secret_file: secretFile }]
-  edge = await startEdge({ config: { audit: { checkpoint_records: 10, sinks } } })
+  edge = await startEdge({ keepsPort: true, config: { audit: { checkpoint_records: 10, sinks } } })
   echo = await startEcho()
   admin = await makePerson(edge, 'operator@mycorp.com')
   service = await connectService({ home: admin, port: echo.port })

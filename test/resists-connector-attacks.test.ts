@@ -39,7 +39,7 @@ let work: HeldFlow
 let evil: Awaited<ReturnType<typeof attachPeer>>
 
 before(async () => {
-  edge = await startEdge({ config: { limits: { route_timeout: '5s' } } })
+  edge = await startEdge({ keepsPort: true, config: { limits: { route_timeout: '5s' } } })
   echo = await startEcho()
   admin = await makePerson(edge, 'operator@mycorp.com')
   ann = await makePerson(edge, 'ann@mycorp.com')

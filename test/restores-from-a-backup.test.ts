@@ -40,7 +40,7 @@ const reach = (home: string, host: string) =>
 
 describe('postern-edge store backup', () => {
   test('of a running edge restores it elsewhere: sessions, services, connectors and the audit log go on', async () => {
-    await using first = await startEdge()
+    await using first = await startEdge({ keepsPort: true })
     const { port } = first
     const home = await makePerson(first, 'operator@mycorp.com')
     await using connector = await connectService({ home, port: echo.port })
@@ -58,7 +58,7 @@ describe('postern-edge store backup', () => {
     renameSync(to, restored)
     await using second = await startEdge({ port, dataDir: restored })
     assert.equal(second.origin, first.origin)
-    await connector.event('reconnected', undefined, 30_000)
+    await connector.event('reconnected')
 
     const who = await runPostern(['whoami', '--batch', '--json'], { home })
     assert.equal(who.code, 0, who.stderr)

@@ -73,7 +73,7 @@ function withQuery(callback: URL, query: Record<string, string>, path = callback
 }
 
 async function assertSignedIn(home: string, login: Program): Promise<void> {
-  const { code, stderr } = await within('the login ends', login.ended, 30_000)
+  const { code, stderr } = await within('the login ends', login.ended)
   assert.equal(code, 0, stderr)
   const whoami = await runPostern(['whoami', '--json'], { home })
   assert.equal(JSON.parse(whoami.stdout).identity.email, PERSON)

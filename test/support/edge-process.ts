@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { startEdgeProgram } from '../../demo/edge-program.ts'
+import { findFreePort } from '../../demo/free-port.ts'
 import type { Program } from '../../demo/program.ts'
 import { newDatabase } from '../../packages/edge/test/postgres.ts'
 import { makeTempFolder } from './temp-folder.ts'
@@ -16,6 +17,8 @@ export interface EdgeOptions {
   dataDir?: string
   /** The port of that earlier edge, or one that something has to know before. A free one by default. */
   port?: number
+  /** Its port is needed again after it has ended: nothing else of this machine gets it meanwhile. */
+  keepsPort?: boolean
   /** More options of `postern-edge serve`. */
   args?: readonly string[]
   env?: NodeJS.ProcessEnv
@@ -55,7 +58,13 @@ export async function startEdge(options: EdgeOptions = {}): Promise<EdgeProcess>
   const configFile = path.join(dataDir, 'edge.yaml')
   mkdirSync(dataDir, { recursive: true, mode: 0o700 })
   // YAML takes JSON as it is
-  const config = { ...defaultConfig(dataDir, options), ...(await storeConfig(dataDir)), ...options.config }
+  const listenPort = options.port ?? (options.keepsPort ? await findFreePort() : 0)
+  const identity = options.identity ?? 'dev'
+  const config = {
+    ...defaultConfig(dataDir, listenPort, identity),
+    ...(await storeConfig(dataDir)),
+    ...options.config,
+  }
   writeFileSync(configFile, JSON.stringify(config, null, 2), { mode: 0o600 })
 
   const { program, origin, port } = await startEdgeProgram(configFile, {
@@ -89,7 +98,7 @@ async function storeConfig(dataDir: string): Promise<{ store?: string }> {
   return { store: await database }
 }
 
-function defaultConfig(dataDir: string, { port = 0, identity = 'dev' }: EdgeOptions) {
+function defaultConfig(dataDir: string, port: number, identity: 'dev' | UpstreamIdentity) {
   return {
     domain: DOMAIN,
     listen: `127.0.0.1:${port}`,

@@ -40,7 +40,10 @@ export function copyHome(home: string): string {
 
 /** How many access tokens the edge has given out, for logins and refreshes together. */
 export function countAccessTokens(edge: { dataDir: string }): number {
-  const database = new DatabaseSync(path.join(edge.dataDir, 'edge.sqlite'), { readOnly: true })
+  const database = new DatabaseSync(path.join(edge.dataDir, 'edge.sqlite'), {
+    readOnly: true,
+    timeout: 10_000,
+  })
   try {
     const sql = "select count(*) as count from oidc_records where model = 'AccessToken'"
     return Number(database.prepare(sql).get()?.count)

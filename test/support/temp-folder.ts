@@ -1,6 +1,8 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+// ends what this process has started when it ends; before the folders below go
+import '../../demo/program.ts'
 
 const folders = new Set<string>()
 

@@ -3,6 +3,8 @@ import { setTimeout as pause } from 'node:timers/promises'
 const LOOK_AGAIN_MS = 20
 /** Far more than anything takes on a busy machine: it ends what would never come. */
 const GENEROUS_MS = 60_000
+/** What is to happen at once, on a machine that has other things to do. */
+export const AT_ONCE_MS = 10_000
 
 /** Waits until `look` finds something: for states of other processes that send no event here.
  *  @returns what it found
