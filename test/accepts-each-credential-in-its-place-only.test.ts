@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict'
-import { createPrivateKey, createPublicKey, generateKeyPairSync, X509Certificate } from 'node:crypto'
-import { globSync, readFileSync } from 'node:fs'
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  X509Certificate,
+} from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { SSH_HOST_JWS_TYPE, SSH_HOST_KEYS_JWS_TYPE } from '@postern/shared/api/ssh'
@@ -9,6 +15,7 @@ import { formatSshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-ke
 import { ALPN_DATA, ALPN_FLOW } from '@postern/shared/protocol/frames'
 import { FormBrowser, readForm, signInWithoutScreen } from '../demo/dev-login.ts'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
+import { ConnectorPeer, readStoredConnectors } from './support/connector-peer.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import {
@@ -26,6 +33,7 @@ import {
   signJws,
 } from './support/oauth-peer.ts'
 import { runPostern } from './support/postern.ts'
+import { openStoreReader } from './support/store-reader.ts'
 import { startEcho, type TcpService } from './support/tcp-services.ts'
 import { attempt, clientCertificateOf, forgeCertificate, type KeyAndCertificate } from './support/tls-peer.ts'
 import { within } from './support/until.ts'
@@ -73,12 +81,7 @@ const caOf = (kind: string): KeyAndCertificate => ({
   cert: readFileSync(caFiles(kind).certificate, 'utf8'),
   key: readFileSync(caFiles(kind).key, 'utf8'),
 })
-function storedConnector(): { identity: KeyAndCertificate; serial: string } {
-  const file = globSync(path.join(home, 'edges', '*', 'connectors', '*', '*', '*.json'))
-    .map((name) => JSON.parse(readFileSync(name, 'utf8')))
-    .find((value) => value.certificatePem)
-  return { identity: { cert: file.certificatePem, key: file.keyPem }, serial: file.serial }
-}
+const storedConnector = () => readStoredConnectors(home, service.label)[0]!
 const namesOf = ({ cert }: KeyAndCertificate) =>
   new X509Certificate(cert).subjectAltName!.replaceAll(', ', ',')
 
@@ -97,7 +100,37 @@ async function isLetIn(room: string, identity: KeyAndCertificate): Promise<boole
   return bytes === 'hello'
 }
 
-describe('certificates', { timeout: 120_000 }, () => {
+const FLOW_ROOMS = ['flow, framed', 'flow, plain']
+
+/** Whether the edge takes it as a connector. */
+async function attaches(identity: KeyAndCertificate): Promise<boolean> {
+  using peer = new ConnectorPeer(edge, identity)
+  const first = new Promise<string>((resolve) => {
+    peer.ws.once('message', (data) => resolve(JSON.parse(String(data)).type))
+    peer.ws.once('close', () => resolve('closed'))
+  })
+  return (await within('the edge answers', first)) === 'attached'
+}
+
+/** Puts a certificate into the store that the edge has never issued, beside a real one and with its row. */
+async function makeKnown({ cert }: KeyAndCertificate, real: KeyAndCertificate): Promise<void> {
+  const { serialNumber, publicKey } = new X509Certificate(cert)
+  const keyHash = createHash('sha256')
+    .update(publicKey.export({ type: 'spki', format: 'der' }))
+    .digest('hex')
+  const kept =
+    'kind, identity_id, session_id, service_id, connector_id, machine, not_before, not_after, issued_at'
+  await using store = await openStoreReader(edge, { mayWrite: true })
+  await store.rows(
+    `insert into certificates (serial, key_hash, ${kept})
+       select '${serialNumber.toLowerCase()}', '${keyHash}', ${kept}
+       from certificates where serial = '${serialOf(real)}'`,
+  )
+}
+
+const serialOf = ({ cert }: KeyAndCertificate) => new X509Certificate(cert).serialNumber.toLowerCase()
+
+describe('certificates', { timeout: 300_000 }, () => {
   const places: [room: string, passes: string][] = [
     ['flow, framed', 'client'],
     ['flow, plain', 'client'],
@@ -123,34 +156,74 @@ describe('certificates', { timeout: 120_000 }, () => {
     for (const room of ['control', 'data']) assert.equal(await isLetIn(room, withCa), false)
   })
 
-  const serviceUri = () => /URI:[^,]+/.exec(namesOf(certificates.client!))![0]
-  const forgeries: [string, () => Omit<Parameters<typeof forgeCertificate>[0], 'ca'>][] = [
-    ['in all its parts, but not issued', () => ({ subjectAltName: namesOf(certificates.client!) })],
-    ['expired', () => ({ subjectAltName: namesOf(certificates.client!), days: -1 })],
-    ['not yet valid', () => ({ subjectAltName: namesOf(certificates.client!), startsInDays: 1, days: 2 })],
-    ['without a use', () => ({ subjectAltName: namesOf(certificates.client!), usage: '' })],
-    ['for any use', () => ({ subjectAltName: namesOf(certificates.client!), usage: 'anyExtendedKeyUsage' })],
-    [
-      'for two uses',
-      () => ({ subjectAltName: namesOf(certificates.client!), usage: 'clientAuth,serverAuth' }),
-    ],
-    ['for two services', () => ({ subjectAltName: `${namesOf(certificates.client!)},${serviceUri()}x` })],
-    ['with two addresses', () => ({ subjectAltName: `${namesOf(certificates.client!)},email:eve@evil.com` })],
-    ['with a NUL in the address', () => ({ subjectAltName: derNames('operator@mycorp.com\0.evil.com') })],
-    ['with a cyrillic о in the address', () => ({ subjectAltName: derNames('оperator@mycorp.com') })],
-    [
-      'with a comma that pretends to be two names',
-      () => ({ subjectAltName: derNames('x@y.z, URI:postern://') }),
-    ],
+  test('signed with the key of the client CA, right in all its parts, but not issued: refused', async () => {
+    const seen = echo.connections.length
+    const forged = forgeCertificate({ ca: caFiles('client'), subjectAltName: namesOf(certificates.client!) })
+    for (const room of FLOW_ROOMS) assert.equal(await isLetIn(room, forged), false)
+    await makeKnown(forged, certificates.client!)
+    // so nothing but what is wrong with the ones below refuses them
+    for (const room of FLOW_ROOMS) assert.equal(await isLetIn(room, forged), true)
+    assert.equal(echo.connections.length, seen + FLOW_ROOMS.length)
+  })
+
+  type Forgery = Omit<Parameters<typeof forgeCertificate>[0], 'ca'>
+  const odd: [what: string, Omit<Forgery, 'subjectAltName'>][] = [
+    ['expired', { days: -1 }],
+    ['not yet valid', { startsInDays: 1, days: 2 }],
+    ['without a use', { usage: '' }],
+    ['for any use', { usage: 'anyExtendedKeyUsage' }],
+    ['for another use', { usage: 'serverAuth' }],
+    ['for two uses', { usage: 'clientAuth,serverAuth' }],
   ]
-  for (const [what, options] of forgeries) {
-    test(`signed with the key of the client CA, ${what}: refused`, async () => {
+  const clientNames = () => namesOf(certificates.client!)
+  const oddNames: [what: string, () => string][] = [
+    ['for two services', () => `${clientNames()},${/URI:[^,]+/.exec(clientNames())![0]}x`],
+    ['for another service', () => `${clientNames()}x`],
+    ['with two addresses', () => `${clientNames()},email:eve@evil.com`],
+    ['with another address', () => clientNames().replace('operator@', 'eve@')],
+    ['with a NUL in the address', () => derNames('operator@mycorp.com\0.evil.com')],
+    ['with a cyrillic о in the address', () => derNames('оperator@mycorp.com')],
+    ['with a comma that pretends to be two names', () => derNames('x@y.z, URI:postern://')],
+  ]
+  const clientForgeries: [string, () => Forgery][] = [
+    ...odd.map(([what, more]): [string, () => Forgery] => [
+      what,
+      () => ({ subjectAltName: clientNames(), ...more }),
+    ]),
+    ...oddNames.map(([what, names]): [string, () => Forgery] => [what, () => ({ subjectAltName: names() })]),
+  ]
+  for (const [what, options] of clientForgeries) {
+    test(`signed with the key of the client CA and known to the store, ${what}: refused`, async () => {
       const seen = echo.connections.length
       const forged = forgeCertificate({ ca: caFiles('client'), ...options() })
-      for (const room of ['flow, framed', 'flow, plain']) assert.equal(await isLetIn(room, forged), false)
+      await makeKnown(forged, certificates.client!)
+      for (const room of FLOW_ROOMS) assert.equal(await isLetIn(room, forged), false)
       assert.equal(echo.connections.length, seen)
     })
   }
+
+  test('the same of connectors: only the one that is right in all its parts attaches', async () => {
+    const spare = await connectService({ home, port: echo.port, name: 'spare' })
+    const { identity } = readStoredConnectors(home, spare.label)[0]!
+    assert.equal(await spare.stop(), 0)
+    const names = namesOf(identity)
+    const forge = (more: Partial<Forgery> = {}) =>
+      forgeCertificate({ ca: caFiles('connector'), subjectAltName: names, ...more })
+    assert.equal(await attaches(forge()), false, 'not issued')
+    for (const [what, options] of [
+      ...odd,
+      ['for two connectors', { subjectAltName: `${names},${names}x` }],
+      ['for another connector', { subjectAltName: `${names}x` }],
+    ] as [string, Partial<Forgery>][]) {
+      const forged = forge(options)
+      await makeKnown(forged, identity)
+      assert.equal(await attaches(forged), false, what)
+    }
+    const right = forge()
+    await makeKnown(right, identity)
+    assert.equal(await attaches(right), true)
+    assert.equal(await attaches(identity), true)
+  })
 
   test('with one altered byte: refused', async () => {
     const { cert, key } = certificates.client!

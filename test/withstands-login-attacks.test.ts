@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { after, before, describe, test } from 'node:test'
-import { FormBrowser, type Page, readForm } from '../demo/dev-login.ts'
+import { type Form, FormBrowser, type Page, readForm } from '../demo/dev-login.ts'
 import { findFreePort } from '../demo/free-port.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import {
@@ -24,7 +24,7 @@ import { startUpstreamProvider, type UpstreamProvider } from './support/upstream
 /** Attacks on the sign-in, each from its beginning to where it ends, at the built edge with a real provider.
  *  Many more, one refusal each, are tested in packages/edge/src/login: login-interaction.test.ts (cookies, pages,
  *  origins, what works once), login-tokens.test.ts (proofs, nonces, clocks, races for a code), login-issuer.test.ts
- *  (redirect addresses, PKCE, paths, bodies). */
+ *  (redirect addresses, PKCE, paths, bodies), login-device.test.ts (codes). */
 
 const VICTIM = 'victim@mycorp.com'
 const ATTACKER = 'attacker@elsewhere.example'
@@ -41,7 +41,7 @@ before(async () => {
       [ATTACKER]: { sub: 'a1', email: ATTACKER, email_verified: true },
     },
   })
-  edge = await startEdge({ port, identity: provider.identity })
+  edge = await startEdge({ port, identity: provider.identity, config: { login: { device: 'on' } } })
 })
 after(async () => {
   await edge?.[Symbol.asyncDispose]()
@@ -183,6 +183,76 @@ describe('links and pages', () => {
         assert.equal(status, 421, `${path} as ${host}`)
       }
     }
+  })
+})
+
+describe('a device code that is sent to a victim', () => {
+  const ATTACKERS_ADDRESS = '127.0.0.9'
+  const key = makePeerKey()
+
+  async function askForCode(): Promise<{ userCode: string; deviceCode: string }> {
+    const parameters = { client_id: 'postern-cli', scope: 'openid email offline_access' }
+    const { status, text, json } = await requestEdge(edge, {
+      path: '/oauth/device/authorize',
+      body: new URLSearchParams({ ...parameters, dpop_jkt: key.thumbprint }),
+      localAddress: ATTACKERS_ADDRESS,
+    })
+    assert.equal(status, 200, text)
+    assert.equal(
+      json.verification_uri_complete,
+      undefined,
+      'there is no link to send that has the code in it',
+    )
+    return { userCode: json.user_code, deviceCode: json.device_code }
+  }
+
+  const poll = async (deviceCode: string) => {
+    const grant_type = 'urn:ietf:params:oauth:grant-type:device_code'
+    return (await requestTokens(edge, key, { grant_type, device_code: deviceCode })).json
+  }
+
+  async function typeCode(browser: FormBrowser, userCode: string): Promise<Page> {
+    const page = await browser.open(new URL('/device', edge.origin))
+    const form = readForm(page.html) as Form
+    form.fields.set('user_code', userCode)
+    return browser.submit(page, form, '')
+  }
+
+  test('a link with the code in it types nothing; a single sign-on does not do; the page shows who asked', async () => {
+    const { userCode, deviceCode } = await askForCode()
+    const victim = newBrowser()
+    const own = await passProvider(victim, await victim.open(new URL(newLink())), VICTIM)
+    assert.match(own.html, new RegExp(VICTIM), 'the provider knows this browser from here on')
+    const linked = await victim.open(new URL(`/device?user_code=${userCode}`, edge.origin))
+    assert.ok(!linked.html.includes(userCode))
+
+    const requestsBefore = provider.authorizationRequests.length
+    const signIn = await typeCode(victim, userCode)
+    assert.equal(signIn.url.origin, provider.issuer, 'asked for a fresh sign-in')
+    const [asked] = provider.authorizationRequests.slice(requestsBefore)
+    assert.equal(asked?.searchParams.get('prompt'), 'login')
+    const page = await passProvider(victim, signIn, VICTIM)
+    assert.equal(page.status, 200, page.html)
+    assert.ok(page.html.includes(userCode) && page.html.includes(VICTIM))
+    assert.match(page.html, /<strong>127\.0\.0\.9<\/strong>; you are at 127\.0\.0\.1/)
+    assert.match(page.html, /If somebody sent you the code, close this page/)
+    // whoever closes it has given nothing
+    assert.equal((await poll(deviceCode)).error, 'authorization_pending')
+  })
+
+  test('codes cannot be guessed: after ten wrong ones not even the right one is looked at', async () => {
+    const { userCode, deviceCode } = await askForCode()
+    const guesser = newBrowser()
+    for (let tries = 0; tries < 10; tries++) {
+      const page = await typeCode(guesser, `BBBB-BBB${'BCDFGHJKLM'[tries]}`)
+      assert.equal(page.status, 400)
+      assert.match(page.html, /No program waits for this code/)
+    }
+    // another browser changes nothing
+    const late = await typeCode(newBrowser(), userCode)
+    assert.equal(late.status, 429, late.html)
+    assert.match(late.html, /RATE_LIMITED/)
+    assert.equal((await poll(deviceCode)).error, 'authorization_pending')
   })
 })
 

@@ -30,6 +30,8 @@ export interface PeerRequest {
   body?: object | URLSearchParams
   /** The name the connection is opened for. */
   serverName?: string
+  /** Any address of 127.0.0.0/8: where it comes from. */
+  localAddress?: string
 }
 
 /** One request to the edge, on a connection of its own. */
@@ -46,6 +48,7 @@ export function requestEdge(edge: EdgeProcess, wanted: PeerRequest): Promise<Ans
         servername: wanted.serverName ?? edge.domain,
         ca: readFileSync(edge.caFile),
         agent: false,
+        ...(wanted.localAddress === undefined ? {} : { localAddress: wanted.localAddress }),
         method: wanted.method ?? (text === undefined ? 'GET' : 'POST'),
         path: wanted.path,
         headers: {

@@ -12,16 +12,18 @@ export interface StoreReader extends AsyncDisposable {
   rows(statement: string): Promise<any[]>
 }
 
-/** Opens the store that stands in the edge's configuration. */
+/** Opens the store that stands in the edge's configuration.
+ *  @param mayWrite for somebody who has it in their hands */
 export async function openStoreReader(
   edge: Pick<EdgeProcess, 'configFile' | 'dataDir'>,
+  { mayWrite = false } = {},
 ): Promise<StoreReader> {
   const { store } = JSON.parse(readFileSync(edge.configFile, 'utf8')) as { store?: string }
-  return store?.startsWith('postgres:') ? readPostgres(store) : readSqlite(edge.dataDir)
+  return store?.startsWith('postgres:') ? readPostgres(store) : readSqlite(edge.dataDir, !mayWrite)
 }
 
-function readSqlite(dataDir: string): StoreReader {
-  const database = new DatabaseSync(path.join(dataDir, 'edge.sqlite'), { readOnly: true, timeout: 10_000 })
+function readSqlite(dataDir: string, readOnly: boolean): StoreReader {
+  const database = new DatabaseSync(path.join(dataDir, 'edge.sqlite'), { readOnly, timeout: 10_000 })
   return {
     kind: 'sqlite',
     rows: async (statement) => database.prepare(statement).all(),
