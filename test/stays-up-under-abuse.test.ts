@@ -8,6 +8,7 @@ import { Duplex } from 'node:stream'
 import { after, afterEach, before, describe, test } from 'node:test'
 import tls, { type TLSSocket } from 'node:tls'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
+import { ConnectorPeer } from './support/connector-peer.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { HeldFlow } from './support/held-flow.ts'
@@ -245,7 +246,7 @@ describe('in the rooms of HTTP', () => {
       )
       await within('all of them are closed', Promise.all(targets.map(post)), 60_000)
     })
-    assert.equal(counted, 10)
+    assert.equal(counted, 20)
     const memory = await metric('process_resident_memory_bytes')
     assert.ok(
       memory - memoryBefore < MAX_GROWTH_BYTES,
@@ -294,7 +295,7 @@ describe('in the rooms of HTTP', () => {
   })
 })
 
-test('1,000 control connections of one certificate are eight, and hurt no other connector', async () => {
+test('1,000 control messages that never end, a connection each: eight are open, and no other connector is hurt', async () => {
   await using other = await connectService({ home, port: echo.port, name: 'other' })
   const certificate = connectorCertificate()
   await other.stop()
@@ -317,6 +318,21 @@ test('1,000 control connections of one certificate are eight, and hurt no other 
   assert.equal((await hello()).bytes, 'hello')
 })
 
+test('1,000 control messages at once, and one in pieces without end: ignored, and closed when it is too large', async () => {
+  await using other = await connectService({ home, port: echo.port, name: 'talkative' })
+  const certificate = connectorCertificate()
+  await other.stop()
+  using peer = await new ConnectorPeer(edge, certificate).attached()
+  for (let number = 0; number < 1_000; number++)
+    peer.say({ type: 'forecast', number, text: 'x'.repeat(10_000) })
+  assert.ok(await peer.isHeard())
+  const piece = 'x'.repeat(1_000)
+  for (let sent = 0; sent < 100; sent++) peer.ws.send(piece, { fin: false })
+  assert.equal(await within('the edge closes', peer.closed), 1009)
+  const memory = await metric('process_resident_memory_bytes')
+  assert.ok(memory - memoryBefore < MAX_GROWTH_BYTES, `the edge has grown by ${memory - memoryBefore} bytes`)
+})
+
 /** Of the connector that started last. */
 function connectorCertificate(): KeyAndCertificate {
   const files = globSync(path.join(home, 'edges', '*', 'connectors', '**', '*'), {})
@@ -327,7 +343,13 @@ function connectorCertificate(): KeyAndCertificate {
   return { key: keyPem!, cert: certificatePem! }
 }
 
-/** A WebSocket that says nothing once it is open. */
+/** The first half of a text message of 60,000 bytes. */
+const OPEN_MESSAGE = Buffer.concat([
+  Buffer.of(0x81, 0x80 | 126, 0xea, 0x60, 0, 0, 0, 0),
+  Buffer.alloc(30_000, 'x'),
+])
+
+/** A WebSocket that has begun to say something, and does not end it. */
 async function openControl(who: KeyAndCertificate): Promise<TLSSocket> {
   const host = `mtls.${edge.domain}`
   const socket = await connectTls(host, who)
@@ -344,6 +366,7 @@ async function openControl(who: KeyAndCertificate): Promise<TLSSocket> {
     ].join('\r\n'),
   )
   await Promise.race([once(socket, 'data'), gone(socket)])
+  socket.write(OPEN_MESSAGE)
   return socket.resume()
 }
 

@@ -145,6 +145,7 @@ export async function startEdge(
     log,
     record: (event) => audit.record(event),
     identityUpdated: enforcement.identityUpdated,
+    countRefused: metrics.countApiRefused,
   })
   login.onSessionEnded((session) => enforcement.sessionEnded(session.id))
 

@@ -73,7 +73,11 @@ export function createMetrics(sources: MetricSources): Metrics {
     'room',
     'reason',
   )
-  const api = counter('postern_api_refused_total', 'API requests that were answered with an error', 'code')
+  const api = counter(
+    'postern_api_refused_total',
+    'Requests of the API and the sign-in that were answered with an error',
+    'code',
+  )
   const decided = counter('postern_flows_decided_total', 'Flows that the policy decided', 'result', 'rule')
   const setup = histogram(
     'postern_flow_setup_seconds',

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { ERRORS, PosternError, toPublicError } from '@postern/shared/errors'
-import type { Logger } from '@postern/shared/logger'
+import { ERRORS, type ErrorCode, PosternError, toPublicError } from '@postern/shared/errors'
 import { clientAddressOf } from './client-address.ts'
 import { askUserCode, showDone, takeUserCode } from './device.ts'
 import { limitBody } from './form-post.ts'
@@ -39,6 +38,7 @@ const PROVIDER_ROUTES: Readonly<Record<string, Method>> = {
 export interface DoorParts extends InteractionParts {
   /** Whether programs without a browser may ask for a code. */
   device: boolean
+  countRefused: (code: ErrorCode) => void
   callProvider(req: IncomingMessage, res: ServerResponse): Promise<void>
 }
 
@@ -70,7 +70,7 @@ export async function handleLogin(
     const url = new URL(req.url ?? '', parts.origin)
     await answer({ req, res, url }, path, parts)
   } catch (error) {
-    answerError({ req, res }, path, error, parts.log)
+    answerError({ req, res }, path, error, parts)
   }
   return true
 }
@@ -141,10 +141,11 @@ function answerError(
   { req, res }: Pick<Exchange, 'req' | 'res'>,
   path: string,
   error: unknown,
-  log: Logger,
+  { log, countRefused }: Pick<DoorParts, 'log' | 'countRefused'>,
 ): void {
   const requestId = randomUUID()
   const failure = toPublicError(error, requestId)
+  countRefused(failure.code)
   if (failure.code === 'INTERNAL') {
     log.error('login.failed', { requestId, error: error instanceof Error ? error.stack : String(error) })
   } else {

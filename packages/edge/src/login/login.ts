@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ErrorCode } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import type { Kysely } from 'kysely'
 import type Provider from 'oidc-provider'
@@ -49,6 +50,8 @@ export interface LoginParts {
   /** Somebody signs in: address and groups are written as the provider said them now, whether the login then
    *  succeeds or not. */
   identityUpdated?: (identityId: string) => Promise<void>
+  /** A request was answered with this error. */
+  countRefused?: (code: ErrorCode) => void
   /** For tests. */
   pendingLimits?: Partial<PendingLimits>
   codeLimits?: Partial<CodeLimits>
@@ -92,6 +95,7 @@ export async function createLogin(parts: LoginParts): Promise<Login> {
     return {
       ...parts,
       identityUpdated: parts.identityUpdated ?? (async () => {}),
+      countRefused: parts.countRefused ?? (() => {}),
       origin,
       provider,
       callProvider,
