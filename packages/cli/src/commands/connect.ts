@@ -16,6 +16,7 @@ import { callSignedIn } from '../credentials/fresh.ts'
 import { stateFolder } from '../credentials/home.ts'
 import { edgeNow, type KnownEdge, pickEdge } from '../credentials/known-edge.ts'
 import { readSession } from '../credentials/session.ts'
+import { createJsonReport } from '../events.ts'
 import { tell } from '../io.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from './ask.ts'
 import { addCaOptions, type CaOptions } from './ca-options.ts'
@@ -49,9 +50,9 @@ interface Start {
 async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSignal): Promise<void> {
   const allow = parseAllowList(options)
   checkOptions(options)
-  const { createJsonReport, reportToPeople } = await import('../connector/events.ts')
+  const { reportToPeople } = await import('../connector/events.ts')
   const readerGone = new AbortController()
-  const report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople
+  const report: Report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople
   const { edge, slot, certificate } = await begin(options, allow, report)
   using _slot = slot
 

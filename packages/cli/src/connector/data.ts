@@ -6,9 +6,9 @@ import { RawEnd } from '@postern/shared/stream/raw-end'
 import { resetSocket } from '@postern/shared/stream/reset-socket'
 import { splice } from '@postern/shared/stream/splice'
 import { type Dial, dialEdge } from '../tunnel/dial-edge.ts'
+import { HeldEnd } from '../tunnel/held-end.ts'
 import { dialService, type Target } from './dial-service.ts'
 import type { Report } from './events.ts'
-import { HeldEnd } from './held-end.ts'
 
 /** One data connection: dial the edge, say hello, wait for a flow, join it to the service. */
 

@@ -1,7 +1,7 @@
 import { formatDuration } from '@postern/shared/duration'
-import type { PosternError } from '@postern/shared/errors'
 import { type AllowList, describeAllowList } from '@postern/shared/identity'
-import { print, printable, tell, tellMore } from '../io.ts'
+import type { FlowTraffic } from '../events.ts'
+import { printable, tell, tellMore } from '../io.ts'
 
 /** What a connector tells: lines for people on stderr, or one JSON object per line on stdout. */
 export type ConnectorEvent =
@@ -16,14 +16,6 @@ export type ConnectorEvent =
   | { event: 'host-keys.reported'; keys: number }
   | { event: 'host-keys.failed'; code: string; message: string }
 
-export interface FlowTraffic {
-  bytesUp: number
-  bytesDown: number
-  durationMs: number
-  /** Code of the error that ended it; left out after a clean end. */
-  error?: string
-}
-
 export interface ServiceFacts {
   id: string
   label: string
@@ -33,13 +25,6 @@ export interface ServiceFacts {
 }
 
 export type Report = (event: ConnectorEvent) => void
-
-/** @param onReaderGone called when nobody reads stdout any more */
-export function createJsonReport(onReaderGone: (error: Error) => void): Report {
-  return (event) => {
-    print(`${JSON.stringify({ ...event, at: Date.now() })}\n`).catch(onReaderGone)
-  }
-}
 
 export const reportToPeople: Report = (event) => {
   switch (event.event) {
@@ -91,7 +76,7 @@ function describeTraffic(traffic: FlowTraffic): string {
   return `${formatDuration(traffic.durationMs)}, ${bytes}${traffic.error ? `, cut (${traffic.error})` : ''}`
 }
 
-export function formatBytes(count: number): string {
+function formatBytes(count: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB']
   let value = count
   let unit = 0
@@ -100,8 +85,4 @@ export function formatBytes(count: number): string {
     unit++
   }
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`
-}
-
-export function errorFields({ code, message }: PosternError): { code: string; message: string } {
-  return { code, message }
 }

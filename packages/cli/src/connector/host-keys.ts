@@ -4,10 +4,11 @@ import { formatSshPublicKey, parseSshPublicKey } from '@postern/shared/certs/ssh
 import { PosternError, toPosternError } from '@postern/shared/errors'
 import { openApi } from '../credentials/fresh.ts'
 import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
+import { errorFields } from '../events.ts'
 import { findProgram, lastLines, runProgram } from '../sshd/run-program.ts'
 import { callClaims, signConnectorCall } from './certificate.ts'
 import type { Target } from './dial-service.ts'
-import { errorFields, type Report } from './events.ts'
+import type { Report } from './events.ts'
 import { type ConnectorCertificate, readSlot, type Slot } from './slots.ts'
 
 /** Tells the edge which host keys an ssh server shows, for servers that cannot show a certificate. The edge keeps

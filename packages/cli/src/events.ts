@@ -1,0 +1,26 @@
+import type { PosternError } from '@postern/shared/errors'
+import { print } from './io.ts'
+
+/** What a command that stays tells as it happens: an object with the name of the event and its facts. */
+
+export interface FlowTraffic {
+  bytesUp: number
+  bytesDown: number
+  durationMs: number
+  /** Code of the error that ended it; left out after a clean end. */
+  error?: string
+}
+
+/** One JSON object per line on stdout.
+ *  @param onReaderGone called when nobody reads stdout any more */
+export function createJsonReport<Event extends { event: string }>(
+  onReaderGone: (error: Error) => void,
+): (event: Event) => void {
+  return (event) => {
+    print(`${JSON.stringify({ ...event, at: Date.now() })}\n`).catch(onReaderGone)
+  }
+}
+
+export function errorFields({ code, message }: PosternError): { code: string; message: string } {
+  return { code, message }
+}
