@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Program } from '../demo/program.ts'
-import { type ConnectEvent, connectService } from './support/connect-service.ts'
+import { connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import type { EventLine } from './support/event-lines.ts'
 import { type FarMachine, startFarMachine } from './support/far-machine.ts'
 import { POSTERN, runPostern, spawnPostern } from './support/postern.ts'
 import { startEcho } from './support/tcp-services.ts'
@@ -131,6 +132,6 @@ async function audit(home: string, type: string): Promise<AuditRecord[]> {
     .map((line) => JSON.parse(line))
 }
 
-function isCut({ error }: ConnectEvent): boolean {
+function isCut({ error }: EventLine): boolean {
   return error !== undefined
 }

@@ -1,4 +1,5 @@
 import type { Program } from '../../demo/program.ts'
+import { type EventLine, readEvents, waitForEvent } from './event-lines.ts'
 import { spawnPostern } from './postern.ts'
 
 export interface ConnectOptions {
@@ -18,20 +19,14 @@ export interface ConnectOptions {
   program?: string
 }
 
-/** One line of `postern connect --json`. */
-export interface ConnectEvent {
-  event: string
-  [member: string]: unknown
-}
-
 export interface ConnectedService extends AsyncDisposable {
   /** `<label>.<domain>` */
   host: string
   label: string
   /** All events so far. */
-  events(): ConnectEvent[]
+  events(): EventLine[]
   /** Waits for an event, also one that has been. */
-  event(name: string, matches?: (event: ConnectEvent) => boolean, timeoutMs?: number): Promise<ConnectEvent>
+  event(name: string, matches?: (event: EventLine) => boolean, timeoutMs?: number): Promise<EventLine>
   pid: number
   program: Program
   logs(): string
@@ -45,8 +40,8 @@ export async function connectService(
   readyTimeoutMs?: number,
 ): Promise<ConnectedService> {
   const program = spawnConnect(options)
-  const event: ConnectedService['event'] = (name, matches = () => true, timeoutMs) =>
-    program.output(() => readEvents(program).find((line) => line.event === name && matches(line)), timeoutMs)
+  const event: ConnectedService['event'] = (name, matches, timeoutMs) =>
+    waitForEvent(program, name, matches, timeoutMs)
   const ready = await event('ready', undefined, readyTimeoutMs).catch(async (error) => {
     await program.stop('SIGKILL')
     throw error
@@ -84,9 +79,4 @@ export function spawnConnect(options: ConnectOptions): Program {
 
 function namesWho(argument: string): boolean {
   return /^--allow/.test(argument)
-}
-
-function readEvents(program: Program): ConnectEvent[] {
-  const lines = program.stdout.split('\n').slice(0, -1)
-  return lines.filter((line) => line !== '').map((line) => JSON.parse(line) as ConnectEvent)
 }

@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import { addAuditExport } from './commands/audit/export.ts'
 import { addAuditList } from './commands/audit/list.ts'
 import { addAuditVerify } from './commands/audit/verify.ts'
+import { addClientListen } from './commands/client/listen.ts'
 import { addClientSshKeysign } from './commands/client/ssh-keysign.ts'
 import { addClientTls } from './commands/client/tls.ts'
 import { addCompletion } from './commands/completion.ts'
@@ -62,6 +63,7 @@ export function createProgram(parts: ProgramParts): Command {
   addConnect(program, parts.takeStopSignal)
   const client = addGroup(program, 'client', 'reach a service')
   addClientTls(client)
+  addClientListen(client, parts.takeStopSignal)
   addClientSshKeysign(client)
   const service = addGroup(program, 'service', 'look at and change services')
   addServiceList(service)

@@ -129,6 +129,14 @@ export const ERRORS = {
     'the connector renews its certificate and comes back by itself; if it is ended then, look for a copy of its state folder',
   ),
 
+  // a local listener's own
+  LISTEN_FAILED: kind(500, 1, 'choose another port, or 0 for any free one'),
+  LOCAL_USER_REFUSED: kind(
+    403,
+    5,
+    'start postern client listen as that user, too; --unsafe-any-local-user serves everybody on the machine',
+  ),
+
   // our side
   RATE_LIMITED: kind(429, 6, 'wait a minute and try again'),
   STORE_LOST: kind(503, 6, 'try again in a moment; the edge recovers by itself once its store is back'),

@@ -188,6 +188,16 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       'The label belongs to another service, or to another owner from earlier on: a label never changes hands by itself, for people still have it in their configuration.',
     next: 'Choose another, or leave --label out to get a generated one.',
   },
+  LISTEN_FAILED: {
+    meaning:
+      'postern client listen cannot have the address or port it was given: another program listens there, the user may not, or the machine has no such address.',
+    next: 'Choose another port, or port 0 for any free one; ss -ltnp shows who has it.',
+  },
+  LOCAL_USER_REFUSED: {
+    meaning:
+      'A program of another user of this machine connected to the port of postern client listen, and was cut off. Every account can reach a loopback port, and what enters there enters in the name of the person who started the listener. It is also said of a program that was gone before its user could be looked up: one that connects, writes and closes at once, without waiting for anything.',
+    next: 'That user starts a listener of their own. --unsafe-any-local-user serves everybody on the machine.',
+  },
   LOGIN_FAILED: {
     meaning:
       'The sign-in did not come to an end: no browser, nobody signed in within the time for it, the page was closed, or the provider failed.',

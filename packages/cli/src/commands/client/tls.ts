@@ -1,21 +1,9 @@
 import { parseArgs } from 'node:util'
-import { PosternError } from '@postern/shared/errors'
-import { ALPN_FLOW } from '@postern/shared/protocol/frames'
-import type { ServiceLabel } from '@postern/shared/service-label'
-import { FramedEnd } from '@postern/shared/stream/framed-end'
-import { splice, type Traffic } from '@postern/shared/stream/splice'
 import type { Command } from 'commander'
-import { isRefusedCertificate } from '../../api/network-error.ts'
 import { type ClientCertificate, forgetCertificate, readCertificate } from '../../credentials/cache.ts'
 import { stateFolder } from '../../credentials/home.ts'
-import {
-  edgePort,
-  findEdgeOfHost,
-  type KnownEdge,
-  withOrigin,
-  withoutDummy,
-} from '../../credentials/known-edge.ts'
-import { dialEdge } from '../../tunnel/dial-edge.ts'
+import { findEdgeOfHost, withOrigin, withoutDummy } from '../../credentials/known-edge.ts'
+import { dialService, joinService, type ServicePlace, spoilsCertificate } from '../../tunnel/service-flow.ts'
 import { flushStdout, isReaderGone, openStdio } from '../../tunnel/stdio.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
@@ -33,20 +21,16 @@ export interface ClientTlsOptions extends AskOptions {
   edge?: string | undefined
 }
 
-/** Without any answer, an end this soon after the handshake is how a server refuses a certificate in TLS 1.3. */
-const REFUSAL_MS = 5_000
 const LAST_BYTES_MS = 2_000
 
 /** Resolves when the service has ended and stdout has everything; the process may end then, stdin open or not.
  *  @throws what the edge says, in words for the person */
 export async function runClientTls(options: ClientTlsOptions): Promise<void> {
-  const { edge, label, host } = findEdgeOfHost(stateFolder(), withoutDummy(options.host), {
-    port: options.port,
-    origin: options.edge,
-  })
-  const certificate = readCertificate(edge, label) ?? (await fetchCertificate(edge, label, options))
+  const place = findService(options)
+  const { edge, label } = place
+  const certificate = readCertificate(edge, label) ?? (await fetchCertificate(place, options))
   try {
-    await tunnel(edge, host, certificate)
+    await tunnel(place, certificate)
   } catch (error) {
     if (spoilsCertificate(error)) forgetCertificate(edge, label)
     await flushStdout(LAST_BYTES_MS)
@@ -54,54 +38,25 @@ export async function runClientTls(options: ClientTlsOptions): Promise<void> {
   }
 }
 
-async function tunnel(edge: KnownEdge, host: string, certificate: ClientCertificate): Promise<void> {
-  const dialing = dialEdge({
-    host: edge.domain,
-    port: edgePort(edge),
-    serverName: host,
-    alpn: ALPN_FLOW,
-    trust: { ...certificate, caPem: edge.caPem },
-  })
+/** @throws EDGE_UNKNOWN · USAGE_INVALID when several edges fit */
+export function findService(options: Pick<ClientTlsOptions, 'host' | 'port' | 'edge'>): ServicePlace {
+  const wanted = { port: options.port, origin: options.edge }
+  return findEdgeOfHost(stateFolder(), withoutDummy(options.host), wanted)
+}
+
+async function tunnel(place: ServicePlace, certificate: ClientCertificate): Promise<void> {
+  const dialing = dialService(place, { ...certificate, caPem: place.edge.caPem })
   const stdio = openStdio() // while the network is busy
   const socket = await dialing
-  const startedAt = performance.now()
-  let answered = false
   const served = Promise.withResolvers<void>()
-  const flow = splice(stdio, new FramedEnd(socket), {
-    onControl: () => {
-      answered = true
-    },
-    onDownFlushed: () => served.resolve(),
-  })
+  const flow = joinService(stdio, socket, { host: place.host, onDownFlushed: () => served.resolve() })
   // the service's end is enough: who started us waits for it, and may keep our stdin open for ever
   const traffic = await Promise.race([served.promise, flow])
-  if (!traffic?.cut || isReaderGone(traffic.cut)) return
-  const early = !answered && traffic.bytesDown === 0 && performance.now() - startedAt < REFUSAL_MS
-  throw explainCut(traffic.cut, host, early)
-}
-
-/** A refused client certificate is an alert, or a close without a word, after the handshake. */
-function explainCut(cut: NonNullable<Traffic['cut']>, host: string, early: boolean): PosternError {
-  const { error } = cut
-  if (cut.by !== 'right' || error.code !== 'FLOW_CUT' || error.details?.saidByPeer) return error
-  if (isRefusedCertificate(error.cause) || early) {
-    return new PosternError('CERTIFICATE_REFUSED', `the edge refused the certificate for ${host}`, {
-      cause: error,
-    })
-  }
-  return new PosternError('FLOW_CUT', `the connection to ${host} was lost in the middle of the flow`, {
-    cause: error,
-    ...(error.cause === undefined ? { hint: error.hint } : {}),
-  })
-}
-
-function spoilsCertificate(error: unknown): boolean {
-  return error instanceof PosternError && /^(CERTIFICATE_|ACCESS_DENIED|FLOW_REVOKED)/.test(error.code)
+  if (traffic?.cut && !isReaderGone(traffic.cut)) throw traffic.cut.error
 }
 
 async function fetchCertificate(
-  edge: KnownEdge,
-  label: ServiceLabel,
+  { edge, label }: ServicePlace,
   options: AskOptions,
 ): Promise<ClientCertificate> {
   const { issueClientCertificate } = await import('../../credentials/issue.ts')
@@ -142,13 +97,7 @@ export function addClientTls(parent: Command): void {
     .command('tls')
     .description('carry stdin and stdout to a service: as ProxyCommand of ssh, or in a pipe')
     .requiredOption('--host <host>', 'full name of the service, LABEL.DOMAIN (%h in an ssh config)')
-    .option(
-      '--port <port>',
-      "the edge's port, to tell edges with the same domain apart (never %p)",
-      parsePort,
-    )
-    .option('--edge <url>', 'the edge, https://HOST[:PORT]', parseEdgeOrigin)
-  addAskOptions(command).action((options: ClientTlsOptions) => runClientTls(options))
+  addEdgeOptions(command).action((options: ClientTlsOptions) => runClientTls(options))
   addExamples(command, [
     [
       'ssh to a service',
@@ -156,4 +105,14 @@ export function addClientTls(parent: Command): void {
     ],
     ['a pipe', 'echo hello | postern client tls --host crimson-thunder-8434.edge.example.com'],
   ])
+}
+
+/** Which edge, and how to sign in there. */
+export function addEdgeOptions(command: Command): Command {
+  const port = "the edge's port, to tell edges with the same domain apart (never %p)"
+  return addAskOptions(
+    command
+      .option('--port <port>', port, parsePort)
+      .option('--edge <url>', 'the edge, https://HOST[:PORT]', parseEdgeOrigin),
+  )
 }

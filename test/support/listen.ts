@@ -1,0 +1,56 @@
+import { once } from 'node:events'
+import net, { type Socket } from 'node:net'
+import type { Program } from '../../demo/program.ts'
+import { type EventLine, readEvents, waitForEvent } from './event-lines.ts'
+import { type PosternOptions, spawnPostern } from './postern.ts'
+
+/** A running `postern client listen --json` at a port of its own choice. */
+export interface Listener extends AsyncDisposable {
+  port: number
+  program: Program
+  events(): EventLine[]
+  /** Waits for an event, also one that has been. */
+  event(name: string, matches?: (event: EventLine) => boolean): Promise<EventLine>
+}
+
+/** @param args more options of the command */
+export async function startListener(
+  options: { host: string; args?: readonly string[] } & Pick<PosternOptions, 'home' | 'browser' | 'env'>,
+): Promise<Listener> {
+  const { host, args = [], ...postern } = options
+  const program = spawnPostern(
+    ['client', 'listen', '--host', host, '--local', '0', '--json', ...args],
+    postern,
+  )
+  const event: Listener['event'] = (name, matches) => waitForEvent(program, name, matches)
+  const { port } = await event('ready').catch(async (error) => {
+    await program.stop('SIGKILL')
+    throw error
+  })
+  return {
+    port: Number(port),
+    program,
+    events: () => readEvents(program),
+    event,
+    [Symbol.asyncDispose]: () => program[Symbol.asyncDispose](),
+  }
+}
+
+/** A connection of a local program, with half-close. */
+export async function connectTo(port: number): Promise<Socket> {
+  const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
+  await once(socket, 'connect')
+  return socket
+}
+
+/** Reads to the end. @returns how it ended, and everything that came */
+export async function readToEnd(socket: Socket): Promise<{ bytes: Buffer; ending: string }> {
+  const chunks: Buffer[] = []
+  const ending = await new Promise<string>((resolve) => {
+    socket.on('data', (chunk: Buffer) => chunks.push(chunk))
+    socket.once('end', () => resolve('end'))
+    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
+  })
+  socket.destroy()
+  return { bytes: Buffer.concat(chunks), ending }
+}
