@@ -7,6 +7,7 @@ import { logIn, makePerson } from './support/dev-browser.ts'
 import { startEdge } from './support/edge-process.ts'
 import { runPostern, spawnPostern } from './support/postern.ts'
 import { startEcho } from './support/tcp-services.ts'
+import { attempt, clientCertificateOf } from './support/tls-peer.ts'
 
 /** "What to do when" of docs/operations.md, done as it says. */
 
@@ -57,7 +58,12 @@ test('a laptop is stolen: the commands of the page end all sessions of one perso
 test("the edge's keys leaked: new ones come by themselves, the old ones are worthless, people sign in again", async () => {
   await using first = await startEdge({ keepsPort: true })
   const { port, dataDir } = first
+  await using echo = await startEcho()
   const home = await makePerson(first, 'operator@mycorp.com')
+  await using connector = await connectService({ home, port: echo.port })
+  const { host, label } = connector
+  assert.equal((await reach(home, host)).stdout, 'hello')
+  const old = clientCertificateOf(home, label)
   await first.stop()
   for (const name of ['ca', 'login-keys.json'])
     renameSync(path.join(dataDir, name), path.join(dataDir, `leaked-${name}`))
@@ -66,6 +72,14 @@ test("the edge's keys leaked: new ones come by themselves, the old ones are wort
   const distrusted = await runPostern(['whoami', '--batch'], { home })
   assert.equal(distrusted.code, 6)
   assert.match(distrusted.stderr, /EDGE_UNTRUSTED/)
+  const { bytes } = await attempt(second, { serverName: host, alpn: 'postern/1', identity: old })
+  assert.equal(bytes, '')
+  await connector.event('disconnected', ({ code }) => code === 'EDGE_UNTRUSTED')
+  await connector.stop()
+
   await logIn(second, home, 'operator@mycorp.com')
   assert.equal((await runPostern(['whoami', '--batch'], { home })).code, 0)
+  await using again = await connectService({ home, port: echo.port })
+  assert.equal(again.host, host)
+  assert.equal((await reach(home, host)).stdout, 'hello')
 })

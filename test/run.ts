@@ -29,6 +29,7 @@ const ON_SQLITE_ONLY: readonly string[] = [
   'keeps-its-word-when-killed', // on PostgreSQL a transaction outlives the edge; by itself it runs there too
   'keeps-one-agent-key-per-host', // a person's ssh-agent
   'listens-for-local-programs', // a port of a person's machine
+  'moves-to-postgresql', // from one to the other
   'notices-a-machine-that-is-gone', // a minute of silence on sockets
   'opens-the-persons-own-browser',
   'records-who-did-what', // looks for secrets in the database's file
