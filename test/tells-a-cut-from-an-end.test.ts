@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import type { Program } from '../demo/program.ts'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
@@ -6,13 +7,18 @@ import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { spawnPostern } from './support/postern.ts'
 import { startEcho, startTcpService, type TcpService } from './support/tcp-services.ts'
-import { within } from './support/until.ts'
+import { until, within } from './support/until.ts'
 
 interface Transfer {
   edge: EdgeProcess
   connected: ConnectedService
   service: TcpService
   client: Program
+}
+
+/** `T` is stopped. @see proc_pid_stat(5) */
+function stateOf(pid: number): string | undefined {
+  return /\) (\S) /.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1]
 }
 
 /** A flow that echoes for ever, in the middle of its transfer; `act` breaks it. */
@@ -52,7 +58,14 @@ test('kill -9 of the edge in mid-transfer: the client exits 6, the service sees 
 })
 
 test('kill -9 of the connector in mid-transfer: the client exits 6, the service sees a reset', async () => {
-  const { ended, ending } = await breakTransfer(({ connected }) => connected.kill9())
+  const { ended, ending } = await breakTransfer(async ({ connected, service }) => {
+    // its kernel sends a reset where bytes of the service are unread; where none are, it can only close
+    connected.program.signal('SIGSTOP')
+    await until('the connector stands still', () => stateOf(connected.pid) === 'T')
+    const { socket } = await service.connection()
+    await new Promise((resolve) => socket.write('unread', resolve))
+    await connected.kill9()
+  })
   assert.equal(ended.code, 6)
   assert.match(ended.stderr, /FLOW_CUT/)
   assert.equal(ending, 'reset')

@@ -1,5 +1,6 @@
 import type { PosternError } from '@postern/shared/errors'
 import type { FlowEnd, Receiver } from '@postern/shared/stream/flow-end'
+import type { Lender } from '@postern/shared/stream/slab-reader'
 
 /** How much of a flow may wait for the service to answer the dial. */
 const MAX_HELD_BYTES = 256 * 1024
@@ -38,8 +39,8 @@ export class HeldEnd implements FlowEnd {
     this.#receiver = receiver
   }
 
-  write(bytes: Buffer): boolean {
-    return this.#end.write(bytes)
+  write(bytes: Buffer, lender?: Lender): boolean {
+    return this.#end.write(bytes, lender)
   }
 
   end(flushed: () => void): void {

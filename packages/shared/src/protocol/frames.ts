@@ -1,4 +1,5 @@
 import { PosternError } from '../errors.ts'
+import type { Lender } from '../stream/slab-reader.ts'
 
 /** The data frames of `postern/1` (client ↔ edge) and `postern-data/1` (connector ↔ edge).
  *
@@ -62,7 +63,7 @@ export function encodeControl(type: ControlType, body: object): Buffer {
 
 /** What a decoder hands on. `data` pieces are views into the chunk pushed: no copy, no reassembly. */
 export interface FrameSink {
-  data(bytes: Buffer): void
+  data(bytes: Buffer, lender?: Lender): void
   end(): void
   control(type: ControlType, body: unknown): void
 }
@@ -82,7 +83,7 @@ export class FrameDecoder {
   }
 
   /** @throws PROTOCOL_INVALID control frame too large or not JSON, end frame with a payload */
-  push(chunk: Buffer): void {
+  push(chunk: Buffer, lender?: Lender): void {
     let offset = 0
     while (offset < chunk.length) {
       if (this.#remaining < 0) {
@@ -94,7 +95,7 @@ export class FrameDecoder {
       const piece = chunk.subarray(offset, offset + take)
       offset += take
       this.#remaining -= take
-      if (this.#type === FRAME.data) this.#sink.data(piece)
+      if (this.#type === FRAME.data) this.#sink.data(piece, lender)
       else if (CONTROL_NAMES[this.#type]) this.#control.push(Buffer.from(piece))
       if (this.#remaining === 0) this.#finishFrame()
     }

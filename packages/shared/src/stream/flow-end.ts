@@ -1,10 +1,12 @@
 import type { PosternError } from '../errors.ts'
 import type { ControlType } from '../protocol/frames.ts'
+import type { Lender } from './slab-reader.ts'
 
 /** What one end of a flow tells whoever holds it. */
 export interface Receiver {
-  /** Bytes that arrived. Call `pause()` on the end when they cannot be passed on. */
-  chunk(bytes: Buffer): void
+  /** Bytes that arrived. Call `pause()` on the end when they cannot be passed on.
+   *  @param lender whose memory they are. Whoever borrows it lets it be used again afterwards */
+  chunk(bytes: Buffer, lender?: Lender): void
   /** The other side has sent everything: half-close, not the end of the flow. */
   end(): void
   /** Writing may go on after `write` returned false. */
@@ -21,8 +23,9 @@ export interface Receiver {
 export interface FlowEnd {
   /** Names who is told from now on. The end starts paused and begins to read at the first `resume()`. */
   receive(receiver: Receiver): void
-  /** @returns false when the caller should wait for `drain` */
-  write(bytes: Buffer): boolean
+  /** @param lender of the bytes: it is borrowed until they are written
+   *  @returns false when the caller should wait for `drain` */
+  write(bytes: Buffer, lender?: Lender): boolean
   /** All bytes towards this end were written: half-close.
    *  @param flushed called once everything, the end included, was handed to the operating system */
   end(flushed: () => void): void

@@ -9,8 +9,10 @@ import {
   FrameDecoder,
   MAX_PAYLOAD_BYTES,
 } from '../protocol/frames.ts'
+import { BusyReader } from './busy-reader.ts'
 import type { FlowEnd, Receiver } from './flow-end.ts'
 import { JoinedWrites } from './joined-writes.ts'
+import type { Lender } from './slab-reader.ts'
 
 /** How long an error frame may wait for a peer that does not read or close, before the connection is destroyed. */
 const ABORT_GRACE_MS = 500
@@ -23,6 +25,7 @@ const CLOSE_GRACE_MS = 10_000
 export class FramedEnd implements FlowEnd {
   readonly #socket: Duplex
   readonly #writes: JoinedWrites
+  readonly #reader: BusyReader
   readonly #decoder: FrameDecoder
   readonly #flowId: string | undefined
   #receiver: Receiver | undefined
@@ -42,14 +45,15 @@ export class FramedEnd implements FlowEnd {
     this.#flowId = flowId
     this.#writes = new JoinedWrites(socket)
     this.#decoder = new FrameDecoder({
-      data: (bytes) => this.#onData(bytes),
+      data: (bytes, lender) => this.#onData(bytes, lender),
       end: () => this.#onEnd(),
       control: (type, body) => this.#onControl(type, body),
     })
     socket.pause()
-    socket.on('data', (chunk: Buffer) => this.#onChunk(chunk))
+    this.#reader = new BusyReader(socket, (chunk, lender) => this.#onChunk(chunk, lender))
     socket.on('drain', () => this.#receiver?.drain())
     socket.on('end', () => {
+      this.#reader.flush()
       // a peer that has seen our end may close before we hear that it was flushed
       if (!(this.#sentEnd && this.#receivedEnd)) this.#lost()
     })
@@ -72,14 +76,14 @@ export class FramedEnd implements FlowEnd {
     if (this.#cutError) queueMicrotask(receiver.cut.bind(receiver, this.#cutError))
   }
 
-  write(bytes: Buffer): boolean {
+  write(bytes: Buffer, lender?: Lender): boolean {
     if (this.closed) return true
     if (bytes.length > MAX_PAYLOAD_BYTES) {
-      this.write(bytes.subarray(0, MAX_PAYLOAD_BYTES))
-      return this.write(bytes.subarray(MAX_PAYLOAD_BYTES))
+      this.write(bytes.subarray(0, MAX_PAYLOAD_BYTES), lender)
+      return this.write(bytes.subarray(MAX_PAYLOAD_BYTES), lender)
     }
     this.#writes.write(dataHeader(bytes.length))
-    return this.#writes.write(bytes)
+    return this.#writes.write(bytes, lender?.borrow())
   }
 
   /** Sends an ok, hello or open frame. */
@@ -118,20 +122,20 @@ export class FramedEnd implements FlowEnd {
     this.#destroyAfter(ABORT_GRACE_MS)
   }
 
-  #onChunk(chunk: Buffer): void {
+  #onChunk(chunk: Buffer, lender?: Lender): void {
     this.#bytesRead += chunk.length
     if (this.#over) return
     try {
-      this.#decoder.push(chunk)
+      this.#decoder.push(chunk, lender)
     } catch (error) {
       this.#violated(error as PosternError)
     }
   }
 
-  #onData(bytes: Buffer): void {
+  #onData(bytes: Buffer, lender?: Lender): void {
     if (this.#over) return
     if (this.#receivedEnd) throw new PosternError('PROTOCOL_INVALID', 'bytes follow the end frame')
-    this.#receiver?.chunk(bytes)
+    this.#receiver?.chunk(bytes, lender)
   }
 
   #onEnd(): void {
@@ -163,6 +167,7 @@ export class FramedEnd implements FlowEnd {
   }
 
   #lost(cause?: Error): void {
+    this.#reader.flush()
     if (!this.#over)
       this.#cut(new PosternError('FLOW_CUT', 'the connection ended in the middle of the flow', { cause }))
   }

@@ -1,4 +1,5 @@
 import type { Writable } from 'node:stream'
+import { sendAtTurnEnd } from './turn-end.ts'
 
 /** Joins what one turn of the event loop writes into one write of the socket: a TLS socket encrypts and sends
  *  it in one go. Measured: 2.8 to 3.6 Gbit/s over the full path, a fifth less CPU per byte. */
@@ -15,7 +16,7 @@ export class JoinedWrites {
     if (!this.#corked) {
       this.#corked = true
       this.#stream.cork()
-      setImmediate(() => {
+      sendAtTurnEnd(() => {
         this.#corked = false
         this.#stream.uncork()
       })

@@ -1,7 +1,9 @@
 import type { Readable, Writable } from 'node:stream'
 import { PosternError } from '../errors.ts'
+import { BusyReader } from './busy-reader.ts'
 import type { FlowEnd, Receiver } from './flow-end.ts'
 import { JoinedWrites } from './joined-writes.ts'
+import type { Lender } from './slab-reader.ts'
 
 /** A stream without frames: the service's TCP connection, a plain TLS client, stdin with stdout. End of file is
  *  the half-close; there is no telling a clean one from a network attacker's bare FIN. */
@@ -9,6 +11,7 @@ export class RawEnd implements FlowEnd {
   readonly #input: Readable
   readonly #output: Writable
   readonly #writes: JoinedWrites
+  readonly #reader: BusyReader
   readonly #reset: () => void
   #receiver: Receiver | undefined
   #inputEnded = false
@@ -22,10 +25,11 @@ export class RawEnd implements FlowEnd {
     this.#writes = new JoinedWrites(output)
     this.#reset = reset
     input.pause()
-    input.on('data', (chunk: Buffer) => {
-      if (!this.#closed) this.#receiver?.chunk(chunk)
+    this.#reader = new BusyReader(input, (bytes, lender) => {
+      if (!this.#closed) this.#receiver?.chunk(bytes, lender)
     })
     input.on('end', () => {
+      this.#reader.flush()
       if (this.#closed) return
       this.#inputEnded = true
       this.#receiver?.end()
@@ -45,8 +49,8 @@ export class RawEnd implements FlowEnd {
     if (this.#cutError) queueMicrotask(receiver.cut.bind(receiver, this.#cutError))
   }
 
-  write(bytes: Buffer): boolean {
-    return this.#closed ? true : this.#writes.write(bytes)
+  write(bytes: Buffer, lender?: Lender): boolean {
+    return this.#closed ? true : this.#writes.write(bytes, lender?.borrow())
   }
 
   end(flushed: () => void): void {
@@ -70,6 +74,7 @@ export class RawEnd implements FlowEnd {
   }
 
   #lost(cause?: Error): void {
+    this.#reader.flush()
     if (this.#closed) return
     this.#closed = true
     this.#reset()

@@ -1,18 +1,9 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import net, { type AddressInfo, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { test } from 'node:test'
 import { resetSocket } from './reset-socket.ts'
-
-async function connectPair(): Promise<[Socket, Socket]> {
-  const server = net.createServer({ allowHalfOpen: true }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  const near = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true })
-  const [[far]] = await Promise.all([once(server, 'connection'), once(near, 'connect')])
-  server.close()
-  return [near, far as Socket]
-}
+import { connectTcp } from './socket-pair.test-support.ts'
 
 /** Settles when the connection is gone for the one who keeps writing to it. */
 function lostToWriter(socket: Socket): Promise<void> {
@@ -27,7 +18,7 @@ function lostToWriter(socket: Socket): Promise<void> {
 }
 
 test('the peer of an open socket sees a reset', { timeout: 10_000 }, async () => {
-  const [near, far] = await connectPair()
+  const [near, far] = await connectTcp()
   const failed = new Promise<NodeJS.ErrnoException>((resolve) => far.on('error', resolve))
   far.resume()
   resetSocket(near)
@@ -35,7 +26,7 @@ test('the peer of an open socket sees a reset', { timeout: 10_000 }, async () =>
 })
 
 test('bytes that wait to be sent do not hold a reset back', { timeout: 10_000 }, async () => {
-  const [near, far] = await connectPair()
+  const [near, far] = await connectTcp()
   near.end(Buffer.alloc(32 * 1024 * 1024))
   await new Promise(setImmediate)
   resetSocket(near)
@@ -50,7 +41,7 @@ for (const [when, wait] of [
   ['when its end is long done', (socket: Socket) => once(socket, 'finish')],
 ] as const) {
   test(`a reset ${when} closes the descriptor`, { timeout: 10_000 }, async () => {
-    const [near, far] = await connectPair()
+    const [near, far] = await connectTcp()
     near.end('bye')
     await wait(near)
     resetSocket(near)

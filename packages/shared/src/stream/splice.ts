@@ -48,9 +48,9 @@ export function splice(left: FlowEnd, right: FlowEnd, options: SpliceOptions = {
     const onAbort = () => cut('signal', signal!.reason as PosternError)
 
     left.receive({
-      chunk(bytes) {
+      chunk(bytes, lender) {
         traffic.bytesUp += bytes.length
-        if (!right.write(bytes)) left.pause()
+        if (!right.write(bytes, lender)) left.pause()
       },
       end() {
         right.end(() => {
@@ -62,9 +62,9 @@ export function splice(left: FlowEnd, right: FlowEnd, options: SpliceOptions = {
       cut: (error) => cut('left', error),
     })
     right.receive({
-      chunk(bytes) {
+      chunk(bytes, lender) {
         traffic.bytesDown += bytes.length
-        if (!left.write(bytes)) right.pause()
+        if (!left.write(bytes, lender)) right.pause()
       },
       end() {
         downEnded = true
