@@ -17,7 +17,7 @@ import { until, within } from './support/until.ts'
 /** Data connections that look well and lead nowhere: of a connector that says nothing, of one that stands still, and
  *  closed ones. */
 
-const ROUTE_TIMEOUT_MS = 3_000
+const ROUTE_TIMEOUT_MS = 5_000
 const CONFIG = { limits: { route_timeout: `${ROUTE_TIMEOUT_MS}ms` }, metrics: METRICS_ON }
 
 let wire: DataWire

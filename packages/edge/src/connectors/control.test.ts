@@ -414,7 +414,7 @@ describe('a connector whose machine is gone without a word', () => {
 })
 
 describe('a connector that runs out of time', () => {
-  before(() => start({ attachTimeoutMs: 200, pingMs: 50, silenceMs: 400, returnMs: 100 }, 200))
+  before(() => start({ attachTimeoutMs: 1_000, pingMs: 100, silenceMs: 2_000, returnMs: 200 }, 1_000))
   beforeEach(newConnector)
   after(() => stage[Symbol.asyncDispose]())
 
@@ -445,12 +445,12 @@ describe('a connector that runs out of time', () => {
 
   it('but not by having nothing to say', async () => {
     const { control } = await stage.attach(credential)
-    for (let pings = 0; pings < 12; pings++) await once(control.ws, 'ping')
+    for (let pings = 0; pings < 25; pings++) await once(control.ws, 'ping')
     assert.equal(await connectorsNow(), 1)
   })
 
   it('by the end of its certificate', async () => {
-    const short = await stage.connectorCertificate(owner, service, { ttlMs: 2_000 })
+    const short = await stage.connectorCertificate(owner, service, { ttlMs: 5_000 })
     const { control } = await stage.attach(short)
     assert.equal((await control.next('refused')).code, 'CERTIFICATE_EXPIRED')
     assert.equal((await stage.gates.recorded('connector.lost')).code, 'CERTIFICATE_EXPIRED')
