@@ -194,4 +194,38 @@ describe('no browser where it need not be, at a terminal', () => {
     rmSync(edgeFile(home, 'session.json'))
     await reach(home)
   })
+
+  const connectAsking = async (home: string, args: readonly string[]) => {
+    const browser = await makeMarkingBrowser(edge, home, 'dev@mycorp.com')
+    const env = { BROWSER: browser.command }
+    const options = { home, port: echo.port, name: 'kept', args: ['--interactive', ...args], env }
+    const connected = await connectService(options)
+    assert.equal(await connected.stop(), 0)
+    assert.ok(!browser.wasStarted())
+    return connected
+  }
+
+  test("a connector's certificate, even when the session is gone", async () => {
+    const home = await makePerson(edge, 'dev@mycorp.com')
+    const first = await connectAsking(home, [])
+    rmSync(edgeFile(home, 'session.json'))
+    assert.equal((await connectAsking(home, [])).host, first.host)
+  })
+
+  test('an enroll token, where nobody has ever signed in', async () => {
+    const owner = await makePerson(edge, 'dev@mycorp.com')
+    const claimed = await connectAsking(owner, [])
+    const made = await runPostern(['service', 'enroll-token', claimed.label], { home: owner })
+    assert.equal(made.code, 0, made.stderr)
+    const home = makeTempFolder('home')
+    const file = path.join(home, 'token')
+    writeFileSync(file, made.stdout, { mode: 0o600 })
+    const where = ['--edge', edge.origin, '--ca-file', edge.caFile, '--enroll-token-file', file]
+    const options = { home, port: echo.port, name: 'kept', allowedEmailDomains: [] }
+    const browser = await makeMarkingBrowser(edge, home, 'dev@mycorp.com')
+    const env = { BROWSER: browser.command }
+    await using server = await connectService({ ...options, args: ['--interactive', ...where], env })
+    assert.equal(server.host, claimed.host)
+    assert.ok(!browser.wasStarted())
+  })
 })
