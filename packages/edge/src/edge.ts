@@ -178,7 +178,11 @@ export async function startEdge(
   })
   const answerApi = getRequestListener(api.fetch, { overrideGlobalObjects: false })
   const onHttps = (request: IncomingMessage, response: ServerResponse) => {
-    if (storeWatch.isLost && !TOLD_WITHOUT_STORE.has(request.url ?? '')) return answerStoreLost(response)
+    if (storeWatch.isLost && !TOLD_WITHOUT_STORE.has(request.url ?? '')) {
+      answerStoreLost(response)
+      const clientAddress = request.socket.remoteAddress
+      return void audit.record({ type: 'request.refused', code: 'STORE_LOST', clientAddress }).catch(() => {})
+    }
     login
       .handle(request, response)
       .then((isLogin) => (isLogin ? undefined : answerApi(request, response)))
@@ -242,9 +246,10 @@ export async function startEdge(
     onRefused({ room, code, clientHost }) {
       metrics.countHandshakeRefused({ room, code })
       log.debug('handshake.refused', { room, code, clientAddress: clientHost })
-      if (room !== 'flow' || LEFT.has(code)) return
+      if (room === 'https' || LEFT.has(code)) return // nobody shows a certificate there
+      const type = room === 'flow' ? 'flow.refused' : 'connector.refused'
       const refused = code === 'CERT_HAS_EXPIRED' ? 'CERTIFICATE_EXPIRED' : 'CERTIFICATE_REFUSED'
-      audit.record({ type: 'flow.refused', code: refused, clientAddress: clientHost }).catch(() => {})
+      audit.record({ type, code: refused, clientAddress: clientHost }).catch(() => {})
     },
   })
   serverIdentity.onRenewed(rooms.replaceServerIdentity)

@@ -1,16 +1,38 @@
-import type { AuditEvent, ConnectorRefused, EnrollTokenRefused, FlowRefused } from './event.ts'
+import type {
+  AuditEvent,
+  ConnectorRefused,
+  EnrollTokenRefused,
+  FlowRefused,
+  LoginRefused,
+  RequestRefused,
+} from './event.ts'
 
 const MINUTE_MS = 60_000
 /** Addresses and connectors that one event names. */
 const MAX_NAMED = 10
 
-export type StrangersRefusal = FlowRefused | ConnectorRefused | EnrollTokenRefused
+export type StrangersRefusal =
+  | FlowRefused
+  | ConnectorRefused
+  | EnrollTokenRefused
+  | LoginRefused
+  | RequestRefused
 
 /** Whether somebody without a right can cause this event as often as they like. */
 export function isStrangersRefusal(event: AuditEvent): event is StrangersRefusal {
-  if (event.type === 'connector.refused') return true
-  if (event.type === 'flow.refused') return event.identityId === undefined
-  return event.type === 'enroll_token.refused' && event.tokenId === undefined
+  switch (event.type) {
+    case 'connector.refused':
+      return true
+    case 'flow.refused':
+    case 'request.refused':
+      return event.identityId === undefined
+    case 'login.refused':
+      return event.subject === undefined && event.email === undefined
+    case 'enroll_token.refused':
+      return event.tokenId === undefined
+    default:
+      return false
+  }
 }
 
 interface Count {

@@ -12,6 +12,7 @@ import type { RuleKind } from '../policy/evaluate.ts'
 export type AuditEvent =
   | LoginOk
   | LoginRefused
+  | RequestRefused
   | SessionEnded
   | CertificateIssued
   | CertificateRefused
@@ -64,15 +65,30 @@ export interface LoginOk {
   expiresAt: number
 }
 
-/** Somebody came back from the provider and was not let in. */
-export interface LoginRefused {
+/** Somebody came back from the provider and was not let in. Without `subject` and `email` the provider has named
+ *  nobody: those are counted, as in `FlowRefused`. */
+export interface LoginRefused extends Counted {
   type: 'login.refused'
   code: ErrorCode
-  reason: string
-  issuer: string
+  reason?: Maybe<string>
+  issuer?: Maybe<string>
   subject?: Maybe<string>
   email?: Maybe<string>
-  clientAddress: string
+}
+
+/** A request of the API or of the sign-in was refused, and no other event says so. Without `identityId` it was a
+ *  stranger's: those are counted, as in `FlowRefused`. */
+export interface RequestRefused extends Counted {
+  type: 'request.refused'
+  code: ErrorCode
+  /** The one of the edge's log. */
+  requestId?: Maybe<string>
+  method?: Maybe<string>
+  /** Without the query. */
+  path?: Maybe<string>
+  identityId?: Maybe<string>
+  email?: Maybe<string>
+  sessionId?: Maybe<string>
 }
 
 export interface SessionEnded {

@@ -164,6 +164,7 @@ async function serveConnector(
   } catch (error) {
     const { code } = sayRefused(ws, error, parts.log)
     const connectorId = connectorOf(error)
+    parts.log.info('connector.refused', { code, connectorId, clientAddress })
     return parts.audit.record({ type: 'connector.refused', connectorId, clientAddress, code })
   }
   const attachedAt = parts.trust.clock()

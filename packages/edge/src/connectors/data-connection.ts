@@ -24,21 +24,13 @@ export async function acceptDataConnection(
 ): Promise<void> {
   const leaf = tls.getPeerX509Certificate()
   const end = new FramedEnd(tls)
+  let connectorId: string | undefined
   try {
     if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the connector showed no certificate')
-    const { connectorId } = await identifyConnector(leaf, parts.trust)
+    connectorId = (await identifyConnector(leaf, parts.trust)).connectorId
     const { attachmentId } = await readHello(end, parts.helloTimeoutMs ?? HELLO_TIMEOUT_MS)
     const attachment = parts.registry.find(attachmentId)
     if (attachment?.connectorId !== connectorId) {
-      // an attachment that is gone is everyday; only who knows of another's names one
-      if (attachment) {
-        await parts.audit.record({
-          type: 'connector.refused',
-          code: 'CONNECTOR_REFUSED',
-          connectorId,
-          clientAddress,
-        })
-      }
       throw new PosternError(
         'CONNECTOR_REFUSED',
         'the attachment is not, or no longer, one of this connector',
@@ -50,7 +42,9 @@ export async function acceptDataConnection(
     attachment.pool.offer(end)
   } catch (error) {
     const { code, message, hint } = toPublicError(error, clientAddress)
-    parts.log.debug('connector.data_refused', { clientAddress, code })
+    // everyday where an attachment has just gone, so not for everybody's log
+    parts.log.debug('connector.data_refused', { clientAddress, connectorId, code })
+    await parts.audit.record({ type: 'connector.refused', code, connectorId, clientAddress }).catch(() => {})
     end.abort(new PosternError(code, message, { hint }))
   }
 }

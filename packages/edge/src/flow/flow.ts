@@ -1,6 +1,6 @@
 /** The life of a flow, from the finished handshake to the closed stream: the product in one function. */
 import type { X509Certificate } from 'node:crypto'
-import { PosternError, toPublicError } from '@postern/shared/errors'
+import { type ErrorCode, PosternError, toPublicError } from '@postern/shared/errors'
 import type { Identity } from '@postern/shared/identity'
 import type { Logger } from '@postern/shared/logger'
 import { parseServiceLabel } from '@postern/shared/service-label'
@@ -63,15 +63,24 @@ export async function serveFlow(entered: Entered, parts: FlowParts): Promise<voi
     const admitted = await admit(entered, flow, known, parts)
     await carry(client, admitted, flow, known, parts)
   } catch (error) {
-    refuse(client, error, flow, parts.log)
+    const code = refuse(client, error, flow, parts.log)
+    parts.log.info('flow.refused', { ...known, code })
+    if (code === 'RECORD_FAILED') countUnrecorded(known, parts)
   }
 }
 
 /** Tells the client of a flow that has not been relayed. */
-function refuse(client: FlowEnd, error: unknown, flow: LiveFlow, log: Logger): void {
+function refuse(client: FlowEnd, error: unknown, flow: LiveFlow, log: Logger): ErrorCode {
   const { code, message, hint } = toPublicError(error, flow.id)
   client.abort(new PosternError(code, message, { hint }))
-  if (code === 'INTERNAL' || code === 'RECORD_FAILED') log.error('flow.failed', { flowId: flow.id, error })
+  if (code === 'INTERNAL' || code === 'RECORD_FAILED')
+    log.error('flow.failed', { flowId: flow.id, code, error })
+  return code
+}
+
+/** What cannot be written under its name is counted without one, and written with the counts once the store is back. */
+function countUnrecorded({ clientAddress }: Known, { audit }: FlowParts): void {
+  audit.record({ type: 'flow.refused', code: 'RECORD_FAILED', clientAddress }).catch(() => {}) // the edge has ended
 }
 
 interface Admitted {
@@ -163,6 +172,8 @@ async function carry(
     failure = error
     refuse(client, error, flow, log)
   }
+  const code = failure === undefined ? undefined : toPublicError(failure, flow.id).code
+  if (code !== undefined) log.info('flow.ended', { ...known, code })
   const event: AuditEvent = {
     type: 'flow.closed',
     ...(known as Required<Known>),
@@ -170,7 +181,7 @@ async function carry(
     bytesUp: traffic.bytesUp,
     bytesDown: traffic.bytesDown,
     durationMs: parts.clock() - flow.startedAt,
-    code: failure === undefined ? undefined : toPublicError(failure, flow.id).code,
+    code,
   }
   // too late to refuse anything: the bytes have passed
   await parts.audit

@@ -11,6 +11,7 @@ import { spendCertificate } from './certificate-rate.ts'
 import { clientAddress } from './client-address.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 import { readBody } from './read-body.ts'
+import { recordOwnRefusal } from './record-refusal.ts'
 
 /** `POST /v1/certificates/client`: only for whom the service admits now. */
 export function issueClient(parts: ApiParts): ApiHandler {
@@ -32,16 +33,12 @@ export function issueClient(parts: ApiParts): ApiHandler {
       serviceId: service?.id,
       label: service?.label ?? label.slice(0, 63),
     }
-    await spendCertificate(event, parts)
+    await spendCertificate(c, event, parts)
     if (!service || !decision?.allowed) {
       const unknown = { code: 'ACCESS_DENIED' as const, rule: 'no such service' }
       const denial = decision?.allowed === false ? decision : unknown
-      await audit.record({
-        type: 'certificate.refused',
-        ...event,
-        code: denial.code,
-        rule: denial.rule,
-      })
+      const { code, rule } = denial
+      await recordOwnRefusal(c, { type: 'certificate.refused', ...event, code, rule }, audit)
       throw denied(`${event.label}.${config.domain}`, denial)
     }
     const now = clock()

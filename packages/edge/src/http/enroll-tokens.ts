@@ -12,6 +12,7 @@ import { cancelEnrollTokens } from '../store/enroll-tokens.ts'
 import { clientAddress, clientHost } from './client-address.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 import { readBody } from './read-body.ts'
+import { recordOwnRefusal } from './record-refusal.ts'
 import { findOwn } from './services.ts'
 
 /** `POST /v1/services/:ref/enroll-tokens` */
@@ -78,12 +79,9 @@ export function enrollConnector(parts: ApiParts): ApiHandler {
       facts = heard
     }).catch(async (error: unknown) => {
       if (error instanceof PosternError && error.code === 'ENROLL_TOKEN_INVALID') {
-        await audit.record({
-          type: 'enroll_token.refused',
-          code: error.code,
-          clientAddress: clientAddress(c),
-          ...(facts ? { ...describeFacts(facts), reason: error.message, machine: request.machine } : {}),
-        })
+        const known = facts && { ...describeFacts(facts), reason: error.message, machine: request.machine }
+        const event = { code: error.code, clientAddress: clientAddress(c), ...known }
+        await recordOwnRefusal(c, { type: 'enroll_token.refused', ...event }, audit)
       }
       throw error
     })

@@ -2,23 +2,25 @@ import { ERRORS, PosternError, toPublicError } from '@postern/shared/errors'
 import type { Context } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { ApiEnv, ApiParts } from './parts.ts'
+import { recordRefusal } from './record-refusal.ts'
 
-type AnswerError = (error: unknown, c: Context<ApiEnv>, status?: number) => Response
+type AnswerError = (error: unknown, c: Context<ApiEnv>, status?: number) => Promise<Response>
+
+/** What answering an error takes. */
+export type AnswerParts = Pick<ApiParts, 'audit' | 'log' | 'login' | 'countRefused'>
 
 /** Turns whatever a handler threw into the one shape of an error. The cause goes to the log, under the request id
  *  that the person is told. */
-/** What answering an error takes. */
-export type AnswerParts = Pick<ApiParts, 'log' | 'login' | 'countRefused'>
-
-export function answerError({ log, login, countRefused }: AnswerParts): AnswerError {
-  return (error, c, status) => {
+export function answerError({ audit, log, login, countRefused }: AnswerParts): AnswerError {
+  return async (error, c, status) => {
     const requestId = c.get('requestId')
     const told = toPublicError(error, requestId)
     countRefused(told.code)
     const about = { requestId, path: c.req.path }
     if (told.code === 'INTERNAL' || told.code === 'RECORD_FAILED')
-      log.error('api.failed', { ...about, error })
+      log.error('api.failed', { ...about, code: told.code, error })
     else log.info('api.refused', { ...about, code: told.code, reason: told.message })
+    await recordRefusal({ error, code: told.code }, c, audit)
     // what was not read of the body must not be taken for the next request
     if (!c.env.incoming.complete) c.header('Connection', 'close')
     for (const [name, value] of Object.entries(login.headersFor(error))) c.header(name, value)
@@ -32,7 +34,7 @@ export function answerError({ log, login, countRefused }: AnswerParts): AnswerEr
   }
 }
 
-export function answerUnknown(parts: AnswerParts): (c: Context<ApiEnv>) => Response {
+export function answerUnknown(parts: AnswerParts): (c: Context<ApiEnv>) => Promise<Response> {
   return (c) =>
     answerError(parts)(new PosternError('NOT_FOUND', `there is nothing at ${c.req.method} ${c.req.path}`), c)
 }

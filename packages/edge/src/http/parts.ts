@@ -45,6 +45,8 @@ export interface ApiVariables {
   requestId: string
   /** Set by `requireSession`. */
   caller: Verified
+  /** Set once the audit log knows of the refusal. */
+  isRefusalRecorded?: boolean
 }
 
 export interface ApiEnv {

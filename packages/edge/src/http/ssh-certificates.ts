@@ -16,6 +16,7 @@ import { spendCertificate } from './certificate-rate.ts'
 import { clientAddress } from './client-address.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 import { readBody } from './read-body.ts'
+import { recordOwnRefusal } from './record-refusal.ts'
 
 /** `POST /v1/certificates/ssh`: only for whom the service admits now, as a flow would. */
 export function issueSsh(parts: ApiParts): ApiHandler {
@@ -37,9 +38,9 @@ export function issueSsh(parts: ApiParts): ApiHandler {
       serviceId: service?.id,
       label: service?.label ?? label.slice(0, 63),
     }
-    await spendCertificate(event, parts)
+    await spendCertificate(c, event, parts)
     const refuse = async (error: PosternError, rule: string): Promise<never> => {
-      await audit.record({ type: 'certificate.refused', ...event, code: error.code, rule })
+      await recordOwnRefusal(c, { type: 'certificate.refused', ...event, code: error.code, rule }, audit)
       throw error
     }
     if (!service || !decision?.allowed) {

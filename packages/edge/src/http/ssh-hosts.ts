@@ -109,7 +109,11 @@ export function reportTargetKeys(parts: ApiParts): ApiHandler {
         `the server behind ${service.label} shows other host keys than those on record`,
         {
           hint: `if it was set up anew, accept them: postern service accept-host-keys ${service.label}`,
-          details: { recorded: record.keys.map(fingerprintOf), shown: record.pending.map(fingerprintOf) },
+          details: {
+            connectorId,
+            recorded: record.keys.map(fingerprintOf),
+            shown: record.pending.map(fingerprintOf),
+          },
         },
       )
     }

@@ -8,6 +8,7 @@ import { type Exchange, type InteractionParts, redirect, send } from './interact
 import { DEVICE_DONE_PATH, INTERACTION_SECONDS, ROUTES } from './issuer.ts'
 import { keepDeviceCookie } from './issuer-cookies.ts'
 import { showDeviceDone, showUserCode } from './pages.ts'
+import { recordRefused } from './record-refused.ts'
 
 /** Where the person types the code of a program that has no browser. The code is typed, never taken from a link:
  *  a link would let whoever sends it choose the code. From here on it is a login like every other, with a fresh
@@ -28,7 +29,9 @@ export async function takeUserCode(exchange: Exchange, parts: InteractionParts):
   const userCode = parseUserCode(form.get('user_code') ?? '')
   const device = userCode === undefined ? undefined : await findByUserCode(provider, userCode)
   if (!device) {
-    parts.log.info('login.wrong_code', { clientAddress: address })
+    const code = 'LOGIN_FAILED'
+    parts.log.info('login.wrong_code', { code, clientAddress: address })
+    await recordRefused({ code, clientAddress: address }, parts.record)
     const problem = 'No program waits for this code: it is mistyped, was used already, or is too old.'
     return send(exchange.res, showUserCode(exchange.res, { actionPath: ROUTES.code_verification, problem }))
   }

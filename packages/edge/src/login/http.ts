@@ -19,6 +19,7 @@ import {
 } from './interaction.ts'
 import { DEVICE_DONE_PATH, ROUTES } from './issuer.ts'
 import { showError } from './pages.ts'
+import { recordRefused } from './record-refused.ts'
 
 /** The login's doors. A path that is not in these two tables is not answered by the library either, whatever it
  *  would mount; `HEAD` and `OPTIONS` find nothing. */
@@ -70,7 +71,8 @@ export async function handleLogin(
     const url = new URL(req.url ?? '', parts.origin)
     await answer({ req, res, url }, path, parts)
   } catch (error) {
-    answerError({ req, res }, path, error, parts)
+    const code = answerError({ req, res }, path, error, parts)
+    await recordRefused({ code, clientAddress: clientAddressOf(req) }, parts.record)
   }
   return true
 }
@@ -142,25 +144,30 @@ function answerError(
   path: string,
   error: unknown,
   { log, countRefused }: Pick<DoorParts, 'log' | 'countRefused'>,
-): void {
+): ErrorCode {
   const requestId = randomUUID()
   const failure = toPublicError(error, requestId)
   countRefused(failure.code)
   if (failure.code === 'INTERNAL') {
-    log.error('login.failed', { requestId, error: error instanceof Error ? error.stack : String(error) })
+    log.error('login.failed', {
+      requestId,
+      code: failure.code,
+      error: error instanceof Error ? error.stack : String(error),
+    })
   } else {
     const clientAddress = clientAddressOf(req)
     log.info('login.request_refused', { code: failure.code, reason: failure.message, clientAddress })
   }
   if (res.headersSent) {
     res.destroy()
-    return
+    return failure.code
   }
   const status = error instanceof Misdirected ? 421 : ERRORS[failure.code].http
   // what was not read of the body must not be taken for the next request
   if (!req.complete) res.setHeader('Connection', 'close')
   if (isPage(path)) send(res, showError(res, failure, status))
   else sendOAuthError(res, status, failure)
+  return failure.code
 }
 
 function isPage(path: string): boolean {

@@ -1,4 +1,5 @@
 import type { EventEmitter } from 'node:events'
+import type { ErrorCode } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import { calculateJwkThumbprint, decodeProtectedHeader, type JWK } from 'jose'
 import type { Kysely } from 'kysely'
@@ -16,6 +17,8 @@ import { USER_CODE_MASK } from './device-codes.ts'
 import { COOKIE_NAMES, confineIssuerCookies } from './issuer-cookies.ts'
 import type { LoginKeys } from './keys.ts'
 import { showError, startPage } from './pages.ts'
+import { recordRefused } from './record-refused.ts'
+import type { RecordLogin } from './sessions.ts'
 
 /** The edge as OIDC issuer. It refuses to remember a browser, to grant anything without the person's POST, and
  *  to give a token that is not bound to a key. Whatever the library can do and Postern does not need is off. */
@@ -53,6 +56,7 @@ export interface IssuerParts {
   db: Kysely<Database>
   adapter: (model: string) => Adapter
   log: Logger
+  record: RecordLogin
 }
 
 export function createIssuer(parts: IssuerParts): Provider {
@@ -64,12 +68,12 @@ export function createIssuer(parts: IssuerParts): Provider {
     removeCors(ctx)
     if (ctx.path === ROUTES.device_authorization) adjustDeviceAnswer(ctx.body)
   })
-  logFailures(provider, parts.log)
+  noteFailures(provider, parts)
   return provider
 }
 
 /** Exported for the test that looks at every lifetime. */
-export function issuerConfiguration(parts: IssuerParts): Configuration {
+export function issuerConfiguration(parts: Omit<IssuerParts, 'record'>): Configuration {
   return {
     adapter: parts.adapter,
     clients: [
@@ -255,19 +259,43 @@ function describe(out: { error: string; error_description?: string | undefined }
   return out.error_description ?? out.error ?? error.message
 }
 
-function logFailures(provider: Provider, log: Logger): void {
+/** Answers of the library that ask for a nonce or for patience: nobody is refused. */
+const NO_REFUSALS: ReadonlySet<string> = new Set(['use_dpop_nonce', 'authorization_pending', 'slow_down'])
+
+function noteFailures(provider: Provider, { log, record }: Pick<IssuerParts, 'log' | 'record'>): void {
+  const refused = (ctx: KoaContextWithOIDC, error: errors.OIDCProviderError) => {
+    const isRefresh = ctx.oidc?.params?.grant_type === 'refresh_token'
+    // what a program hears of a sign-in that ended without one was said, and recorded, in the browser
+    const isHeard = error.message === 'access_denied' && !isRefresh
+    if (NO_REFUSALS.has(error.message) || isHeard) return undefined
+    const code = codeOf(error, isRefresh)
+    void recordRefused({ code, clientAddress: clientAddressOf(ctx.req) }, record)
+    return code
+  }
   // descriptions of the library name parameters and reasons, never values
   provider.on('server_error', (_ctx, error) => log.error('login.server_error', { error: error.stack }))
-  provider.on('grant.error', (_ctx, error) => {
+  provider.on('grant.error', (ctx, error) => {
+    const code = refused(ctx, error)
     // a program that waits asks every other second
     const isWaiting = error.message === 'authorization_pending'
-    log[isWaiting ? 'debug' : 'info']('login.grant_refused', reasonOf(error))
+    log[isWaiting ? 'debug' : 'info']('login.grant_refused', { code, ...reasonOf(error) })
   })
-  provider.on('authorization.error', (_ctx, error) => log.info('login.request_refused', reasonOf(error)))
+  const onRequestError = (ctx: KoaContextWithOIDC, error: errors.OIDCProviderError) =>
+    log.info('login.request_refused', { code: refused(ctx, error), ...reasonOf(error) })
+  provider.on('authorization.error', onRequestError)
+  provider.on('device_authorization.error', onRequestError)
+  provider.on('revocation.error', onRequestError)
+  provider.on('introspection.error', onRequestError)
   // koa's own event, which prints to stderr unless somebody listens; the library's types do not know it
   ;(provider as EventEmitter).on('error', (error: Error) =>
     log.error('login.server_error', { error: error.stack }),
   )
+}
+
+/** The code that `postern` makes of it. */
+function codeOf(error: errors.OIDCProviderError, isRefresh: boolean): ErrorCode {
+  if (error.error_description?.startsWith('IDENTITY_LOCKED: ')) return 'IDENTITY_LOCKED'
+  return isRefresh && error.message === 'invalid_grant' ? 'SESSION_ENDED' : 'LOGIN_FAILED'
 }
 
 function reasonOf(error: errors.OIDCProviderError) {

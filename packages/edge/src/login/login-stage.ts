@@ -12,6 +12,7 @@ import type { Logger } from '@postern/shared/logger'
 import { lookupHost } from '@postern/shared/lookup-host'
 import Provider from 'oidc-provider'
 import * as oidc from 'openid-client'
+import type { RequestRefused } from '../audit/event.ts'
 import type { UpstreamIdentity } from '../config/config.ts'
 import { openStore, type Store } from '../store/open.ts'
 import { createLogin, type Login, type LoginParts } from './login.ts'
@@ -33,6 +34,8 @@ export interface Stage extends AsyncDisposable {
   dataDir: string
   upstream: UpstreamStage
   events: LoginEvent[]
+  /** Refusals that have no event of their own. */
+  refusals: RequestRefused[]
   logLines: string[]
   /** Milliseconds added to the edge's clock. */
   clock: { aheadMs: number }
@@ -75,6 +78,7 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
   const upstream = await startUpstream()
   if (options.upstreamDown) await upstream.stop()
   const events: LoginEvent[] = []
+  const refusals: RequestRefused[] = []
   const logLines: string[] = []
   let origin = ''
   const login = await createLogin({
@@ -96,7 +100,8 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
     log: collectLines(logLines),
     record: (event) => {
       options.record?.(event)
-      events.push(event)
+      if (event.type === 'request.refused') refusals.push(event)
+      else events.push(event)
     },
     ...(options.pendingLimits ? { pendingLimits: options.pendingLimits } : {}),
     ...(options.codeLimits ? { codeLimits: options.codeLimits } : {}),
@@ -118,6 +123,7 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
     dataDir,
     upstream,
     events,
+    refusals,
     logLines,
     clock,
     request: (request) => requestEdge(origin, request),

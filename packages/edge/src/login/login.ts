@@ -89,7 +89,7 @@ export async function createLogin(parts: LoginParts): Promise<Login> {
   )
   const doorParts = once((): DoorParts => {
     const origin = originOf()
-    const provider = createIssuer({ origin, keys, sessionMs, device, db, adapter, log })
+    const provider = createIssuer({ origin, keys, sessionMs, device, db, adapter, log, record: parts.record })
     countPending(provider, pending, clock)
     const callProvider = provider.callback()
     return {

@@ -27,7 +27,7 @@ export interface Sessions {
 /** The audit log, as far as the login writes to it. When it throws, a login does not happen; a session ends
  *  nevertheless. */
 export type RecordLogin = (
-  event: Extract<AuditEvent, { type: 'login.ok' | 'login.refused' | 'session.ended' }>,
+  event: Extract<AuditEvent, { type: 'login.ok' | 'login.refused' | 'request.refused' | 'session.ended' }>,
 ) => Promise<void> | void
 
 export type SessionEndedListener = (session: Session, reason: string) => void
