@@ -8,7 +8,7 @@ import type {
 } from './event.ts'
 
 const MINUTE_MS = 60_000
-/** Addresses and connectors that one event names. */
+/** Addresses, connectors and certificates that one event names. */
 const MAX_NAMED = 10
 
 export type StrangersRefusal =
@@ -42,6 +42,7 @@ interface Count {
   count: number
   clientAddresses: string[]
   connectorIds: string[]
+  certificateSerials: string[]
 }
 
 /** Refusals of strangers, counted per type, code and minute: anybody can cause them at any rate, so they must not
@@ -55,12 +56,15 @@ export class StrangerCounts {
     const key = `${type} ${code} ${since}`
     const counted = this.#counts.get(key) ?? {
       ...{ type, code, since },
-      ...{ count: 0, clientAddresses: [], connectorIds: [] },
+      ...{ count: 0, clientAddresses: [], connectorIds: [], certificateSerials: [] },
     }
     counted.count += event.count ?? 1
     addNames(counted.clientAddresses, event.clientAddresses ?? [hostOf(event.clientAddress)])
     if (event.type === 'connector.refused') {
       addNames(counted.connectorIds, event.connectorIds ?? [event.connectorId])
+    }
+    if (event.type === 'flow.refused') {
+      addNames(counted.certificateSerials, event.certificateSerials ?? [event.certificateSerial])
     }
     this.#counts.set(key, counted)
   }
@@ -84,8 +88,10 @@ function addNames(names: string[], more: readonly (string | undefined)[]): void 
   }
 }
 
-function toEvent({ type, connectorIds, ...counted }: Count): StrangersRefusal {
-  return type === 'connector.refused' ? { type, ...counted, connectorIds } : { type, ...counted }
+function toEvent({ type, connectorIds, certificateSerials, ...counted }: Count): StrangersRefusal {
+  if (type === 'connector.refused') return { type, ...counted, connectorIds }
+  if (type === 'flow.refused') return { type, ...counted, certificateSerials }
+  return { type, ...counted }
 }
 
 /** Without the port, which is new with every connection. A bare IPv6 address has no port, but more colons. */

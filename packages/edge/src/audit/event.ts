@@ -376,6 +376,8 @@ export interface FlowRefused extends Counted {
   email?: Maybe<string>
   serviceId?: Maybe<string>
   certificateSerial?: Maybe<string>
+  /** The first few certificates of the minute: they are good no more, and lead to whose they were. */
+  certificateSerials?: Maybe<readonly string[]>
 }
 
 export interface FlowClosed extends FlowFacts {

@@ -151,6 +151,51 @@ describe('the audit log', () => {
     assert.equal((records[1]!.connectorIds as string[]).length, 10)
   })
 
+  it('counts requests and sign-ins of people without a name, and names certificates that are good no more', async () => {
+    await using store = await openMemory()
+    const audit = openLog(store, { clock: () => NOW })
+    const clientAddress = '203.0.113.8:1'
+    for (let number = 1; number <= 500; number++) {
+      await audit.record({
+        type: 'request.refused',
+        code: 'SIGN_IN_REQUIRED',
+        path: `/v1/${number}`,
+        clientAddress,
+      })
+      await audit.record({
+        type: 'login.refused',
+        code: 'LOGIN_FAILED',
+        reason: `no ${number}`,
+        clientAddress,
+      })
+      const certificateSerial = `${number % 50}`
+      await audit.record({
+        type: 'flow.refused',
+        code: 'CERTIFICATE_REVOKED',
+        certificateSerial,
+        clientAddress,
+      })
+    }
+    const named = { identityId: 'idn_1', email: 'ann@mycorp.com' }
+    await audit.record({ type: 'request.refused', code: 'ADMIN_REQUIRED', ...named, clientAddress })
+    const subject = { subject: 'ann', issuer: 'https://idp.test', reason: 'no' }
+    await audit.record({ type: 'login.refused', code: 'LOGIN_REFUSED', ...subject, clientAddress })
+    await audit.close()
+    const records = await listOwn(store)
+    assert.deepEqual(
+      records.map(({ type, count }) => [type, count]),
+      [
+        ['request.refused', undefined],
+        ['login.refused', undefined],
+        ['request.refused', 500],
+        ['login.refused', 500],
+        ['flow.refused', 500],
+      ],
+    )
+    assert.equal((records[4]!.certificateSerials as string[]).length, 10)
+    assert.ok(!JSON.stringify(records.slice(2)).includes('/v1/'), 'what a stranger chose is not kept')
+  })
+
   it('writes the counts of a minute that is over by itself, and keeps them while the store fails', async (context) => {
     context.mock.timers.enable({ apis: ['setInterval'] })
     await using store = await openMemory()

@@ -91,7 +91,7 @@ interface Admitted {
 /** Identify and authorize. The decision is durable when this returns: before any byte moves, and a flow that
  *  cannot be recorded is refused. */
 async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: FlowParts): Promise<Admitted> {
-  const { identity, service, decision } = await recordingRefusal(known, parts, () => {
+  const { identity, service, decision } = await recordingRefusal(flow, known, parts, () => {
     refuseWhenFull(parts)
     return decideUndisturbed(entered, flow, known, parts)
   })
@@ -198,12 +198,18 @@ function refuseWhenFull({ isStopping, isStoreLost, live, limits }: FlowParts): v
 }
 
 /** Writes down why a flow ended before there was a decision. */
-async function recordingRefusal<T>(known: Known, parts: FlowParts, step: () => Promise<T>): Promise<T> {
+async function recordingRefusal<T>(
+  { facts }: LiveFlow,
+  known: Known,
+  parts: FlowParts,
+  step: () => Promise<T>,
+): Promise<T> {
   try {
     return await step()
   } catch (error) {
     const { code } = toPublicError(error, known.flowId)
-    await parts.audit.record({ type: 'flow.refused', ...known, code })
+    const { certificateSerial } = facts // known before it is known whose it is
+    await parts.audit.record({ type: 'flow.refused', certificateSerial, ...known, code })
     throw error
   }
 }
