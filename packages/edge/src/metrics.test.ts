@@ -104,7 +104,7 @@ describe('the metrics', () => {
       { type: 'certificate.issued', kind: 'client' },
       { type: 'certificate.refused', code: 'ACCESS_DENIED' },
       { type: 'login.ok' },
-      { type: 'login.refused', code: 'LOGIN_REFUSED' },
+      { type: 'login.refused', code: 'LOGIN_REFUSED', subject: 'eve' },
       { type: 'service.created' },
     ] as AuditEvent[]
     for (const event of events) metrics.countEvent(event, 4)
