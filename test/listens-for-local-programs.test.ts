@@ -209,7 +209,7 @@ describe('a cut is never an end of file', () => {
   })
 
   test('the edge is killed and comes back: connections are reset, new ones work', async () => {
-    const first = await startEdge()
+    const first = await startEdge({ keepsPort: true })
     const home = await makePerson(first, 'operator@mycorp.com')
     await using connected = await connectService({ home, port: echo.port })
     await using listener = await startListener({ home, host: connected.host })

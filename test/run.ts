@@ -18,6 +18,7 @@ const PACKAGE_TESTS = ['packages/*/src/**/*.test.ts', 'packages/*/test/**/*.test
 const END_TO_END_TESTS = ['test/*.test.ts']
 /** What runs on SQLite only: an edge's store has no part in it, or it is about the file itself. */
 const ON_SQLITE_ONLY: readonly string[] = [
+  'bench-shows-every-row',
   'brings-a-fleet-back', // sockets of fifty connectors
   'completes-commands',
   'demo-does-the-whole-round',

@@ -30,10 +30,13 @@ export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
 }
 
 /** Packages of the programs that are not there, each once, in the order of the alphabet. */
-export function missingPackages(searchPath = process.env.PATH ?? ''): string[] {
+export function missingPackages(
+  packages: Readonly<Record<string, string>> = DEBIAN_PACKAGES,
+  searchPath = process.env.PATH ?? '',
+): string[] {
   // servers lie where only root's PATH leads
   const folders = [...searchPath.split(':'), '/usr/sbin', '/sbin']
-  const missing = Object.entries(DEBIAN_PACKAGES).filter(([program]) => !isInstalled(program, folders))
+  const missing = Object.entries(packages).filter(([program]) => !isInstalled(program, folders))
   return [...new Set(missing.map(([, name]) => name))].sort()
 }
 
