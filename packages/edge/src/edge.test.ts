@@ -8,8 +8,8 @@ import path from 'node:path'
 import { describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import { PosternError } from '@postern/shared/errors'
+import { DOMAIN, EdgeStage, startEdgeStage, TestLog } from '../test/edge-stage.ts'
 import { startEdge } from './edge.ts'
-import { DOMAIN, EdgeStage, startEdgeStage, TestLog } from './edge-stage.ts'
 
 const run = promisify(execFile)
 
@@ -76,7 +76,7 @@ describe('an edge', () => {
     const script = `
       import net from 'node:net'
       import { once } from 'node:events'
-      import { startEdgeStage, DOMAIN } from '${new URL('./edge-stage.ts', import.meta.url)}'
+      import { startEdgeStage, DOMAIN } from '${new URL('../test/edge-stage.ts', import.meta.url)}'
       const stage = await startEdgeStage()
       const owner = await stage.person('op@mycorp.com')
       const service = await stage.service(owner)

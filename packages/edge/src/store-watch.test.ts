@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { TestLog } from './edge-stage.ts'
+import { TestLog } from '../test/edge-stage.ts'
 import { type StoreWatchParts, watchStore } from './store-watch.ts'
 
 /** A store that is there or not, as the test says. */

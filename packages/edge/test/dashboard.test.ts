@@ -4,7 +4,7 @@ import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parser } from '@prometheus-io/lezer-promql'
-import { type EdgeStage, startEdgeStage } from '../src/edge-stage.ts'
+import { type EdgeStage, startEdgeStage } from './edge-stage.ts'
 
 /** docs/grafana-dashboard.json asks for nothing that an edge does not tell, and leaves nothing out unsaid. */
 

@@ -13,7 +13,7 @@ import {
   Peer,
   type Person,
   startEdgeStage,
-} from '../edge-stage.ts'
+} from '../../test/edge-stage.ts'
 import { revokeConnectorLineage } from '../store/certificates.ts'
 import type { ServiceRecord } from '../store/services.ts'
 import type { ControlTimings } from './control.ts'

@@ -12,7 +12,7 @@ import {
   newKey,
   type Person,
   startEdgeStage,
-} from '../edge-stage.ts'
+} from '../../test/edge-stage.ts'
 import { createEnrollToken, findEnrollToken } from '../store/enroll-tokens.ts'
 import type { ServiceRecord } from '../store/services.ts'
 

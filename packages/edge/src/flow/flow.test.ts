@@ -2,8 +2,6 @@ import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { PosternError } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
-import { newDatabase } from '../../test/postgres.ts'
-import type { EdgeConfig } from '../config/config.ts'
 import {
   type ApiAnswer,
   type AttachedPeer,
@@ -16,7 +14,9 @@ import {
   type Person,
   type StageOptions,
   startEdgeStage,
-} from '../edge-stage.ts'
+} from '../../test/edge-stage.ts'
+import { newDatabase } from '../../test/postgres.ts'
+import type { EdgeConfig } from '../config/config.ts'
 import type { ServiceRecord } from '../store/services.ts'
 
 interface Scene {

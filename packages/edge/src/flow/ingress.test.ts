@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import net, { type AddressInfo, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, it } from 'node:test'
+import { Heard, TestLog } from '../../test/edge-stage.ts'
 import type { EdgeLimits } from '../config/config.ts'
-import { Heard, TestLog } from '../edge-stage.ts'
 import { type Arrival, formatAddress, type Ingress, openIngress, type TurnedAway } from './ingress.ts'
 
 const HELLO = Buffer.from(

@@ -3,7 +3,6 @@ import { after, before, describe, it } from 'node:test'
 import { setTimeout as wait } from 'node:timers/promises'
 import { ALPN_DATA } from '@postern/shared/protocol/frames'
 import { FramedEnd } from '@postern/shared/stream/framed-end'
-import { newDatabase } from '../../test/postgres.ts'
 import {
   type ApiAnswer,
   type Credential,
@@ -14,7 +13,8 @@ import {
   type Peer,
   type Person,
   startEdgeStage,
-} from '../edge-stage.ts'
+} from '../../test/edge-stage.ts'
+import { newDatabase } from '../../test/postgres.ts'
 import { type ServiceRecord, updateService } from '../store/services.ts'
 
 /** Flows and changes against each other, each step delayed at random. The wanted order is the one in which both

@@ -18,7 +18,7 @@ import {
   newKey,
   type Person,
   startEdgeStage,
-} from '../edge-stage.ts'
+} from '../../test/edge-stage.ts'
 import { findCertificate } from '../store/certificates.ts'
 import type { ServiceRecord } from '../store/services.ts'
 

@@ -7,7 +7,7 @@ import { buffer } from 'node:stream/consumers'
 import { after, before, beforeEach, describe, it } from 'node:test'
 import { formatSshPublicKey, parseSshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { parseKrl } from '@postern/shared/certs/ssh-krl'
-import { DOMAIN, type EdgeStage, MYCORP, type Person, startEdgeStage } from '../edge-stage.ts'
+import { DOMAIN, type EdgeStage, MYCORP, type Person, startEdgeStage } from '../../test/edge-stage.ts'
 import type { ServiceRecord } from '../store/services.ts'
 
 let stage: EdgeStage

@@ -10,7 +10,14 @@ import {
   toSshPublicKey,
 } from '@postern/shared/certs/ssh-key'
 import * as v from 'valibot'
-import { type ApiAnswer, DOMAIN, type EdgeStage, MYCORP, type Person, startEdgeStage } from '../edge-stage.ts'
+import {
+  type ApiAnswer,
+  DOMAIN,
+  type EdgeStage,
+  MYCORP,
+  type Person,
+  startEdgeStage,
+} from '../../test/edge-stage.ts'
 import type { ServiceRecord } from '../store/services.ts'
 import { findSshCertificate } from '../store/ssh-certificates.ts'
 

@@ -12,7 +12,13 @@ import { verifyHostKeyRecord } from '@postern/shared/certs/ssh-host-record'
 import { formatSshPublicKey, parseSshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { CompactSign, exportJWK } from 'jose'
 import * as v from 'valibot'
-import { type Credential, DOMAIN, type EdgeStage, type Person, startEdgeStage } from '../edge-stage.ts'
+import {
+  type Credential,
+  DOMAIN,
+  type EdgeStage,
+  type Person,
+  startEdgeStage,
+} from '../../test/edge-stage.ts'
 import { markCertificateRenewed, revokeConnectorLineage } from '../store/certificates.ts'
 import type { ServiceRecord } from '../store/services.ts'
 import { findSshCertificate } from '../store/ssh-certificates.ts'

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { afterEach, it } from 'node:test'
-import { type EdgeStage, newCsr, newKey, startEdgeStage } from '../edge-stage.ts'
+import { type EdgeStage, newCsr, newKey, startEdgeStage } from '../../test/edge-stage.ts'
 
 let stage: EdgeStage
 afterEach(() => stage[Symbol.asyncDispose]())

@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import * as oidc from 'openid-client'
-import { findOidcRecord, upsertOidcRecord } from '../store/oidc-records.ts'
-import { requireFreshSignIn } from './device-codes.ts'
 import {
   Browser,
   type Cli,
@@ -13,7 +11,9 @@ import {
   type Page,
   type Stage,
   startStage,
-} from './login-stage.ts'
+} from '../../test/login-stage.ts'
+import { findOidcRecord, upsertOidcRecord } from '../store/oidc-records.ts'
+import { requireFreshSignIn } from './device-codes.ts'
 
 const GRANT = 'urn:ietf:params:oauth:grant-type:device_code'
 

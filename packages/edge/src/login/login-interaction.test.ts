@@ -12,7 +12,7 @@ import {
   type Page,
   type Stage,
   startStage,
-} from './login-stage.ts'
+} from '../../test/login-stage.ts'
 
 /** Up to the page with the button, in a browser of its own. */
 async function comeToConfirm(stage: Stage, parameters?: Record<string, string>) {

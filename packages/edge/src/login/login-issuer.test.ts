@@ -3,8 +3,6 @@ import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { KoaContextWithOIDC } from 'oidc-provider'
-import { issuerConfiguration } from './issuer.ts'
-import { loadLoginKeys } from './keys.ts'
 import {
   Browser,
   codeOn,
@@ -14,7 +12,9 @@ import {
   logIn,
   type Stage,
   startStage,
-} from './login-stage.ts'
+} from '../../test/login-stage.ts'
+import { issuerConfiguration } from './issuer.ts'
+import { loadLoginKeys } from './keys.ts'
 
 const FORM = { 'content-type': 'application/x-www-form-urlencoded' }
 

@@ -4,7 +4,15 @@ import { test } from 'node:test'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
 import { sql } from 'kysely'
 import * as oidc from 'openid-client'
-import { type Answer, Browser, createCli, logIn, type Stage, startStage, type WhoAmI } from './login-stage.ts'
+import {
+  type Answer,
+  Browser,
+  createCli,
+  logIn,
+  type Stage,
+  startStage,
+  type WhoAmI,
+} from '../../test/login-stage.ts'
 
 type Claims = Record<string, unknown>
 type Keys = Awaited<ReturnType<typeof generateKeyPair>>

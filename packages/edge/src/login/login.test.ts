@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import * as oidc from 'openid-client'
-import { Browser, createCli, logIn, startStage } from './login-stage.ts'
+import { Browser, createCli, logIn, startStage } from '../../test/login-stage.ts'
 
 test('a person signs in at the company, confirms, and is known to the API', async () => {
   await using stage = await startStage()

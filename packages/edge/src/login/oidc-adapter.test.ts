@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { startStage } from './login-stage.ts'
+import { startStage } from '../../test/login-stage.ts'
 import { createOidcAdapter } from './oidc-adapter.ts'
 import type { Sessions } from './sessions.ts'
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
 import { after, before, describe, it } from 'node:test'
 import { formatSshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-key'
-import { type EdgeStage, MYCORP, startEdgeStage } from '../edge-stage.ts'
+import { type EdgeStage, MYCORP, startEdgeStage } from '../../test/edge-stage.ts'
 import { findSshCertificate } from '../store/ssh-certificates.ts'
 
 describe('certificates that a change takes back while the store fails', () => {

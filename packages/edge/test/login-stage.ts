@@ -12,11 +12,11 @@ import type { Logger } from '@postern/shared/logger'
 import { lookupHost } from '@postern/shared/lookup-host'
 import Provider from 'oidc-provider'
 import * as oidc from 'openid-client'
-import type { RequestRefused } from '../audit/event.ts'
-import type { UpstreamIdentity } from '../config/config.ts'
-import { openStore, type Store } from '../store/open.ts'
-import { createLogin, type Login, type LoginParts } from './login.ts'
-import type { RecordLogin } from './sessions.ts'
+import type { RequestRefused } from '../src/audit/event.ts'
+import type { UpstreamIdentity } from '../src/config/config.ts'
+import { createLogin, type Login, type LoginParts } from '../src/login/login.ts'
+import type { RecordLogin } from '../src/login/sessions.ts'
+import { openStore, type Store } from '../src/store/open.ts'
 
 /** For tests: an edge that only logs people in, over real TLS; a real provider in its own server; a browser that
  *  keeps cookies as browsers do; and a command line made of openid-client. */
