@@ -24,8 +24,8 @@ import {
   type Person,
   type StageOptions,
   startEdgeStage,
-} from '../edge-stage.ts'
-import { Browser, codeOn, createCli, logIn, startStage } from '../login/login-stage.ts'
+} from '../../test/edge-stage.ts'
+import { Browser, codeOn, createCli, logIn, startStage } from '../../test/login-stage.ts'
 import { revokeCertificate, revokeConnectorLineage } from '../store/certificates.ts'
 import { lockAddress, unlockAddress } from '../store/locks.ts'
 import { deleteService, type ServiceRecord } from '../store/services.ts'
