@@ -1,4 +1,5 @@
 import { BINARY_TARGETS } from './binary-targets.ts'
+import { CHANGES_TARGET } from './changes-target.ts'
 import { KRL_TARGET } from './krl-target.ts'
 import { RENEWAL_TARGET } from './renewal-target.ts'
 import { SSH_TARGETS } from './ssh-targets.ts'
@@ -10,5 +11,6 @@ export const TARGETS: readonly Target[] = [
   ...TEXT_TARGETS,
   RENEWAL_TARGET,
   KRL_TARGET,
+  CHANGES_TARGET,
   ...SSH_TARGETS,
 ]

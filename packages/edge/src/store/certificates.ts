@@ -1,4 +1,5 @@
 import type { Kysely, Selectable } from 'kysely'
+import { type Change, tellEdges } from './changes.ts'
 import { inTransaction } from './in-transaction.ts'
 import type { CertificatesTable, Database } from './schema.ts'
 import { revokeSshCertificates } from './ssh-certificates.ts'
@@ -90,6 +91,9 @@ export async function renewCertificate(
   })
 }
 
+/** Why a lineage ends of which two processes have the key. */
+export const SUPERSEDED = 'superseded'
+
 /** Revokes every certificate of one connector process, those that it got for ssh servers too. @returns how many were not revoked before */
 export async function revokeConnectorLineage(
   db: Kysely<Database>,
@@ -99,6 +103,8 @@ export async function revokeConnectorLineage(
   return inTransaction(db, async (trx) => {
     await takeTurn(trx, `lineage:${connectorId}`)
     await revokeSshCertificates(trx, { connectorId }, revocation)
+    const isSuperseded = revocation.reason === SUPERSEDED
+    await tellEdges(trx, { kind: 'connector_revoked', connectorId, isSuperseded })
     return revokeWhere(trx, { column: 'connector_id', value: connectorId }, revocation)
   })
 }
@@ -118,25 +124,20 @@ export async function revokeCertificate(
   serial: string,
   revocation: { reason: string; now: number },
 ): Promise<number> {
-  return revokeWhere(db, { column: 'serial', value: serial }, revocation)
+  return inTransaction(db, async (trx) => {
+    await tellEdges(trx, { kind: 'certificate_revoked', serial })
+    return revokeWhere(trx, { column: 'serial', value: serial }, revocation)
+  })
 }
 
-/** The client certificates of a person, not those of their connectors. Only those that are still valid.
- *  @returns how many were not revoked before */
+/** The client certificates of a person, not those of their connectors. @returns how many were good until now */
 export async function revokeIdentityCertificates(
   db: Kysely<Database>,
   identityId: string,
   revocation: { reason: string; now: number },
 ): Promise<number> {
-  const result = await db
-    .updateTable('certificates')
-    .set({ revoked_at: revocation.now, revoked_reason: revocation.reason })
-    .where('identity_id', '=', identityId)
-    .where('kind', '=', 'client')
-    .where('revoked_at', 'is', null)
-    .where('not_after', '>', revocation.now)
-    .executeTakeFirst()
-  return Number(result.numUpdatedRows)
+  const change: Change = { kind: 'person_revoked', identityId }
+  return revokeClientCertificates(db, { column: 'identity_id', value: identityId }, revocation, change)
 }
 
 /** The newest certificate of one connector process. */
@@ -178,15 +179,51 @@ export async function revokeServiceCertificates(
   serviceId: string,
   revocation: { reason: string; now: number },
 ): Promise<number> {
-  const result = await db
-    .updateTable('certificates')
-    .set({ revoked_at: revocation.now, revoked_reason: revocation.reason })
-    .where('service_id', '=', serviceId)
-    .where('kind', '=', 'client')
-    .where('revoked_at', 'is', null)
-    .where('not_after', '>', revocation.now)
-    .executeTakeFirst()
-  return Number(result.numUpdatedRows)
+  const change: Change = { kind: 'service_revoked', serviceId }
+  return revokeClientCertificates(db, { column: 'service_id', value: serviceId }, revocation, change)
+}
+
+const SERIALS_PER_QUERY = 500
+
+/** Those of them that are there and were not revoked. */
+export async function listUnrevokedSerials(
+  db: Kysely<Database>,
+  serials: readonly string[],
+): Promise<Set<string>> {
+  const found = new Set<string>()
+  for (let start = 0; start < serials.length; start += SERIALS_PER_QUERY) {
+    const rows = await db
+      .selectFrom('certificates')
+      .select('serial')
+      .where('serial', 'in', serials.slice(start, start + SERIALS_PER_QUERY))
+      .where('revoked_at', 'is', null)
+      .execute()
+    for (const row of rows) found.add(row.serial)
+  }
+  return found
+}
+
+/** Marks those that have expired too: a flow outlives its certificate, and whoever reads the store again finds there
+ *  that it is over.
+ *  @returns how many were good until now */
+async function revokeClientCertificates(
+  db: Kysely<Database>,
+  by: { column: 'identity_id' | 'service_id'; value: string },
+  { reason, now }: { reason: string; now: number },
+  change: Change,
+): Promise<number> {
+  return inTransaction(db, async (trx) => {
+    const revoke = trx
+      .updateTable('certificates')
+      .set({ revoked_at: now, revoked_reason: reason })
+      .where(by.column, '=', by.value)
+      .where('kind', '=', 'client')
+      .where('revoked_at', 'is', null)
+    const good = await revoke.where('not_after', '>', now).executeTakeFirst()
+    await revoke.execute()
+    await tellEdges(trx, change)
+    return Number(good.numUpdatedRows)
+  })
 }
 
 async function revokeWhere(

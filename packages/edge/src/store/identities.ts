@@ -1,6 +1,8 @@
 import type { EmailAddress } from '@postern/shared/email'
 import type { Identity } from '@postern/shared/identity'
 import type { Kysely, Selectable } from 'kysely'
+import { tellEdges } from './changes.ts'
+import { inTransaction } from './in-transaction.ts'
 import { newId } from './new-id.ts'
 import type { Database, IdentitiesTable } from './schema.ts'
 import { findNewestSession, type Session } from './sessions.ts'
@@ -15,26 +17,29 @@ export async function upsertIdentity(
   account: VerifiedAccount,
   now: number,
 ): Promise<Identity> {
-  const groups = JSON.stringify(account.groups)
-  const row = await db
-    .insertInto('identities')
-    .values({
-      id: newId('idn'),
-      issuer: account.issuer,
-      subject: account.subject,
-      email: account.email,
-      groups,
-      created_at: now,
-      last_login_at: now,
-    })
-    .onConflict((conflict) =>
-      conflict
-        .columns(['issuer', 'subject'])
-        .doUpdateSet({ email: account.email, groups, last_login_at: now }),
-    )
-    .returningAll()
-    .executeTakeFirstOrThrow()
-  return toIdentity(row)
+  return inTransaction(db, async (trx) => {
+    const groups = JSON.stringify(account.groups)
+    const row = await trx
+      .insertInto('identities')
+      .values({
+        id: newId('idn'),
+        issuer: account.issuer,
+        subject: account.subject,
+        email: account.email,
+        groups,
+        created_at: now,
+        last_login_at: now,
+      })
+      .onConflict((conflict) =>
+        conflict
+          .columns(['issuer', 'subject'])
+          .doUpdateSet({ email: account.email, groups, last_login_at: now }),
+      )
+      .returningAll()
+      .executeTakeFirstOrThrow()
+    await tellEdges(trx, { kind: 'identity', identityId: row.id })
+    return toIdentity(row)
+  })
 }
 
 export async function findIdentity(db: Kysely<Database>, id: string): Promise<Identity | undefined> {

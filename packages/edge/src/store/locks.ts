@@ -1,6 +1,7 @@
 import type { EmailAddress } from '@postern/shared/email'
 import type { Identity } from '@postern/shared/identity'
 import type { Kysely, Selectable } from 'kysely'
+import { tellEdges } from './changes.ts'
 import { listIdentitiesByEmail } from './identities.ts'
 import { inTransaction } from './in-transaction.ts'
 import type { Database, LocksTable } from './schema.ts'
@@ -38,6 +39,7 @@ export async function lockAddress(db: Kysely<Database>, lock: Lock): Promise<Ide
         .onConflict((conflict) => conflict.column('key').doUpdateSet(row))
         .execute()
     }
+    for (const person of people) await tellEdges(trx, { kind: 'person_locked', identityId: person.id })
     return people
   })
 }

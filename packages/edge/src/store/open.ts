@@ -1,7 +1,9 @@
+import { randomUUID } from 'node:crypto'
 import { describeDiskFailure } from '@postern/shared/disk-failure'
 import { PosternError } from '@postern/shared/errors'
 import { type Dialect, Kysely } from 'kysely'
 import { Migrator } from 'kysely/migration'
+import { type ChangeFeed, openChangeFeed } from './change-feed.ts'
 import { describeStore, parseStoreLocation, type StoreLocation } from './location.ts'
 import * as initial from './migrations/0001-initial.ts'
 import * as enrollTokens from './migrations/0002-enroll-tokens.ts'
@@ -22,6 +24,8 @@ import type { Database } from './schema.ts'
 export interface Store extends AsyncDisposable {
   /** First parameter of every query of this folder. */
   db: Kysely<Database>
+  /** What edges on this store tell each other; undefined where it has one only. */
+  changes: ChangeFeed | undefined
   /** Names of the migrations that opening it has carried out. */
   migrated: readonly string[]
   /** Deletes what nobody can use any more. @returns rows deleted */
@@ -50,14 +54,17 @@ export async function openStore(
   observe?: ObserveQuery,
 ): Promise<Store> {
   const parsed = parse(location)
+  const edge = randomUUID()
   const db = new Kysely<Database>({
-    dialect: dialectOf(parsed),
+    dialect: dialectOf(parsed, edge),
     ...(observe ? { log: observing(observe) } : {}),
   })
   try {
     const migrated = await migrate(db, parsed)
     const close = () => db.destroy()
-    return { db, migrated, purge: () => purgeExpired(db, clock()), close, [Symbol.asyncDispose]: close }
+    const changes = parsed.kind === 'sqlite' ? undefined : openChangeFeed(edge, parsed)
+    const purge = () => purgeExpired(db, clock())
+    return { db, changes, migrated, purge, close, [Symbol.asyncDispose]: close }
   } catch (cause) {
     await db.destroy().catch(() => {})
     throw cannotOpen(location, parsed, cause)
@@ -74,8 +81,8 @@ function parse(location: string): StoreLocation {
   }
 }
 
-function dialectOf(location: StoreLocation): Dialect {
-  return location.kind === 'sqlite' ? nodeSqliteDialect(location.path) : postgresDialect(location)
+function dialectOf(location: StoreLocation, edge: string): Dialect {
+  return location.kind === 'sqlite' ? nodeSqliteDialect(location.path) : postgresDialect(location, { edge })
 }
 
 async function migrate(db: Kysely<Database>, location: StoreLocation): Promise<string[]> {

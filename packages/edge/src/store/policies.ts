@@ -1,6 +1,7 @@
 import { PosternError } from '@postern/shared/errors'
 import { EMPTY_POLICY, type Policy } from '@postern/shared/policy'
 import type { Kysely, Selectable } from 'kysely'
+import { tellEdges } from './changes.ts'
 import { inTransaction } from './in-transaction.ts'
 import type { Database, PoliciesTable } from './schema.ts'
 import { takeTurn } from './take-turns.ts'
@@ -74,6 +75,7 @@ export async function replacePolicy(
       .onConflict((conflict) => conflict.column('scope').doUpdateSet(changed))
       .execute()
     await trx.insertInto('policy_history').values(row).execute()
+    await tellEdges(trx, scope === DEFAULTS ? { kind: 'policies' } : { kind: 'service', serviceId: scope })
     return { before, after: toRecord(row) }
   })
 }

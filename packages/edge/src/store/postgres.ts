@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs'
 import type { ConnectionOptions } from 'node:tls'
 import { type Dialect, PostgresDialect } from 'kysely'
+import type { ClientConfig } from 'pg'
+import { EDGE_SETTING } from './changes.ts'
 import type { PostgresLocation } from './location.ts'
 
 const MAX_CONNECTIONS = 10
@@ -12,37 +14,19 @@ const MAX_CONNECTION_LIFE_SECONDS = 300
 const INT8 = 20
 
 /** Kysely's PostgreSQL dialect over `pg`, with a bounded pool. Times are bigint columns and fit a number.
- *  @param options.statementTimeoutMs 0: no limit, for migrations, which wait for each other */
+ *  @param options.statementTimeoutMs 0: no limit, for migrations, which wait for each other
+ *  @param options.edge whose connections they are, for what edges tell each other */
 export function postgresDialect(
   location: PostgresLocation,
-  options: { statementTimeoutMs?: number } = {},
+  options: { statementTimeoutMs?: number; edge?: string } = {},
 ): Dialect {
-  const statementTimeoutMs = options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS
   return new PostgresDialect({
     pool: async () => {
-      const { Pool, types } = await import('pg') // SQLite needs none of it
+      const { Pool } = await import('pg') // SQLite needs none of it
       const pool = new Pool({
-        host: location.host,
-        port: location.port,
-        database: location.database,
-        user: location.user,
-        ...(location.password === undefined ? {} : { password: location.password }),
-        // always said: else PGSSLMODE of the environment would, and that has a mode without verification
-        ssl: readTlsOptions(location),
-        application_name: 'postern-edge',
-        // a flow counts on its record, also where the server is set to answer before it has written
-        options: '-c synchronous_commit=on -c default_transaction_isolation=read\\ committed',
+        ...(await clientConfig(location, options)),
         max: MAX_CONNECTIONS,
-        connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
         maxLifetimeSeconds: MAX_CONNECTION_LIFE_SECONDS,
-        keepAlive: true,
-        statement_timeout: statementTimeoutMs,
-        idle_in_transaction_session_timeout: STATEMENT_TIMEOUT_MS,
-        ...(statementTimeoutMs > 0 ? { query_timeout: statementTimeoutMs + 5_000 } : {}),
-        types: {
-          getTypeParser: ((oid: number, format: 'text' | 'binary') =>
-            oid === INT8 ? Number : types.getTypeParser(oid, format as 'text')) as typeof types.getTypeParser,
-        },
       })
       // an idle connection was closed from the other side: the pool has dropped it, the next query opens another
       pool.on('error', () => {})
@@ -52,6 +36,37 @@ export function postgresDialect(
       return pool
     },
   })
+}
+
+/** How each connection is made, that of the pool and that which listens. */
+export async function clientConfig(
+  location: PostgresLocation,
+  options: { statementTimeoutMs?: number; edge?: string } = {},
+): Promise<ClientConfig> {
+  const { types } = await import('pg')
+  const statementTimeoutMs = options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS
+  const named = options.edge === undefined ? '' : ` -c ${EDGE_SETTING}=${options.edge}`
+  return {
+    host: location.host,
+    port: location.port,
+    database: location.database,
+    user: location.user,
+    ...(location.password === undefined ? {} : { password: location.password }),
+    // always said: else PGSSLMODE of the environment would, and that has a mode without verification
+    ssl: readTlsOptions(location),
+    application_name: 'postern-edge',
+    // a flow counts on its record, also where the server is set to answer before it has written
+    options: `-c synchronous_commit=on -c default_transaction_isolation=read\\ committed${named}`,
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    keepAlive: true,
+    statement_timeout: statementTimeoutMs,
+    idle_in_transaction_session_timeout: STATEMENT_TIMEOUT_MS,
+    ...(statementTimeoutMs > 0 ? { query_timeout: statementTimeoutMs + 5_000 } : {}),
+    types: {
+      getTypeParser: ((oid: number, format: 'text' | 'binary') =>
+        oid === INT8 ? Number : types.getTypeParser(oid, format as 'text')) as typeof types.getTypeParser,
+    },
+  }
 }
 
 function readTlsOptions({ tls, host }: PostgresLocation): ConnectionOptions | false {

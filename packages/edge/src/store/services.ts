@@ -3,6 +3,7 @@ import { PosternError } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
 import type { ServiceLabel } from '@postern/shared/service-label'
 import type { Kysely, Selectable, Transaction } from 'kysely'
+import { tellEdges } from './changes.ts'
 import { inTransaction } from './in-transaction.ts'
 import { newId } from './new-id.ts'
 import type { Database, ServicesTable } from './schema.ts'
@@ -122,6 +123,7 @@ export async function updateService(
       .returningAll()
       .executeTakeFirst()
     if (!row) throw revisionConflict(before)
+    await tellEdges(trx, { kind: 'service', serviceId: id })
     return { before, after: toService(row) }
   })
 }
@@ -143,6 +145,7 @@ export async function deleteService(
       .executeTakeFirst()
     await revokeSshCertificates(trx, { serviceId: id }, { reason: 'service deleted', now })
     await trx.deleteFrom('enroll_tokens').where('service_id', '=', id).execute()
+    if (row) await tellEdges(trx, { kind: 'service_deleted', serviceId: id, label: row.label })
     return row && toService(row)
   })
 }

@@ -1,5 +1,6 @@
 import type { SessionFacts } from '@postern/shared/identity'
 import type { Kysely, Selectable } from 'kysely'
+import { tellEdges } from './changes.ts'
 import { inTransaction } from './in-transaction.ts'
 import { newId } from './new-id.ts'
 import type { Database, SessionsTable } from './schema.ts'
@@ -77,10 +78,32 @@ export async function endSession(
       .where('id', '=', id)
       .where('ended_at', 'is', null)
       .executeTakeFirst()
+    // each time: whoever ended it before may not have been heard
+    await tellEdges(trx, { kind: 'session_ended', sessionId: id })
     if (result.numUpdatedRows === 0n) return false
     await revokeSshCertificates(trx, { sessionId: id }, end)
     return true
   })
+}
+
+const IDS_PER_QUERY = 500
+
+/** Those of them that are there and were not ended; one that is over by age was not. */
+export async function listUnendedSessions(
+  db: Kysely<Database>,
+  ids: readonly string[],
+): Promise<Set<string>> {
+  const found = new Set<string>()
+  for (let start = 0; start < ids.length; start += IDS_PER_QUERY) {
+    const rows = await db
+      .selectFrom('sessions')
+      .select('id')
+      .where('id', 'in', ids.slice(start, start + IDS_PER_QUERY))
+      .where('ended_at', 'is', null)
+      .execute()
+    for (const row of rows) found.add(row.id)
+  }
+  return found
 }
 
 /** Also finds ended ones. */

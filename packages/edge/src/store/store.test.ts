@@ -1,5 +1,6 @@
 import { newDatabase } from '../../test/postgres.ts'
 import { describeAuditTables } from './audit-suite.ts'
+import { describeChanges } from './changes-suite.ts'
 import { describeDomainTables } from './domain-suite.ts'
 import { describeEnrollTokens } from './enroll-suite.ts'
 import { describeLoginTables, type StoreFactory } from './login-suite.ts'
@@ -18,6 +19,7 @@ for (const [name, openEmpty] of Object.entries(DATABASES)) {
   describeLoginTables(name, openEmpty)
   describeDomainTables(name, openEmpty)
   describeAuditTables(name, openEmpty)
+  describeChanges(name, openEmpty)
   describeEnrollTokens(name, openEmpty)
   describePolicies(name, openEmpty)
   describeRaces(name, openEmpty)
