@@ -13,6 +13,7 @@ import {
   type NewCertificate,
   renewCertificate,
   revokeConnectorLineage,
+  SUPERSEDED,
 } from '../store/certificates.ts'
 import { inTransaction } from '../store/in-transaction.ts'
 import { newId } from '../store/new-id.ts'
@@ -93,7 +94,7 @@ async function renewAgainOrEnd(
       await insertCertificate(trx, record)
       return { isAnsweredAgain: true, isFirst: false }
     }
-    const revocation = { reason: 'superseded', now: trust.clock() }
+    const revocation = { reason: SUPERSEDED, now: trust.clock() }
     const revoked = await revokeConnectorLineage(trx, record.connectorId!, revocation)
     return { isAnsweredAgain: false, isFirst: revoked > 0 }
   })

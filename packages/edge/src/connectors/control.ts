@@ -23,7 +23,7 @@ import { type WebSocket, WebSocketServer } from 'ws'
 import type { AuditLog } from '../audit/record.ts'
 import type { EdgeLimits } from '../config/config.ts'
 import { formatAddress } from '../flow/ingress.ts'
-import { revokeConnectorLineage } from '../store/certificates.ts'
+import { revokeConnectorLineage, SUPERSEDED } from '../store/certificates.ts'
 import { DataPool } from './data-pool.ts'
 import { type ConnectorTrust, type IdentifiedConnector, identifyConnector } from './identify-connector.ts'
 import type { Attachment, ConnectorRegistry } from './registry.ts'
@@ -231,7 +231,7 @@ async function refuseBesideRival(
   const rival = await findLiveRival(newcomer, registry, answerTimeoutMs)
   if (!rival) return
   const reason = superseded(connectorId)
-  const revocation = { reason: 'superseded', now: trust.clock() }
+  const revocation = { reason: SUPERSEDED, now: trust.clock() }
   const revoked = await revokeConnectorLineage(trust.db, connectorId, revocation)
   onSuperseded(connectorId, reason)
   if (revoked > 0) {

@@ -5,7 +5,7 @@ import type { Kysely } from 'kysely'
 import { connectorSubjectAltName } from '../ca/issue-connector.ts'
 import { verifyLeaf } from '../ca/verify-leaf.ts'
 import type { Roles } from '../policy/roles.ts'
-import { type CertificateRecord, findCertificate } from '../store/certificates.ts'
+import { type CertificateRecord, findCertificate, SUPERSEDED } from '../store/certificates.ts'
 import { findIdentity } from '../store/identities.ts'
 import type { Database } from '../store/schema.ts'
 import { findServiceById, type ServiceRecord } from '../store/services.ts'
@@ -46,6 +46,11 @@ export async function identifyConnector(
   return { connectorId, certificate, ...(await checkStanding(certificate, trust)) }
 }
 
+export function revokedConnector(connectorId: string | undefined): PosternError {
+  const details = { connectorId }
+  return new PosternError('CONNECTOR_REFUSED', 'the certificate of this connector was revoked', { details })
+}
+
 /** What must hold for a connector to attach or renew, whatever certificate it showed.
  *  @throws CONNECTOR_REFUSED · CONNECTOR_SUPERSEDED */
 export async function checkStanding(
@@ -55,8 +60,8 @@ export async function checkStanding(
   const details = { connectorId: certificate.connectorId }
   const refuse = (why: string) => new PosternError('CONNECTOR_REFUSED', why, { details })
   if (certificate.revokedAt !== undefined) {
-    if (certificate.revokedReason === 'superseded') throw superseded(certificate.connectorId)
-    throw refuse('the certificate of this connector was revoked')
+    if (certificate.revokedReason === SUPERSEDED) throw superseded(certificate.connectorId)
+    throw revokedConnector(certificate.connectorId)
   }
   const owner = await findIdentity(trust.db, certificate.identityId)
   const service = await findServiceById(trust.db, certificate.serviceId)

@@ -6,12 +6,23 @@ import { earlier, type PolicyContext } from '../policy/conditions.ts'
 import { type Admission, type Decision, type Denial, evaluate } from '../policy/evaluate.ts'
 import { explainDenial } from '../policy/explain.ts'
 import { SshWithdrawals } from '../revocation/withdraw-ssh.ts'
+import { listUnrevokedSerials } from '../store/certificates.ts'
 import { listIdentities } from '../store/identities.ts'
+import { findLock } from '../store/locks.ts'
 import { findPolicies } from '../store/policies.ts'
 import type { Database } from '../store/schema.ts'
 import { findServiceById, type ServiceRecord } from '../store/services.ts'
+import { listUnendedSessions } from '../store/sessions.ts'
 import { Deadlines } from './deadlines.ts'
 import type { FlowFacts, LiveFlow, LiveFlows } from './live-flows.ts'
+import {
+  CERTIFICATE_REVOKED,
+  CONNECTOR_ENDED,
+  LOCKED,
+  SERVICE_GONE,
+  SESSION_ENDED,
+  UNKNOWN,
+} from './reasons.ts'
 
 export interface Enforcement extends Disposable {
   /** Lets a flow in that the policy admits, unless the person has as many as they may: counted and taken in one
@@ -23,9 +34,9 @@ export interface Enforcement extends Disposable {
    *  the service as it is written now does not admit, and all its flows when that cannot be read. */
   serviceUncertain(serviceId: string): Promise<void>
   /** A policy document changed: ends the live flows that it no longer admits; of all services without one. */
-  policyUpdated(service: ServiceRecord | undefined): Promise<void>
+  policyUpdated(service: Pick<ServiceRecord, 'id'> | undefined): Promise<void>
   /** Ends the flows and connectors of a service that is gone. */
-  serviceDeleted(service: ServiceRecord): void
+  serviceDeleted(service: { id: string; label: string }): void
   /** Somebody signed in, perhaps with another address than before: ends the flows it does not admit. */
   identityUpdated(identityId: string): Promise<void>
   /** Ends the flows of a login that is gone. */
@@ -35,6 +46,9 @@ export interface Enforcement extends Disposable {
   /** Ends flows because somebody said so. @returns how many this ended */
   revoked(facts: FlowFacts, reason: PosternError): number
   end(flows: readonly LiveFlow[], reason: PosternError): number
+  /** Nobody knows what has changed: ends every flow of which the store does not say that it may go on.
+   *  @throws what the store throws; nothing is ended for that */
+  everythingUncertain(): Promise<void>
   /** Tries again to revoke the ssh certificates that the store did not let a change revoke.
    *  @throws what the store throws */
   settleSsh(): Promise<void>
@@ -101,15 +115,29 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
     flows: readonly LiveFlow[],
     since: number,
   ): Promise<void> {
-    const ids = new Set(flows.map(({ facts }) => facts.identityId).filter((id) => id !== undefined))
-    const read = await Promise.all([listIdentities(db, [...ids]), findPolicies(db, service.id)]).catch(
-      () => undefined,
-    )
-    const people = new Map(read?.[0].map((identity) => [identity.id, identity]))
+    const grounds = await readGrounds(service, flows).catch(() => undefined)
+    judgeAll(service, flows, grounds, since)
+  }
+
+  /** What decides about flows to a service. */
+  async function readGrounds(service: ServiceRecord, flows: readonly LiveFlow[]): Promise<Grounds> {
+    const [people, policies] = await Promise.all([
+      listIdentities(db, valuesOf('identityId', flows)),
+      findPolicies(db, service.id),
+    ])
+    return { people: new Map(people.map((identity) => [identity.id, identity])), policies }
+  }
+
+  function judgeAll(
+    service: ServiceRecord,
+    flows: readonly LiveFlow[],
+    grounds: Grounds | undefined,
+    since: number,
+  ): void {
     for (const flow of flows) {
       // what it needs is not known yet: it reads all of it once more itself
       if (!flow.isAdmitted) flow.noteChange()
-      else judge(flow, decideFor(flow, people.get(flow.facts.identityId ?? ''), service, read?.[1]), service)
+      else judge(flow, decideFor(flow, service, grounds), service)
     }
 
     function judge(flow: LiveFlow, decision: Decision | undefined, { label }: ServiceRecord): void {
@@ -123,11 +151,12 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
 
   function decideFor(
     flow: LiveFlow,
-    identity: Identity | undefined,
     { allow }: ServiceRecord,
-    policies: Awaited<ReturnType<typeof findPolicies>> | undefined,
+    grounds: Grounds | undefined,
   ): Decision | undefined {
-    if (!identity || !policies) return undefined
+    const identity = grounds?.people.get(flow.facts.identityId ?? '')
+    if (!identity || !grounds) return undefined
+    const { policies } = grounds
     return evaluate(policies.defaults, identity, { allow, policy: policies.service }, flow.context, clock())
   }
 
@@ -153,6 +182,28 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
     const since = clock()
     await decideAgain(service, live.where({ serviceId: service.id }), since)
     await withdrawals.withdraw({ serviceId: service.id })
+  }
+
+  async function everythingUncertain(): Promise<void> {
+    const since = clock()
+    const flows = live.where({}).filter((flow) => {
+      if (!flow.isAdmitted) flow.noteChange()
+      return flow.isAdmitted && !flow.signal.aborted
+    })
+    const over = await findOver(db, flows, since)
+    const byService = Map.groupBy(
+      flows.filter((flow) => !over.has(flow)),
+      ({ facts }) => facts.serviceId ?? '',
+    )
+    const read: (() => void)[] = []
+    for (const [serviceId, some] of byService) {
+      const service = await findServiceById(db, serviceId)
+      const grounds = service && (await readGrounds(service, some))
+      read.push(() => (service ? judgeAll(service, some, grounds, since) : cutAll(some, SERVICE_GONE, since)))
+    }
+    // once all of it is read: a store that goes away in the middle ends nothing
+    for (const [flow, reason] of over) cutAll([flow], reason, since)
+    for (const judge of read) judge()
   }
 
   return {
@@ -192,24 +243,54 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
       )
     },
     sessionEnded(sessionId) {
-      cutWhere({ sessionId }, new PosternError('FLOW_REVOKED', 'the login behind this flow has ended'))
+      cutWhere({ sessionId }, SESSION_ENDED)
     },
     connectorRevoked(connectorId, reason) {
       connectors.ofConnector(connectorId)?.refuse(reason)
-      cutWhere({ connectorId }, new PosternError('FLOW_CUT', 'the connector of this flow was ended'))
+      cutWhere({ connectorId }, CONNECTOR_ENDED)
     },
     revoked: cutWhere,
     end: cutAll,
+    everythingUncertain,
     settleSsh: () => withdrawals.settle(),
     [Symbol.dispose]: () => deadlines[Symbol.dispose](),
   }
 }
 
-const UNKNOWN = new PosternError(
-  'FLOW_REVOKED',
-  'whether the service is still available to you cannot be told',
-)
 const TOO_LONG = { code: 'FLOW_TOO_LONG' } as const
+
+/** What is written about those who ask, and about the service. */
+interface Grounds {
+  people: ReadonlyMap<string, Identity>
+  policies: Awaited<ReturnType<typeof findPolicies>>
+}
+
+/** Flows whose certificate, login or person was taken back, each with what its person hears. */
+async function findOver(
+  db: Kysely<Database>,
+  flows: readonly LiveFlow[],
+  now: number,
+): Promise<Map<LiveFlow, PosternError>> {
+  const [serials, sessions, people] = await Promise.all([
+    listUnrevokedSerials(db, valuesOf('certificateSerial', flows)),
+    listUnendedSessions(db, valuesOf('sessionId', flows)),
+    listIdentities(db, valuesOf('identityId', flows)),
+  ])
+  const locked = new Set<string>()
+  for (const person of people) if (await findLock(db, person, now)) locked.add(person.id)
+  const over = new Map<LiveFlow, PosternError>()
+  for (const flow of flows) {
+    const { certificateSerial = '', sessionId = '', identityId = '' } = flow.facts
+    if (locked.has(identityId)) over.set(flow, LOCKED)
+    else if (!serials.has(certificateSerial)) over.set(flow, CERTIFICATE_REVOKED)
+    else if (!sessions.has(sessionId)) over.set(flow, SESSION_ENDED)
+  }
+  return over
+}
+
+function valuesOf(fact: 'certificateSerial' | 'identityId' | 'sessionId', flows: readonly LiveFlow[]) {
+  return [...new Set(flows.map(({ facts }) => facts[fact]).filter((value) => value !== undefined))]
+}
 
 function isCounted(other: LiveFlow, flow: LiveFlow): boolean {
   return other !== flow && other.isAdmitted && !other.signal.aborted
