@@ -20,6 +20,8 @@ import { type ControlTimings, openControl } from './connectors/control.ts'
 import { acceptDataConnection } from './connectors/data-connection.ts'
 import type { ConnectorTrust } from './connectors/identify-connector.ts'
 import { ConnectorRegistry } from './connectors/registry.ts'
+import { carryChange, readEverythingAgain } from './fleet/carry.ts'
+import { ALONE, type FleetTimings, joinFleet } from './fleet/fleet.ts'
 import { openEnforcement } from './flow/enforce.ts'
 import { serveFlow } from './flow/flow.ts'
 import { openIngress } from './flow/ingress.ts'
@@ -51,6 +53,7 @@ export interface EdgeOverrides {
   db?: (db: Kysely<Database>) => Kysely<Database>
   audit?: (audit: AuditLog) => AuditLog
   controlTimings?: Partial<ControlTimings>
+  fleetTimings?: Partial<FleetTimings>
   helloTimeoutMs?: number
 }
 
@@ -87,6 +90,8 @@ export async function startEdge(
     httpConnections: () => rooms.httpConnections(),
     flowsLive: () => live.size,
     storeLost: () => Number(storeWatch.isLost),
+    changesNotHeard: () => Number(fleet.isDeaf),
+    otherEdges: () => fleet.others,
     flowsNotCovered: () => live.countNotCovered(),
     pools: () => connectors.all().map(({ pool }) => pool),
     controlConnections: () => control.size,
@@ -122,14 +127,6 @@ export async function startEdge(
   const enforcement = opened.use(
     openEnforcement({ db, live, connectors, clock, observeLatency, onWithdrawFailed }),
   )
-  const storeWatch = opened.use(
-    watchStore({
-      ...config.storeLoss,
-      probe: () => canWrite(store.db, clock()),
-      endFlows: (reason) => live.cutWhere({}, reason),
-      log,
-    }),
-  )
   const trust: ConnectorTrust = {
     db,
     domain,
@@ -137,6 +134,26 @@ export async function startEdge(
     roles,
     clock,
   }
+  const carried = { enforcement, live, connectors, trust }
+  const fleet = !store.changes
+    ? ALONE
+    : opened.use(
+        await joinFleet({
+          feed: store.changes,
+          carry: (change) => carryChange(change, carried),
+          readEverything: () => readEverythingAgain(carried),
+          log,
+          timings: overrides.fleetTimings,
+        }),
+      )
+  const storeWatch = opened.use(
+    watchStore({
+      ...config.storeLoss,
+      probe: async () => fleet.isTrusted && (await canWrite(store.db, clock())),
+      endFlows: (reason) => live.cutWhere({}, reason),
+      log,
+    }),
+  )
   const login = await createLogin({
     config,
     origin: () => origin,
@@ -172,6 +189,7 @@ export async function startEdge(
     },
     live,
     enforcement,
+    fleet,
     certificateRate: openRate('certificates', limits.certificatesPerMinute),
     countRefused: metrics.countApiRefused,
     isReady: () => (isStopping || storeWatch.isLost ? Promise.resolve(false) : canWrite(db, clock())),

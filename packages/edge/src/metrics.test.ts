@@ -18,6 +18,8 @@ const SOURCES: MetricSources = {
   httpConnections: () => new Map([['https', 2]]),
   flowsNotCovered: () => 0,
   storeLost: () => 0,
+  changesNotHeard: () => 0,
+  otherEdges: () => 0,
   flowsLive: () => 4,
   pools: () => [
     { size: { idle: 1, inUse: 2 }, waiting: 0 },

@@ -18,6 +18,8 @@ export interface MetricSources {
   flowsLive(): number
   flowsNotCovered(): number
   storeLost(): number
+  changesNotHeard(): number
+  otherEdges(): number
   pools(): readonly Pick<DataPool, 'size' | 'waiting'>[]
   controlConnections(): number
   auditWaiting(): number
@@ -213,6 +215,12 @@ function addGauges(registry: Registry, sources: MetricSources): void {
     sources.flowsNotCovered,
   )
   gauge('postern_store_lost', '1 while the store takes no writes', sources.storeLost)
+  gauge(
+    'postern_changes_not_heard',
+    '1 while changes of other edges on the same store may be missed',
+    sources.changesNotHeard,
+  )
+  gauge('postern_edges_other', 'Other edges on the same store', sources.otherEdges)
   gauge('postern_connectors_attached', 'Connectors that serve', () => sources.pools().length)
   gauge('postern_flows_waiting', 'Flows that wait for a data connection', () =>
     sources.pools().reduce((sum, { waiting }) => sum + waiting, 0),

@@ -24,6 +24,15 @@ export async function printReceipt(receipt: RevocationResponse, options: { json?
       new Date(receipt.at[point]!).toISOString(),
     ]),
   )
+  const { otherEdges } = receipt
+  if (otherEdges) {
+    const late = otherEdges.told - otherEdges.done
+    tell(
+      late === 0
+        ? `these are of the edge that answered; ${otherEdges.done} more ${otherEdges.done === 1 ? 'has' : 'have'} carried it out`
+        : `these are of the edge that answered; of ${otherEdges.told} more ${late} did not say in time that it is done there`,
+    )
+  }
   if (receipt.sshCertificates > 0) {
     tell(
       `servers refuse the ssh certificates once they have fetched version ${receipt.krlVersion} of the list`,

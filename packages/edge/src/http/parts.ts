@@ -10,6 +10,7 @@ import type { SshAuthorities } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
 import type { ConnectorIssuer } from '../connectors/certificates.ts'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
+import type { Fleet } from '../fleet/fleet.ts'
 import type { Enforcement } from '../flow/enforce.ts'
 import type { LiveFlows } from '../flow/live-flows.ts'
 import type { Rate } from '../limits/rate.ts'
@@ -36,6 +37,8 @@ export interface ApiParts {
   connectorIssuer: ConnectorIssuer
   live: LiveFlows
   enforcement: Enforcement
+  /** The other edges on this store. */
+  fleet: Fleet
   certificateRate: Rate
   isReady: () => Promise<boolean>
   countRefused: (code: ErrorCode) => void

@@ -1,4 +1,5 @@
 import {
+  type OtherEdges,
   REVOCATION_POINTS,
   type RevocationPoint,
   type RevocationResponse,
@@ -20,8 +21,10 @@ export class Receipt {
     if (count > 0 || this.#at[point] === undefined) this.#at[point] = this.#clock()
   }
 
-  finish(krlVersion: number): RevocationResponse {
+  /** @param otherEdges left out where there are none */
+  finish(krlVersion: number, otherEdges: OtherEdges): RevocationResponse {
     const counts = Object.fromEntries(this.#counts) as Record<RevocationPoint, number>
-    return { ...counts, krlVersion, at: { ...this.#at } }
+    const others = otherEdges.told > 0 ? { otherEdges } : {}
+    return { ...counts, krlVersion, at: { ...this.#at }, ...others }
   }
 }

@@ -6,11 +6,24 @@ import { parseEmailAddress } from '@postern/shared/email'
 import { PosternError } from '@postern/shared/errors'
 import type { Identity } from '@postern/shared/identity'
 import type { Kysely } from 'kysely'
+import type { AuditEvent } from '../audit/event.ts'
 import type { EdgeConfig } from '../config/config.ts'
+import { revokedConnector } from '../connectors/identify-connector.ts'
+import type { Fleet } from '../fleet/fleet.ts'
 import type { Enforcement } from '../flow/enforce.ts'
 import type { LiveFlows } from '../flow/live-flows.ts'
+import {
+  CERTIFICATE_REVOKED,
+  CONNECTOR_ENDED,
+  endedBy,
+  LOCKED,
+  SERVICE_REVOKED,
+  SESSION_ENDED,
+  SESSIONS_REVOKED,
+} from '../flow/reasons.ts'
 import type { Login } from '../login/login.ts'
 import type { Roles } from '../policy/roles.ts'
+import { listFlowEvents } from '../store/audit-events.ts'
 import {
   findCertificate,
   findConnectorCertificate,
@@ -21,6 +34,7 @@ import {
   revokeServiceCertificates,
   revokeSessionCertificates,
 } from '../store/certificates.ts'
+import { tellEdges } from '../store/changes.ts'
 import { listIdentitiesByEmail } from '../store/identities.ts'
 import { type Lock, lockAddress } from '../store/locks.ts'
 import type { Database } from '../store/schema.ts'
@@ -43,6 +57,7 @@ export interface RevocationParts {
   roles: Roles
   live: LiveFlows
   enforcement: Enforcement
+  fleet: Pick<Fleet, 'carriedOut' | 'others'>
 }
 
 const REASON = 'revoked'
@@ -62,7 +77,7 @@ export async function revokeRequested(
   else if ('connectorId' in request) await revokeConnector(request.connectorId, by, receipt, parts)
   else if ('flowId' in request) await cutFlow(request.flowId, by, receipt, parts)
   else await revokeSerial(request.certificateSerial, by, receipt, parts)
-  return receipt.finish(await readKrlVersion(parts.db))
+  return finish(receipt, parts)
 }
 
 async function revokeSerial(
@@ -89,8 +104,7 @@ async function revokeSerial(
   // one key of a process leads to the next: all of them end
   if (tls.kind === 'connector' && tls.connectorId) return endConnector(tls.connectorId, receipt, parts)
   receipt.note('tlsCertificates', await revokeCertificate(db, tls.serial, revocation))
-  const reason = new PosternError('FLOW_REVOKED', 'the certificate of this flow was revoked')
-  receipt.note('flows', enforcement.revoked({ certificateSerial: tls.serial }, reason))
+  receipt.note('flows', enforcement.revoked({ certificateSerial: tls.serial }, CERTIFICATE_REVOKED))
 }
 
 /** Every session, certificate and flow of whoever has this address, at all providers. They may sign in again: who
@@ -106,18 +120,17 @@ async function revokePerson(
   const address = parseEmailAddress(email)
   const revocation = { reason: REASON, now: clock() }
   const people = await listIdentitiesByEmail(db, address)
-  const reason = new PosternError('FLOW_REVOKED', 'your sessions were revoked')
   for (const { id: identityId } of people) {
     // certificates and flows before sessions: those take theirs along, uncounted
     receipt.note('sshCertificates', await revokeSshCertificates(db, { identityId, kind: 'user' }, revocation))
     receipt.note('tlsCertificates', await revokeIdentityCertificates(db, identityId, revocation))
-    receipt.note('flows', enforcement.revoked({ identityId }, reason))
+    receipt.note('flows', enforcement.revoked({ identityId }, SESSIONS_REVOKED))
     for (const session of await listLiveSessions(db, identityId, clock())) {
       await login.endSession(session.id, REASON)
       receipt.note('sessions', 1)
     }
     // those that came with a certificate from in between
-    receipt.note('flows', enforcement.revoked({ identityId }, reason))
+    receipt.note('flows', enforcement.revoked({ identityId }, SESSIONS_REVOKED))
   }
   if (config.ssh.revokeKeyIds) {
     const until = clock() + config.ssh.ttlMs + config.certificates.backdateMs
@@ -139,10 +152,9 @@ async function revokeSession(
     throw new PosternError('SESSION_UNKNOWN', `you have no session ${sessionId}`)
   }
   const revocation = { reason: REASON, now: clock() }
-  const reason = new PosternError('FLOW_REVOKED', 'the login behind this flow was revoked')
   receipt.note('sshCertificates', await revokeSshCertificates(db, { sessionId }, revocation))
   receipt.note('tlsCertificates', await revokeSessionCertificates(db, sessionId, revocation))
-  receipt.note('flows', enforcement.revoked({ sessionId }, reason))
+  receipt.note('flows', enforcement.revoked({ sessionId }, SESSION_ENDED))
   await login.endSession(sessionId, REASON)
   receipt.note('sessions', 1)
 }
@@ -172,19 +184,15 @@ async function endConnector(
   receipt.note('sshCertificates', await revokeSshCertificates(db, { connectorId }, revocation))
   const tlsCertificates = await revokeConnectorLineage(db, connectorId, revocation)
   receipt.note('tlsCertificates', tlsCertificates)
-  const cut = new PosternError('FLOW_CUT', 'the connector of this flow was ended')
-  receipt.note('flows', enforcement.revoked({ connectorId }, cut))
-  enforcement.connectorRevoked(
-    connectorId,
-    new PosternError('CONNECTOR_REFUSED', 'the certificate of this connector was revoked'),
-  )
+  receipt.note('flows', enforcement.revoked({ connectorId }, CONNECTOR_ENDED))
+  enforcement.connectorRevoked(connectorId, revokedConnector(connectorId))
   receipt.note('connectors', tlsCertificates > 0 ? 1 : 0)
 }
 
 /** Everything that was issued for one service. It stays, and admits whom it admits: they get new certificates.
  *  @param service of which the caller has the right to revoke */
 export async function revokeService(
-  { id: serviceId, label }: Pick<ServiceRecord, 'id' | 'label'>,
+  { id: serviceId }: Pick<ServiceRecord, 'id'>,
   parts: RevocationParts,
 ): Promise<RevocationResponse> {
   const { db, clock, enforcement } = parts
@@ -192,12 +200,11 @@ export async function revokeService(
   const revocation = { reason: REASON, now: clock() }
   receipt.note('sshCertificates', await revokeSshCertificates(db, { serviceId }, revocation))
   receipt.note('tlsCertificates', await revokeServiceCertificates(db, serviceId, revocation))
-  const reason = new PosternError('FLOW_REVOKED', `everything for ${label} was revoked`)
-  receipt.note('flows', enforcement.revoked({ serviceId }, reason))
+  receipt.note('flows', enforcement.revoked({ serviceId }, SERVICE_REVOKED))
   for (const connectorId of await listConnectorIds(db, serviceId, clock())) {
     await endConnector(connectorId, receipt, parts)
   }
-  return receipt.finish(await readKrlVersion(db))
+  return finish(receipt, parts)
 }
 
 async function cutFlow(
@@ -208,23 +215,44 @@ async function cutFlow(
 ): Promise<void> {
   const unknown = new PosternError('FLOW_UNKNOWN', `there is no flow ${flowId} that you may end`)
   const flow = parts.live.find(flowId)
-  if (!flow?.isAdmitted || flow.signal.aborted) throw unknown
+  if (!flow) return cutElsewhere(flowId, by, unknown, parts)
+  if (!flow.isAdmitted || flow.signal.aborted) throw unknown
   if (flow.facts.identityId !== by.id) await requireRight(flow.facts.serviceId ?? '', unknown, by, parts)
-  const reason = new PosternError('FLOW_REVOKED', `${by.email} has ended this flow`)
-  receipt.note('flows', parts.enforcement.end([flow], reason))
+  receipt.note('flows', parts.enforcement.end([flow], endedBy(by.email)))
+}
+
+/** A flow that was let in and has not ended may live at another edge: that one is told. */
+async function cutElsewhere(
+  flowId: string,
+  by: Identity,
+  unknown: PosternError,
+  parts: RevocationParts,
+): Promise<void> {
+  if (parts.fleet.others === 0) throw unknown
+  const events = (await listFlowEvents(parts.db, flowId)).map(({ event }) => JSON.parse(event) as AuditEvent)
+  const isOver = events.some(({ type }) => type === 'flow.closed')
+  const decided = events.find((event) => event.type === 'flow.decided')
+  if (isOver || decided?.decision !== 'allow') throw unknown
+  if (decided.identityId !== by.id) await requireRight(decided.serviceId, unknown, by, parts)
+  await tellEdges(parts.db, { kind: 'flow_cut', flowId, by: by.id })
 }
 
 /** Refuses somebody everywhere from now on; what outlives a refusal (flows, ssh certificates) ends. */
 export async function lockPerson(lock: Lock, parts: RevocationParts): Promise<RevocationResponse> {
   const { db, clock, enforcement } = parts
   const receipt = new Receipt(clock)
-  const reason = new PosternError('IDENTITY_LOCKED', `${lock.email} is locked at this edge`)
   for (const { id: identityId } of await lockAddress(db, lock)) {
-    receipt.note('flows', enforcement.revoked({ identityId }, reason))
+    receipt.note('flows', enforcement.revoked({ identityId }, LOCKED))
     const revocation = { reason: 'locked', now: clock() }
     receipt.note('sshCertificates', await revokeSshCertificates(db, { identityId, kind: 'user' }, revocation))
   }
-  return receipt.finish(await readKrlVersion(db))
+  return finish(receipt, parts)
+}
+
+/** The other edges carry it out too; how many have is part of the receipt. */
+async function finish(receipt: Receipt, { db, fleet }: RevocationParts): Promise<RevocationResponse> {
+  const otherEdges = await fleet.carriedOut()
+  return receipt.finish(await readKrlVersion(db), otherEdges)
 }
 
 async function findBySshSerial(

@@ -40,6 +40,13 @@ export const REVOCATION_POINTS = [
 ] as const
 export type RevocationPoint = (typeof REVOCATION_POINTS)[number]
 
+/** What the edges that share the store with this one have said in time. */
+export const OtherEdges = v.object({
+  told: v.number(),
+  /** That have carried it out. The others do when they hear of it, or refuse. */
+  done: v.number(),
+})
+
 /** What was taken back by this call; what was revoked before is not counted again. */
 export const RevocationResponse = v.object({
   sessions: v.number(),
@@ -57,6 +64,8 @@ export const RevocationResponse = v.object({
     connectors: v.optional(timestamp),
     flows: v.optional(timestamp),
   }),
+  /** Left out where there are none. Their flows and connectors are not among the numbers above. */
+  otherEdges: v.optional(OtherEdges),
 })
 
 /** `POST /v1/locks`: an administrator locks an address; in place of an earlier lock of it. */
@@ -112,6 +121,7 @@ export const LiveSession = v.object({
 /** `GET /v1/sessions`: one's own, or with `?email=` for administrators and auditors somebody's. */
 export const ListSessionsResponse = v.object({ sessions: v.array(LiveSession) })
 
+export type OtherEdges = v.InferOutput<typeof OtherEdges>
 export type RevocationRequest = v.InferInput<typeof RevocationRequest>
 export type RevocationResponse = v.InferOutput<typeof RevocationResponse>
 export type LockRequest = v.InferInput<typeof LockRequest>
