@@ -16,10 +16,11 @@ import { missingPackages } from './support/debian-packages.ts'
 const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
 const PACKAGE_TESTS = ['packages/*/src/**/*.test.ts', 'packages/*/test/**/*.test.ts', 'fuzz/*.test.ts']
 const END_TO_END_TESTS = ['test/*.test.ts']
-/** What runs on SQLite only: an edge's store has no part in it, or it is about the file itself. */
-const ON_SQLITE_ONLY: readonly string[] = [
+/** What runs once: an edge's store has no part in it, it is about the file itself, or it chooses its database. */
+const ONCE: readonly string[] = [
   'bench-shows-every-row',
   'brings-a-fleet-back', // sockets of fifty connectors
+  'carries-changes-to-every-edge', // on PostgreSQL by itself: several edges share one
   'completes-commands',
   'demo-does-the-whole-round',
   'finds-secrets-in-output', // starts no edge
@@ -171,7 +172,7 @@ function chooseStages(): Stage[] {
       nodeOptions: [],
       env: { POSTERN_TEST_STORE: 'postgres' },
       files: END_TO_END_TESTS.flatMap((pattern) => globSync(pattern))
-        .filter((file) => !ON_SQLITE_ONLY.includes(file))
+        .filter((file) => !ONCE.includes(file))
         .sort(),
       isWanted: values['end-to-end'] || !values.packages,
     },

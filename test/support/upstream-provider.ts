@@ -21,6 +21,8 @@ export interface UpstreamAccount {
 export interface UpstreamProviderOptions {
   /** The edge's `https://edge.localhost:PORT`: its callback is the one redirect URI. */
   edgeOrigin: string
+  /** Of more edges of the same company. */
+  otherOrigins?: readonly string[]
   /** By what is typed into `login`. Any other login is refused. */
   accounts: Record<string, UpstreamAccount>
   /** false: email and groups come from the userinfo endpoint only. */
@@ -74,7 +76,7 @@ function makeProvider(
   issuer: string,
   clientSecret: string,
   accounts: Map<string, UpstreamAccount>,
-  { edgeOrigin, claimsInIdToken = true }: UpstreamProviderOptions,
+  { edgeOrigin, otherOrigins = [], claimsInIdToken = true }: UpstreamProviderOptions,
 ): Provider {
   const signingKey = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' })
   const provider: Provider = new Provider(issuer, {
@@ -82,7 +84,7 @@ function makeProvider(
       {
         client_id: CLIENT_ID,
         client_secret: clientSecret,
-        redirect_uris: [`${edgeOrigin}/login/callback`],
+        redirect_uris: [edgeOrigin, ...otherOrigins].map((origin) => `${origin}/login/callback`),
       },
     ],
     jwks: { keys: [{ ...(signingKey as JsonWebKey & { kty: 'RSA' }), use: 'sig', alg: 'RS256', kid: '1' }] },
