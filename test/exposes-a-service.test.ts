@@ -344,10 +344,9 @@ describe('the life of a connector', () => {
     const refused = await reach(bob, early.host)
     assert.equal(refused.code, 6)
     assert.match(refused.stderr, /SERVICE_REFUSED/)
-    const server = createServer({ allowHalfOpen: true }, (socket) => socket.pipe(socket)).listen(
-      port,
-      '127.0.0.1',
-    )
+    const server = createServer({ allowHalfOpen: true }, (socket) =>
+      socket.on('error', () => {}).pipe(socket),
+    ).listen(port, '127.0.0.1')
     await once(server, 'listening')
     assert.equal((await reach(bob, early.host)).stdout, 'hello')
     server.close()

@@ -250,9 +250,10 @@ describe('the moment a token expires', { timeout: 240_000 }, () => {
         const alive = programs.filter((program) => program.isRunning)
         alive[Math.floor(Math.random() * alive.length)]?.signal('SIGKILL')
       }
-      for (const { code, signal, stderr } of await Promise.all(programs.map((program) => program.ended))) {
-        if (signal === null) assert.equal(code, 0, stderr)
-      }
+      const results = await Promise.all(programs.map((program) => program.ended))
+      for (const { code, signal, stderr } of results) if (signal === null) assert.equal(code, 0, stderr)
+      const killed = results.filter(({ signal }) => signal === 'SIGKILL').length
+      assert.ok(killed > 0 && killed < programs.length, `${killed} were killed`)
       const session = readStoredSession(home)
       assert.equal(session.email, PERSON)
       assert.equal(session.refreshToken, refreshToken)

@@ -158,6 +158,7 @@ describe('a syslog receiver', () => {
     const whole = Promise.withResolvers<Buffer>()
     const server = net.createServer({ allowHalfOpen: true }, (socket) => {
       const chunks: Buffer[] = []
+      socket.on('error', () => {})
       socket.on('data', (chunk: Buffer) => chunks.push(chunk))
       socket.on('end', () => {
         socket.end()
