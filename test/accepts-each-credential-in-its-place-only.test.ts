@@ -130,7 +130,7 @@ async function makeKnown({ cert }: KeyAndCertificate, real: KeyAndCertificate): 
 
 const serialOf = ({ cert }: KeyAndCertificate) => new X509Certificate(cert).serialNumber.toLowerCase()
 
-describe('certificates', { timeout: 300_000 }, () => {
+describe('certificates', () => {
   const places: [room: string, passes: string][] = [
     ['flow, framed', 'client'],
     ['flow, plain', 'client'],
@@ -251,7 +251,7 @@ function derNames(email: string): string {
   return `DER:${names.toString('hex')}`
 }
 
-describe('tokens', { timeout: 120_000 }, () => {
+describe('tokens', () => {
   let session: PeerSession
   let admin: PeerSession
   /** Fresh at every call: some may be used once. */

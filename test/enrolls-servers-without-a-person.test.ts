@@ -128,7 +128,7 @@ const stateOf = (home: string) =>
     .map((entry) => readFileSync(path.join(entry.parentPath, entry.name), 'utf8'))
     .join('\n')
 
-describe('a server without a person', { timeout: 240_000 }, () => {
+describe('a server without a person', () => {
   test('becomes a connector with a token, and then lives on its certificate', async () => {
     const label = await makeService('first')
     const server = makeServer(await makeToken(label))
@@ -288,7 +288,7 @@ describe('a server without a person', { timeout: 240_000 }, () => {
   })
 })
 
-describe('postern service enroll-token', { timeout: 120_000 }, () => {
+describe('postern service enroll-token', () => {
   let label: string
   before(async () => {
     label = await makeService('tokens')

@@ -22,7 +22,7 @@ test('a sender without limit against a reader of 1 MB/s: client, edge and connec
   await using edge = await startEdge()
   // takes the first GiB as it comes, and then 1 MB each second
   const { promise: fullSpeedDone, resolve: endFullSpeed } = Promise.withResolvers<void>()
-  const { promise: slowDone, resolve: endSlow } = Promise.withResolvers<void>()
+  const { promise: slowDone, resolve: endSlow } = Promise.withResolvers<number>()
   await using service = await startTcpService(async (connection) => {
     const { socket } = connection
     await new Promise<void>((resolve) => {
@@ -42,8 +42,7 @@ test('a sender without limit against a reader of 1 MB/s: client, edge and connec
       }
       await pause(20)
     }
-    assert.ok(slowBytes >= SLOW_SECONDS * 900_000, `the reader got ${slowBytes} bytes`)
-    endSlow()
+    endSlow(slowBytes)
   })
   const home = await makePerson(edge, 'operator@mycorp.com')
   await using connected = await connectService({ home, port: service.port })
@@ -64,6 +63,8 @@ test('a sender without limit against a reader of 1 MB/s: client, edge and connec
     for (const one of before) one.peak = Math.max(one.peak, residentMib(one.pid))
     await Promise.race([slowDone, pause(500)])
   }
+  const slowBytes = await slowDone
+  assert.ok(slowBytes >= SLOW_SECONDS * 900_000, `the reader got ${slowBytes} bytes`)
   for (const { name, mib, peak } of before) {
     t.diagnostic(
       `${name}: ${mib.toFixed(0)} MiB after one full-speed GiB, at most ${peak.toFixed(0)} MiB afterwards`,

@@ -65,7 +65,7 @@ const makeMachine = async () => {
   machine = makeSshMachine(await makePerson(edge, 'ann@mycorp.com'))
 }
 
-describe('one key for each host', { timeout: 240_000 }, () => {
+describe('one key for each host', () => {
   beforeEach(makeMachine)
 
   test('after ten logins, and after twenty at once; other keys stay', async () => {
@@ -121,7 +121,7 @@ describe('one key for each host', { timeout: 240_000 }, () => {
   })
 })
 
-describe('agents that are none', { timeout: 240_000 }, () => {
+describe('agents that are none', () => {
   const issued = async () => {
     const { code, stdout, stderr } = await runPostern(['audit', 'list', '--json', '--limit', '1000'], {
       home: operator,

@@ -86,7 +86,7 @@ async function opensFlow(session: Buffer, identity?: KeyAndCertificate, serverNa
   return false
 }
 
-describe('session tickets', { timeout: 120_000 }, () => {
+describe('session tickets', () => {
   test('of another room open no flow without a certificate, nor with another one', async () => {
     const foreign = await getCertificate(home, other)
     const rooms = [
@@ -142,7 +142,7 @@ describe('session tickets', { timeout: 120_000 }, () => {
   })
 })
 
-describe('chains and strangers', { timeout: 60_000 }, () => {
+describe('chains and strangers', () => {
   test('a leaf that brings its own intermediate, or its own root: refused', async () => {
     const seen = echo.connections.length
     const files = (kind: string) => path.join(edge.dataDir, 'ca', `${kind}-ca`)
@@ -172,7 +172,7 @@ describe('chains and strangers', { timeout: 60_000 }, () => {
   })
 })
 
-describe('a bare FIN instead of close_notify', { timeout: 60_000 }, () => {
+describe('a bare FIN instead of close_notify', () => {
   /** A TLS client whose TCP connection the test can end behind its back. */
   async function openFlow(alpn: string | undefined) {
     const tcp = connectTcp({ host: '127.0.0.1', port: edge.port, allowHalfOpen: true })
@@ -243,7 +243,7 @@ describe('a bare FIN instead of close_notify', { timeout: 60_000 }, () => {
   }
 })
 
-describe('names that differ', { timeout: 60_000 }, () => {
+describe('names that differ', () => {
   test('no SNI, a foreign one, a sub-name and a protocol of another room: closed', async () => {
     const seen = echo.connections.length
     for (const options of [

@@ -16,7 +16,7 @@ import { startUpstreamProvider, type UpstreamProvider } from './support/upstream
 /** How a page gets from the command line to the person, and what the person reads there. The provider tells who
  *  somebody is at its userinfo endpoint only, as many do. */
 
-describe('postern login and the browser', { timeout: 180_000 }, () => {
+describe('postern login and the browser', () => {
   let provider: UpstreamProvider
   let edge: EdgeProcess
   let chromium: Chromium

@@ -76,7 +76,7 @@ async function mayEnter(session: PeerSession): Promise<boolean> {
   return answer.status === 201
 }
 
-describe('addresses', { timeout: 120_000 }, () => {
+describe('addresses', () => {
   const rows: [what: string, outcome: 'enters' | 'denied' | 'not signed in', who: UpstreamAccount][] = [
     ['upper case', 'enters', account('n1', 'Ann@MYCORP.Com')],
     ['a plus-tag at an admitted domain', 'enters', account('n2', 'ann+db@mycorp.com')],
@@ -144,7 +144,7 @@ describe('addresses', { timeout: 120_000 }, () => {
   })
 })
 
-describe('labels', { timeout: 60_000 }, () => {
+describe('labels', () => {
   test('reserved, too long, foreign letters: refused by the edge itself; 63 characters are a label', async () => {
     const session = await signInByHand(edge, OWNER)
     const claim = (label: string) => {
@@ -177,7 +177,7 @@ describe('labels', { timeout: 60_000 }, () => {
   })
 })
 
-describe('names from elsewhere on a terminal', { timeout: 60_000 }, () => {
+describe('names from elsewhere on a terminal', () => {
   const HOSTILE = '\u001b]0;owned\u0007\u001b[2J\u009b31m\u202e'
 
   test('whatever is typed or linked to comes back printable', async () => {

@@ -45,7 +45,7 @@ after(async () => {
   await wire?.[Symbol.asyncDispose]()
 })
 
-describe('one login for twenty commands', { timeout: 240_000 }, () => {
+describe('one login for twenty commands', () => {
   let home: string
   let browser: string
 
@@ -215,7 +215,7 @@ describe('one login for twenty commands', { timeout: 240_000 }, () => {
   })
 })
 
-describe('the moment a token expires', { timeout: 240_000 }, () => {
+describe('the moment a token expires', () => {
   let home: string
 
   beforeEach(async () => {

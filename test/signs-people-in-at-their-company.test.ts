@@ -13,7 +13,7 @@ import { startUpstreamProvider, type UpstreamProvider } from './support/upstream
 
 const ANN = { sub: 'a1', email: 'ann@mycorp.com', email_verified: true, groups: ['dev'], hd: 'mycorp.com' }
 
-describe('sign-in in the browser at the company’s provider', { timeout: 120_000 }, () => {
+describe('sign-in in the browser at the company’s provider', () => {
   let provider: UpstreamProvider
   let edge: EdgeProcess
   let chromium: Chromium

@@ -42,7 +42,7 @@ before(async () => {
     config: {
       metrics: METRICS_ON,
       limits: {
-        handshake_timeout: '3s',
+        handshake_timeout: '8s',
         max_pending_handshakes: MAX_PENDING,
         max_http_connections: MAX_HTTP,
       },

@@ -17,7 +17,7 @@ function lostToWriter(socket: Socket): Promise<void> {
   })
 }
 
-test('the peer of an open socket sees a reset', { timeout: 10_000 }, async () => {
+test('the peer of an open socket sees a reset', { timeout: 120_000 }, async () => {
   const [near, far] = await connectTcp()
   const failed = new Promise<NodeJS.ErrnoException>((resolve) => far.on('error', resolve))
   far.resume()
@@ -25,7 +25,7 @@ test('the peer of an open socket sees a reset', { timeout: 10_000 }, async () =>
   assert.equal((await failed).code, 'ECONNRESET')
 })
 
-test('bytes that wait to be sent do not hold a reset back', { timeout: 10_000 }, async () => {
+test('bytes that wait to be sent do not hold a reset back', { timeout: 120_000 }, async () => {
   const [near, far] = await connectTcp()
   near.end(Buffer.alloc(32 * 1024 * 1024))
   await new Promise(setImmediate)
@@ -40,7 +40,7 @@ for (const [when, wait] of [
   ['in the turn after its end', () => new Promise<void>(setImmediate)],
   ['when its end is long done', (socket: Socket) => once(socket, 'finish')],
 ] as const) {
-  test(`a reset ${when} closes the descriptor`, { timeout: 10_000 }, async () => {
+  test(`a reset ${when} closes the descriptor`, { timeout: 120_000 }, async () => {
     const [near, far] = await connectTcp()
     near.end('bye')
     await wait(near)

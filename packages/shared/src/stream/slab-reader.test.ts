@@ -25,7 +25,7 @@ for (const [transport, connect] of [
   ['TCP', connectTcp],
   ['TLS', connectTls],
 ] as const) {
-  describe(`reading ${transport} into slabs`, { timeout: 60_000 }, () => {
+  describe(`reading ${transport} into slabs`, { timeout: 120_000 }, () => {
     for (const side of ['accepted', 'opened'] as const) {
       it(`brings every byte, where the connection was ${side}`, async () => {
         const [opened, accepted] = await connect()

@@ -90,7 +90,7 @@ for (const [transport, connectLink] of [
   ['TCP', connectTcp],
   ['TLS', connectTls],
 ] as const) {
-  describe(`a flow of two hops over ${transport}`, { timeout: 30_000 }, () => {
+  describe(`a flow of two hops over ${transport}`, { timeout: 120_000 }, () => {
     test('passes bytes both ways, counts them and closes every connection', async () => {
       const { person, service, link, near, far } = await startFlow(connectLink)
       person.end('question')
@@ -321,7 +321,7 @@ for (const [transport, connectLink] of [
   })
 }
 
-test('a raw end that broke before it was spliced ends the flow too', { timeout: 10_000 }, async () => {
+test('a raw end that broke before it was spliced ends the flow too', { timeout: 120_000 }, async () => {
   const [person, personEdge] = await connectTcp()
   const [link, far] = await connectTcp()
   const left: FlowEnd = rawEnd(personEdge)
@@ -332,7 +332,9 @@ test('a raw end that broke before it was spliced ends the flow too', { timeout: 
   assert.match((await peer).toString('latin1'), /"FLOW_CUT"/)
 })
 
-test('an error frame is not lost to a peer that does not read for a while', { timeout: 10_000 }, async () => {
+test('an error frame is not lost to a peer that does not read for a while', {
+  timeout: 120_000,
+}, async () => {
   const [near, far] = await connectTcp()
   const edge = new FramedEnd(near)
   const client = new FramedEnd(far)
