@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { sql } from 'kysely'
+import {
+  type EdgeStage,
+  MYCORP,
+  NOBODY,
+  type Peer,
+  type Person,
+  startEdgeStage,
+} from '../../test/edge-stage.ts'
 import { newDatabase } from '../../test/postgres.ts'
-import { type EdgeStage, MYCORP, NOBODY, type Peer, type Person, startEdgeStage } from '../edge-stage.ts'
 import { newId } from '../store/new-id.ts'
 import { openStore, type Store } from '../store/open.ts'
 import type { ServiceRecord } from '../store/services.ts'

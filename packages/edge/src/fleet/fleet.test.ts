@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { describe, it } from 'node:test'
-import { TestLog } from '../edge-stage.ts'
+import { TestLog } from '../../test/edge-stage.ts'
 import type { ChangeFeed } from '../store/change-feed.ts'
 import type { Change, Message } from '../store/changes.ts'
 import { type Fleet, type FleetTimings, joinFleet } from './fleet.ts'
