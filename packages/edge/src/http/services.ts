@@ -188,7 +188,8 @@ function findByRef(
   return findServiceByLabel(db, labelOfHost(name, config.domain) ?? name)
 }
 
-function readsEverything(roles: readonly Role[]): boolean {
+/** Auditors and admins. */
+export function readsEverything(roles: readonly Role[]): boolean {
   return roles.includes('admin') || roles.includes('auditor')
 }
 

@@ -23,7 +23,7 @@ import { acceptHostKeys, findHostKeys, type HostKeyRecord, reportHostKeys } from
 import { clientAddress } from './client-address.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 import { readBody } from './read-body.ts'
-import { findOwn } from './services.ts'
+import { findOwn, readsEverything } from './services.ts'
 
 const HOST_CALL = { name: 'host certificate', type: SSH_HOST_JWS_TYPE, schema: SshHostKeysClaims }
 const KEYS_CALL = { name: 'host key report', type: SSH_HOST_KEYS_JWS_TYPE, schema: SshHostKeysClaims }
@@ -121,7 +121,7 @@ export function reportTargetKeys(parts: ApiParts): ApiHandler {
   }
 }
 
-/** `GET /v1/services/:ref/ssh-host-keys`: for whom a flow would be opened, and for its owner. */
+/** `GET /v1/services/:ref/ssh-host-keys`: for whom a flow would be opened, for its owner, and for who reads everything. */
 export function showHostKeys(parts: ApiParts): ApiHandler {
   const { clock, config, db, roles } = parts
   return async (c) => {
@@ -130,8 +130,8 @@ export function showHostKeys(parts: ApiParts): ApiHandler {
     const label = labelOfHost(host, config.domain) ?? host
     const service = await findServiceByLabel(db, label)
     if (!service) throw denied(`${label.slice(0, 63)}.${config.domain}`)
-    const isOwn = service.ownerId === identity.id || roles.of(identity).includes('admin')
-    if (!isOwn) {
+    const mayRead = service.ownerId === identity.id || readsEverything(roles.of(identity))
+    if (!mayRead) {
       const decision = await decide(db, identity, service, contextOf(session, clientAddress(c)), clock())
       if (!decision.allowed) throw denied(hostOf(service, parts), decision)
     }
