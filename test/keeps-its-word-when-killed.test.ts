@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict'
 import { generateKeyPairSync, randomInt } from 'node:crypto'
 import { EventEmitter, once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import path from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { formatExportLine } from '@postern/shared/audit/record'
+import { ExportVerifier } from '@postern/shared/audit/verify'
 import { createCsr } from '@postern/shared/certs/csr'
 import { FramedEnd } from '@postern/shared/stream/framed-end'
 import { Program } from '../demo/program.ts'
@@ -11,8 +15,10 @@ import { connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { callApi, type PeerSession, requestEdge, signInByHand } from './support/oauth-peer.ts'
+import { runPostern } from './support/postern.ts'
 import { openStoreReader, type StoreReader } from './support/store-reader.ts'
 import { startTcpService, type TcpService } from './support/tcp-services.ts'
+import { makeTempFolder } from './support/temp-folder.ts'
 import { dial, type KeyAndCertificate } from './support/tls-peer.ts'
 import { within } from './support/until.ts'
 
@@ -27,11 +33,11 @@ import { within } from './support/until.ts'
 const POSTERN_EDGE = fileURLToPath(new URL('../packages/edge/bin/postern-edge.js', import.meta.url))
 const PATIENCE_MS = 60_000
 /** On PostgreSQL a killed edge leaves its last transaction to a server that lives on: a few kills show as much. */
-const KILLS = process.env.POSTERN_TEST_STORE === 'postgres' ? 6 : 30
+const KILLS = process.env.POSTERN_TEST_STORE === 'postgres' ? 6 : 50
 /** What has to have happened since the edge was ready before it is killed: so many of one kind, drawn by lot. */
 const MOMENTS: readonly [kind: Deed, atMost: number][] = [
-  ['flow', 20],
-  ['echo', 100],
+  ['flow', 12],
+  ['echo', 60],
   ['certificate', 5],
   ['login', 2],
   ['service', 4],
@@ -254,7 +260,7 @@ test(`${KILLS} times kill -9 at a random moment: nothing that was done is missin
   await using opened = new AsyncDisposableStack()
   const service = opened.use(await startWitness(known))
   // longer than the test may take on a machine that has other things to do
-  const config = { certificates: { session: '12h', ttl: '1h' } }
+  const config = { certificates: { session: '12h', ttl: '1h' }, audit: { checkpoint_records: 20 } }
   let edge = opened.use(await startEdge({ keepsPort: true, config }))
   const { dataDir, port } = edge
   const home = await makePerson(edge, 'operator@mycorp.com')
@@ -267,6 +273,7 @@ test(`${KILLS} times kill -9 at a random moment: nothing that was done is missin
   known.certificates.add(first.serial)
   const town: Town = { known, host, session, identity: first.identity }
   await using store = await openStoreReader(edge)
+  const chain = new ChainReader(store)
 
   const startsMs: number[] = []
   for (let round = 0; round < KILLS; round++) {
@@ -277,13 +284,16 @@ test(`${KILLS} times kill -9 at a random moment: nothing that was done is missin
     edge.program.signal('SIGKILL')
     await Promise.all([load.stop(), connector.kill9()])
     assert.equal((await edge.program.ended).signal, 'SIGKILL')
+    chain.keepCheckpoints(edge)
 
     if (below(4) === 0) await killWhileItStarts(edge, below(600))
     const startedAt = performance.now()
     edge = opened.use(await startEdge({ dataDir, port, config }))
     startsMs.push(performance.now() - startedAt)
     ;[connector] = await Promise.all([connect(), assertTablesAgree(store, edge, known)])
+    await chain.readOn()
   }
+  await assertProven(edge, home, chain)
   t.diagnostic(
     `${known.served.size} flows, ${known.certificates.size} certificates, ${known.logins.length} logins, ` +
       `${known.services.size} services; slowest start ${Math.round(Math.max(...startsMs))} ms`,
@@ -319,6 +329,60 @@ async function killWhileItStarts({ configFile }: EdgeProcess, afterMs: number): 
   await using program = new Program(process.execPath, args, { env: process.env, stdin: '' })
   await Promise.race([pause(afterMs), program.ended])
   assert.ok(program.isRunning, program.logs())
+}
+
+/** Follows the chain of the audit log as it grows, and keeps the checkpoints that the edge has told. */
+class ChainReader {
+  readonly checkpoints: string[] = []
+  readonly #store: StoreReader
+  readonly #verifier = new ExportVerifier()
+  #seq = 0
+
+  constructor(store: StoreReader) {
+    this.#store = store
+  }
+
+  keepCheckpoints(edge: EdgeProcess): void {
+    const told = edge.logs().split('\n')
+    this.checkpoints.push(...told.filter((line) => line.includes('"audit.checkpoint"')))
+  }
+
+  /** @throws AUDIT_BROKEN what was written since follows not on what was there */
+  async readOn(): Promise<void> {
+    const columns = 'seq, chain, position, at, type, previous, hash, event'
+    const rows = await this.#store.rows(
+      `select ${columns} from audit_events where seq > ${this.#seq} order by seq`,
+    )
+    for (const { seq, position, at, ...rest } of rows) {
+      this.#seq = Number(seq)
+      const numbers = { seq: this.#seq, position: Number(position), at: Number(at) }
+      this.#verifier.add(formatExportLine({ ...rest, ...numbers }))
+    }
+  }
+}
+
+/** The whole log once more, as somebody verifies it who has an export, the key, and what the edge told of checkpoints
+ *  before each kill. */
+async function assertProven(edge: EdgeProcess, home: string, { checkpoints }: ChainReader): Promise<void> {
+  const folder = makeTempFolder('audit')
+  const write = (name: string, text: string) => {
+    writeFileSync(path.join(folder, name), text)
+    return path.join(folder, name)
+  }
+  const exported = await runPostern(['audit', 'export'], { home })
+  assert.equal(exported.code, 0, exported.stderr)
+  const args = [POSTERN_EDGE, 'audit', 'key', '--config', edge.configFile]
+  const key = await new Program(process.execPath, args, { env: process.env, stdin: '' }).ended
+  assert.ok(checkpoints.length > KILLS / 2, `${checkpoints.length} checkpoints`)
+  const verified = await runPostern(
+    [
+      ...['audit', 'verify', write('export.jsonl', exported.stdout), '--key', write('key.txt', key.stdout)],
+      ...['--checkpoint', write('kept.jsonl', `${checkpoints.join('\n')}\n`), '--json'],
+    ],
+    { home: makeTempFolder('home') },
+  )
+  assert.equal(verified.code, 0, verified.stderr)
+  assert.equal(JSON.parse(verified.stdout).chains.length, 1)
 }
 
 async function assertTablesAgree(store: StoreReader, edge: EdgeProcess, known: Known): Promise<void> {
