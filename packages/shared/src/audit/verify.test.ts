@@ -181,6 +181,42 @@ describe('an export', () => {
     )
   })
 
+  it('of two edges names what was changed, removed or moved in either chain, and leaves the other alone', () => {
+    const other = makeChain('chn_b', 10)
+    const mixed = chain.flatMap((entry, index) => [entry, other[index]!])
+    for (const [at, name] of [
+      [8, 'chn_a'],
+      [9, 'chn_b'],
+    ] as const) {
+      const turned = linesOf(mixed)
+      turned[at] = turned[at]!.replace('"bytesUp":4', '"bytesUp":5')
+      assert.notEqual(turned[at], linesOf(mixed)[at])
+      const named = (line: number, position: number, what: string) =>
+        breaks(new RegExp(`^line ${line} .*chain ${name}, position ${position}\\): .*${what}`))
+      assert.throws(() => verify(turned), named(at + 1, 5, 'does not fit its hash'))
+      // the next record of the same chain stands one line later, and two where it was moved
+      assert.throws(
+        () => verify(linesOf(mixed.toSpliced(at, 1))),
+        named(at + 2, 6, 'position 5 was expected'),
+      )
+      const moved = mixed.with(at, mixed[at + 2]!).with(at + 2, mixed[at]!)
+      assert.throws(() => verify(linesOf(moved)), named(at + 1, 6, 'position 5 was expected'))
+    }
+  })
+
+  it('of two edges without all of one is found by a checkpoint of that one, and by nothing else', () => {
+    const other = makeChain('chn_b', 10)
+    assert.equal(verify(lines, { signers: [SIGNER] }).chains.length, 1)
+    const kept = [checkpointAt(chain, 9), checkpointAt(other, 3)]
+    assert.throws(() => verify(lines, { checkpoints: kept }), breaks(/chain chn_b is missing.* position 3/))
+    const cut = [...chain, ...other.slice(0, 5)]
+    const later = [checkpointAt(other, 9)]
+    assert.throws(
+      () => verify(linesOf(cut), { checkpoints: later }),
+      breaks(/chain chn_b ends at position 5/),
+    )
+  })
+
   it('may begin at a checkpoint, or behind one kept elsewhere, or anywhere when it is a part', () => {
     assert.equal(verify(linesOf(chain.slice(3)), { signers: [SIGNER] }).chains[0]?.from, 4)
     const middle = linesOf(chain.slice(4))
