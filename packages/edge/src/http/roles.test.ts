@@ -12,7 +12,7 @@ import {
   newCsr,
   type Person,
   startEdgeStage,
-} from '../edge-stage.ts'
+} from '../../test/edge-stage.ts'
 import { DEFAULTS, findPolicy } from '../store/policies.ts'
 import type { ServiceRecord } from '../store/services.ts'
 import { createApi } from './api.ts'
