@@ -204,11 +204,22 @@ describe('the command line', () => {
     test(`${what}: exit 2`, async () => {
       const result = await runPostern(args, { home: operator })
       assert.equal(result.code, 2, result.stderr + result.stdout)
-      assert.notEqual(result.stderr, '')
       assert.equal(result.stdout, '')
-      assert.doesNotMatch(result.stderr, /node:internal|\n {4}at /)
+      if (args.length === 0) assert.match(result.stderr, /^Usage: postern /)
+      else assertExplained(result, 2, 'USAGE_INVALID', /^ {2}\S/m)
     })
   }
+
+  test('a word mistyped: what was meant', async () => {
+    const result = await runPostern(['servce', 'list'], { home: operator })
+    assertExplained(result, 2, 'USAGE_INVALID', /^ {2}did you mean service\?$/m)
+  })
+
+  test('what ssh was led to type is no line to paste', async () => {
+    const result = await runPostern(['client', 'tls', '--host', 'x.$(reboot)'], { home: operator })
+    assertExplained(result, 2, 'USAGE_INVALID', /in full, as in/)
+    assert.doesNotMatch(result.stderr, /postern login/)
+  })
 
   test('every command has help with examples, on stdout, exit 0', async () => {
     const commands = [

@@ -67,8 +67,7 @@ function explainFailure(error: unknown): number {
   }
   const { code, exitCode, message } = error as { code?: string; exitCode?: number; message?: string }
   if (code === CHILD_EXITED) return exitCode ?? 1
-  // commander has printed its help or its complaint
-  if (code?.startsWith('commander.')) return exitCode === 0 ? 0 : 2
+  if (code?.startsWith('commander.')) return exitCode === 0 ? 0 : explainUsage(code, message ?? '')
   if (code === 'EPIPE') return 0
   tellError(
     new PosternError('INTERNAL', message ?? String(error), {
@@ -76,4 +75,15 @@ function explainFailure(error: unknown): number {
     }),
   )
   return 1
+}
+
+/** Commander's complaint, "error: unknown command 'logn'\n(Did you mean login?)", told as all others are. Where a
+ *  command is missing it has printed the help already. */
+function explainUsage(code: string, complaint: string): number {
+  const [problem = '', suggestion] = complaint.replace(/^error: /, '').split('\n(')
+  const usage = new PosternError('USAGE_INVALID', problem, {
+    ...(suggestion ? { hint: suggestion.replace(/^D/, 'd').replace(/\)\s*$/, '') } : {}),
+  })
+  if (code !== 'commander.help') tellError(usage)
+  return usage.exitCode
 }

@@ -35,7 +35,6 @@ import { addSshConfig } from './commands/ssh-config.ts'
 import { addSshdRefresh } from './commands/sshd/refresh.ts'
 import { addSshdSetup } from './commands/sshd/setup.ts'
 import { addWhoami } from './commands/whoami.ts'
-import { printable } from './io.ts'
 
 /** Everything a command may need of the process. */
 export interface ProgramParts {
@@ -53,9 +52,8 @@ export function createProgram(parts: ProgramParts): Command {
     .helpCommand(false)
     // ssh's options after `postern ssh` are ssh's
     .enablePositionalOptions()
-    .configureOutput({
-      outputError: (text, write) => write(printableLines(text).replace(/^error: /, 'postern: ')),
-    })
+    // main.ts tells it, as every other failure
+    .configureOutput({ outputError: () => {} })
     .exitOverride()
   addLogin(program)
   addLogout(program)
@@ -101,11 +99,6 @@ export function createProgram(parts: ProgramParts): Command {
   addExplain(program)
   addCompletion(program)
   return program
-}
-
-/** What commander says repeats what was typed, or linked to. */
-function printableLines(text: string): string {
-  return text.split('\n').map(printable).join('\n')
 }
 
 function addGroup(program: Command, name: string, description: string): Command {

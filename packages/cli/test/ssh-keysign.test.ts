@@ -213,12 +213,16 @@ describe('client ssh-keysign', () => {
     using home = createHome()
     await using edge = await new FakeEdge().start()
     signedIn(home.folder, edge)
-    const hosts = ['../x.edge.localhost', 'a/b.edge.localhost', '..edge.localhost', 'x\\y.edge.localhost']
-    for (const host of [...hosts, "'$(touch x)'.edge.localhost", 'a.b.edge.localhost', '-x.edge.localhost']) {
+    const refuses = async (host: string, exitCode: number, reason: RegExp) => {
       const { code, stderr } = await keysign(home.folder, ['client', 'ssh-keysign', `--host=${host}`])
-      assert.equal(code, 4, host)
-      assert.match(stderr, /EDGE_UNKNOWN/)
+      assert.equal(code, exitCode, host)
+      assert.match(stderr, reason)
     }
+    const hosts = ['../x.edge.localhost', 'a/b.edge.localhost', '..edge.localhost', 'x\\y.edge.localhost']
+    for (const host of [...hosts, "'$(touch x)'.edge.localhost", '-x.edge.localhost']) {
+      await refuses(host, 2, /is not the host name of a service \(USAGE_INVALID\)/)
+    }
+    await refuses('a.b.edge.localhost', 4, /EDGE_UNKNOWN/)
     assert.deepEqual(edge.calls, [])
     assert.ok(!existsSync(path.join(home.folder, '.ssh')))
   })

@@ -46,6 +46,38 @@ test('an unknown edge gets the line to paste', () => {
   assert.equal(hintOf(8443), 'sign in: postern login --edge https://edge.example.com:8443')
 })
 
+test('what is no host name never becomes a line to paste', () => {
+  know('https://edge.example.com')
+  const hosts = [
+    'x.$(reboot)',
+    'x.`id`',
+    'a;b.example.com',
+    "'.example.com",
+    'bad host',
+    'x.y|z',
+    'x.-e',
+    '../x.y',
+  ]
+  for (const host of [
+    ...hosts,
+    '',
+    'x',
+    '.',
+    'x.',
+    'a..b',
+    `${'x.'.repeat(200)}com`,
+    '[::1]',
+    'x.y\nz',
+    '*.y',
+  ]) {
+    assert.throws(
+      () => findEdgeOfHost(home, host),
+      ({ code, hint }) => code === 'USAGE_INVALID' && !/login/.test(hint),
+      host,
+    )
+  }
+})
+
 test('edges with one domain are told apart by port, never by guess', () => {
   know('https://edge.localhost:8443')
   know('https://edge.localhost:9443')

@@ -91,7 +91,7 @@ export function withoutDummy(host: string): string {
 
 /** Finds the edge of a service's host among the known ones.
  *  @param wanted `port` and `origin` of the edge, to tell edges with the same domain apart
- *  @throws EDGE_UNKNOWN with the exact login line · USAGE_INVALID when several edges fit */
+ *  @throws EDGE_UNKNOWN with the exact login line · USAGE_INVALID when several edges fit, or it is no host name */
 export function findEdgeOfHost(
   home: string,
   hostText: string,
@@ -132,10 +132,19 @@ export function pickEdge(home: string, origin?: string): KnownEdge {
   })
 }
 
+/** At least two labels of DNS. The line to paste is made of it, and ssh hands over whatever was typed, or linked to:
+ *  nothing in it may mean anything to a shell. */
+const HOST_NAME = /^(?!.{254})[a-z0-9](?:[a-z0-9-]{0,62})(?:\.[a-z0-9][a-z0-9-]{0,62})+$/
+
 function unknownEdge(
   host: string,
   wanted: { port?: number | undefined; origin?: string | undefined },
 ): Error {
+  if (!HOST_NAME.test(host)) {
+    return new PosternError('USAGE_INVALID', `${JSON.stringify(host)} is not the host name of a service`, {
+      hint: 'write it in full, as in crimson-thunder-8434.edge.example.com',
+    })
+  }
   const domain = host.slice(host.indexOf('.') + 1)
   const port = wanted.port === undefined || wanted.port === 443 ? '' : `:${wanted.port}`
   const origin = wanted.origin ?? `https://${domain}${port}`
