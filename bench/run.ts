@@ -11,13 +11,26 @@ import { throughput } from './rows/p01-throughput.ts'
 import { firstByte } from './rows/p02-first-byte.ts'
 import { flowSetup } from './rows/p03-flow-setup.ts'
 import { memory } from './rows/p04-memory.ts'
+import { revocation } from './rows/p05-revocation.ts'
+import { slowReader } from './rows/p06-slow-reader.ts'
+import { certificates } from './rows/p07-certificates.ts'
 import { sshStart } from './rows/p09-ssh.ts'
 import { roundTrip } from './rows/p11-round-trip.ts'
 
 /** `npm run bench`: the product's built programs beside those that people use today, in one run. */
 
 const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
-const ROWS: readonly Row[] = [throughput, firstByte, flowSetup, memory, sshStart, roundTrip]
+const ROWS: readonly Row[] = [
+  throughput,
+  firstByte,
+  flowSetup,
+  memory,
+  revocation,
+  slowReader,
+  certificates,
+  sshStart,
+  roundTrip,
+]
 const ROUNDS = 5
 /** What rows start beside Node. Nothing is installed from here. */
 const PACKAGES: Readonly<Record<string, string>> = { ...DEBIAN_PACKAGES, haproxy: 'haproxy' }

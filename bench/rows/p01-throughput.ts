@@ -1,9 +1,7 @@
 import { spawn } from 'node:child_process'
 import { POSTERN, posternEnv } from '../../test/support/postern.ts'
-import { openListener, openPath, type Path } from '../path.ts'
-import { startBareChain } from '../peers/bare-node.ts'
-import { startSshChain } from '../peers/openssh.ts'
-import { startStunnelChain } from '../peers/stunnel.ts'
+import { CHAIN_NEEDS, openChains } from '../chains.ts'
+import type { Path } from '../path.ts'
 import { Figures, type Measured, type Row } from '../row.ts'
 import { connectLocal, type Direction, transfer } from '../service.ts'
 
@@ -16,30 +14,27 @@ const FLOWS = [1, 8]
 export const throughput: Row = {
   id: 'P1',
   title: 'throughput over the full path',
-  needs: ['stunnel', 'ssh', 'sshd', 'openssl'],
+  needs: CHAIN_NEEDS,
   async run(scale, say): Promise<Measured> {
     const bytes = (scale.quick ? 8 : 512) * MIB
-    await using opened = new AsyncDisposableStack()
-    const path = opened.use(await openPath())
-    const chains = {
-      postern: opened.use(await openListener(path)),
-      'bare Node': opened.use(await startBareChain(path.service.port)),
-      stunnel: opened.use(await startStunnelChain(path.service.port)),
-      ssh: opened.use(await startSshChain(path.service.port)),
-    }
+    await using chains = await openChains()
     const figures = new Figures()
     for (let round = 0; round < scale.rounds; round++) {
       say(`round ${round + 1} of ${scale.rounds}`)
       for (const flows of FLOWS) {
         for (const direction of DIRECTIONS) {
-          for (const [name, { port }] of Object.entries(chains)) {
+          for (const [name, port] of Object.entries(chains.ports)) {
             const mbits = await measure(direction, { bytes, flows, port })
             figures.add(nameOf(name, flows, direction), 'Mbit/s', mbits)
           }
         }
       }
       for (const direction of DIRECTIONS) {
-        figures.add(`postern by stdio, ${direction}`, 'Mbit/s', await measureStdio(path, direction, bytes))
+        figures.add(
+          `postern by stdio, ${direction}`,
+          'Mbit/s',
+          await measureStdio(chains.path, direction, bytes),
+        )
       }
     }
     return { figures: figures.all(), goals: goalsOf(figures) }

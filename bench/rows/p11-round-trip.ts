@@ -1,7 +1,4 @@
-import { openListener, openPath } from '../path.ts'
-import { startBareChain } from '../peers/bare-node.ts'
-import { startSshChain } from '../peers/openssh.ts'
-import { startStunnelChain } from '../peers/stunnel.ts'
+import { CHAIN_NEEDS, openChains } from '../chains.ts'
 import { Figures, type Measured, type Row } from '../row.ts'
 import { connectLocal, openEcho } from '../service.ts'
 import { median, percentile } from '../statistics.ts'
@@ -12,22 +9,15 @@ const WARM_UP = 200
 export const roundTrip: Row = {
   id: 'P11',
   title: 'round trip of one byte',
-  needs: ['stunnel', 'ssh', 'sshd', 'openssl'],
+  needs: CHAIN_NEEDS,
   async run(scale, say): Promise<Measured> {
     const pings = scale.quick ? 50 : 3_000
-    await using opened = new AsyncDisposableStack()
-    const path = opened.use(await openPath())
-    const chains = {
-      direct: path.service,
-      postern: opened.use(await openListener(path)),
-      'bare Node': opened.use(await startBareChain(path.service.port)),
-      stunnel: opened.use(await startStunnelChain(path.service.port)),
-      ssh: opened.use(await startSshChain(path.service.port)),
-    }
+    await using chains = await openChains()
+    const ports = { direct: chains.path.service.port, ...chains.ports }
     const figures = new Figures()
     for (let round = 0; round < scale.rounds; round++) {
       say(`round ${round + 1} of ${scale.rounds}`)
-      for (const [name, { port }] of Object.entries(chains)) {
+      for (const [name, port] of Object.entries(ports)) {
         const microseconds = await pingFor(port, pings)
         figures.add(`${name}, median`, 'µs', median(microseconds))
         figures.add(`${name}, p99`, 'µs', percentile(microseconds, 0.99))
