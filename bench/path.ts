@@ -8,7 +8,11 @@ import { type BenchService, ECHO_ONE, startService } from './service.ts'
 
 /** The product as people run it, from its built programs: edge, connector, a person who is signed in. */
 export interface Path extends AsyncDisposable {
-  edge: EdgeProcess
+  /** The one that runs now. */
+  readonly edge: EdgeProcess
+  /** Ends the edge and starts it again at the same port and with the same store.
+   *  @param between works on the store meanwhile */
+  restartEdge(end: (edge: EdgeProcess) => Promise<void>, between?: () => void): Promise<void>
   service: BenchService
   connector: ConnectedService
   host: string
@@ -29,19 +33,25 @@ const CONFIG = {
 export async function openPath(config: Record<string, unknown> = {}): Promise<Path> {
   await using opened = new AsyncDisposableStack()
   const service = opened.use(await startService())
-  const edge = opened.use(await startEdge({ config: { ...CONFIG, ...config }, keepsPort: true }))
+  const start = (again: { dataDir?: string; port?: number } = {}) =>
+    startEdge({ config: { ...CONFIG, ...config }, keepsPort: true, ...again })
+  let edge = await start()
+  opened.defer(() => edge[Symbol.asyncDispose]())
   const home = await makePerson(edge, 'operator@mycorp.com')
   const connector = opened.use(await connectService({ home, port: service.port }))
   const { host, label } = connector
   const identity = await obtainCertificate(home, { host, label })
   const stack = opened.move()
   return {
-    edge,
-    service,
-    connector,
-    host,
-    home,
-    identity,
+    ...{ service, connector, host, home, identity },
+    get edge() {
+      return edge
+    },
+    async restartEdge(end, between = () => {}) {
+      await end(edge)
+      between()
+      edge = await start({ dataDir: edge.dataDir, port: edge.port })
+    },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
 }

@@ -14,7 +14,9 @@ import { memory } from './rows/p04-memory.ts'
 import { revocation } from './rows/p05-revocation.ts'
 import { slowReader } from './rows/p06-slow-reader.ts'
 import { certificates } from './rows/p07-certificates.ts'
+import { growth } from './rows/p08-growth.ts'
 import { sshStart } from './rows/p09-ssh.ts'
+import { reattach } from './rows/p10-reattach.ts'
 import { roundTrip } from './rows/p11-round-trip.ts'
 
 /** `npm run bench`: the product's built programs beside those that people use today, in one run. */
@@ -28,7 +30,9 @@ const ROWS: readonly Row[] = [
   revocation,
   slowReader,
   certificates,
+  growth,
   sshStart,
+  reattach,
   roundTrip,
 ]
 const ROUNDS = 5

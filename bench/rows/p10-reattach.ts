@@ -1,0 +1,154 @@
+import { readFileSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
+import { requestEdge } from '../../test/support/oauth-peer.ts'
+import { ApiClient } from '../api-client.ts'
+import { inTurns } from '../client-flow.ts'
+import { openPath, type Path } from '../path.ts'
+import { Figures, type Measured, type Row } from '../row.ts'
+import { type ConnectorIdentity, registerConnector, SimulatedConnector } from '../simulated-connector.ts'
+import { median, percentile } from '../statistics.ts'
+
+const AT_ONCE = 16
+const ASK_EVERY_MS = 100
+const GIVE_UP_MS = 120_000
+
+/** The edge is killed and started again: until all connectors can serve a flow again. */
+export const reattach: Row = {
+  id: 'P10',
+  title: 'connectors come back after a restart of the edge',
+  needs: ['openssl'],
+  async run(scale, say): Promise<Measured> {
+    const count = scale.quick ? 20 : 2_000
+    await using path = await openPath()
+    say(`registering ${count} connectors`)
+    const identities = await register(path, count)
+    const fleet = new Fleet(path, identities)
+    using _fleet = fleet
+    await fleet.allReady()
+    say('the edge is killed')
+    await path.restartEdge((edge) => edge.kill9())
+    const upAt = performance.now()
+    const answers = watchAnswers(path)
+    await fleet.allReady()
+    const answered = await answers.stop()
+    const figures = new Figures()
+    const delays = fleet.connectors.map(({ readyAt }) => Math.max(0, (readyAt! - upAt) / 1_000))
+    figures.add('back, half of them', 's', median(delays))
+    figures.add('back, the last', 's', Math.max(...delays))
+    figures.add(
+      'attempts in vain, most by one connector',
+      '',
+      Math.max(...fleet.connectors.map(({ failures }) => failures)),
+    )
+    figures.add(
+      'attempts in vain, all',
+      '',
+      fleet.connectors.reduce((sum, { failures }) => sum + failures, 0),
+    )
+    figures.add('errors in the log of the edge', '', countErrors(path))
+    figures.add('answer of /healthz meanwhile, p99', 'ms', percentile(answered, 0.99))
+    figures.add('answer of /healthz meanwhile, slowest', 'ms', Math.max(...answered))
+    return {
+      figures: figures.all(),
+      goals: [
+        {
+          text: 'the last is back',
+          value: figures.median('back, the last'),
+          unit: 's',
+          relation: 'at most',
+          limit: 30,
+        },
+        {
+          text: 'errors in the log of the edge',
+          value: figures.median('errors in the log of the edge'),
+          unit: '',
+          relation: 'at most',
+          limit: 0,
+        },
+        {
+          text: 'slowest answer meanwhile',
+          value: figures.median('answer of /healthz meanwhile, slowest'),
+          unit: 'ms',
+          relation: 'at most',
+          limit: 2_000,
+        },
+      ],
+      notes: [
+        `${count} services with one connector each, simulated in one process; counted from the ready edge.`,
+      ],
+    }
+  },
+}
+
+async function register({ edge }: Path, count: number): Promise<ConnectorIdentity[]> {
+  using api = await ApiClient.signIn(edge, 'operator@mycorp.com')
+  const identities: ConnectorIdentity[] = []
+  await inTurns(count, AT_ONCE, async (number) => {
+    identities.push(await registerConnector(api, `service ${number}`))
+  })
+  return identities
+}
+
+class Fleet implements Disposable {
+  readonly connectors: readonly SimulatedConnector[]
+  #onReady: () => void = () => {}
+
+  constructor({ edge }: Path, identities: readonly ConnectorIdentity[]) {
+    const target = { domain: edge.domain, port: edge.port, ca: readFileSync(edge.caFile, 'utf8') }
+    this.connectors = identities.map(
+      (identity) => new SimulatedConnector(target, identity, () => this.#onReady()),
+    )
+  }
+
+  /** Resolves when every one of them can serve a flow. */
+  async allReady(): Promise<void> {
+    const missing = () => this.connectors.filter(({ readyAt }) => readyAt === undefined).length
+    const over = new AbortController()
+    const ready = new Promise<void>((resolve) => {
+      this.#onReady = () => {
+        if (missing() === 0) resolve()
+      }
+      this.#onReady()
+    })
+    const late = pause(GIVE_UP_MS, undefined, { signal: over.signal }).then(
+      () => Promise.reject(new Error(`${missing()} connectors are not back after ${GIVE_UP_MS / 1_000} s`)),
+      () => {},
+    )
+    await Promise.race([ready, late])
+    over.abort()
+  }
+
+  [Symbol.dispose](): void {
+    for (const connector of this.connectors) connector[Symbol.dispose]()
+  }
+}
+
+/** Asks the edge again and again whether it is well. */
+function watchAnswers({ edge }: Path): { stop(): Promise<number[]> } {
+  let isOver = false
+  const times: number[] = []
+  const asking = (async () => {
+    do {
+      const started = performance.now()
+      const { status } = await requestEdge(edge, { path: '/healthz' })
+      if (status !== 200) throw new Error(`/healthz answered ${status}`)
+      times.push(performance.now() - started)
+      await pause(ASK_EVERY_MS)
+    } while (!isOver)
+  })()
+  asking.catch(() => {}) // `stop` tells
+  return {
+    async stop() {
+      isOver = true
+      await asking
+      return times
+    },
+  }
+}
+
+function countErrors({ edge }: Path): number {
+  return edge
+    .logs()
+    .split('\n')
+    .filter((line) => line.includes('"level":"error"')).length
+}
