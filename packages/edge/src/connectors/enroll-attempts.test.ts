@@ -22,6 +22,14 @@ describe('attempts to enroll', () => {
     assert.throws(() => attempts.begin('2001:db8::3', 0), { code: 'RATE_LIMITED' })
   })
 
+  it('count IPv4 addresses apart that a listener for both kinds writes as IPv6', () => {
+    const attempts = new EnrollAttempts(LIMITS)
+    attempts.begin('::ffff:203.0.113.7', 0)
+    attempts.begin('203.0.113.7', 0)
+    assert.throws(() => attempts.begin('::ffff:203.0.113.7', 0), { code: 'RATE_LIMITED' })
+    attempts.begin('::ffff:203.0.113.8', 0)
+  })
+
   it('remember so many addresses and no more', () => {
     const attempts = new EnrollAttempts(LIMITS)
     for (let host = 1; host <= 4; host++) {

@@ -1,5 +1,5 @@
 import { PosternError } from '@postern/shared/errors'
-import { networkOf } from '../login/pending-logins.ts'
+import { networkOf } from '../limits/network.ts'
 
 export interface AttemptLimits {
   refusedPerAddress: number

@@ -1,9 +1,9 @@
 import { PosternError } from '@postern/shared/errors'
 import type { Kysely } from 'kysely'
 import type Provider from 'oidc-provider'
+import { networkOf } from '../limits/network.ts'
 import { useOnce } from '../store/replay-guards.ts'
 import type { Database } from '../store/schema.ts'
-import { networkOf } from './pending-logins.ts'
 import type { UpstreamAccount } from './upstream.ts'
 
 /** Codes that programs without a browser show and people type (RFC 8628): who asked for one, who answers it, and

@@ -1,4 +1,5 @@
 import { PosternError } from '@postern/shared/errors'
+import { networkOf } from '../limits/network.ts'
 
 /** Logins that were begun and not finished, counted so that nobody can fill the tables with them. In memory:
  *  after a restart the counting starts anew, which costs an attacker nothing and an honest person nothing. */
@@ -70,15 +71,4 @@ export interface PendingLimits {
   attempts: number
   /** After this a login has expired and counts no longer. */
   lifetimeMs: number
-}
-
-/** An IPv6 subscriber owns a /64 at least, so that is what counts as one address. */
-export function networkOf(address: string): string {
-  if (!address.includes(':')) return address
-  const [head = '', tail] = address.split('%')[0]!.split('::')
-  const left = head === '' ? [] : head.split(':')
-  if (tail === undefined) return left.slice(0, 4).join(':')
-  const right = tail === '' ? [] : tail.split(':')
-  const zeros = Array<string>(Math.max(0, 8 - left.length - right.length)).fill('0')
-  return [...left, ...zeros, ...right].slice(0, 4).join(':')
 }
