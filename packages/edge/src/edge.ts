@@ -30,6 +30,7 @@ import { openRooms } from './flow/rooms.ts'
 import { endFlowsOfSilent } from './flow/silent-connector.ts'
 import { createApi } from './http/api.ts'
 import { openRate } from './limits/rate.ts'
+import { type OnLimited, Strangers } from './limits/strangers.ts'
 import { createLogin } from './login/login.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { openMetricsListener } from './metrics-listener.ts'
@@ -119,6 +120,14 @@ export async function startEdge(
   const connectors = new ConnectorRegistry()
   const live = new LiveFlows(clock, metrics.observeFlowSetup)
   const audit = countingEvents(writtenAudit, metrics)
+  const onLimited: OnLimited = (limit, clientAddress) => {
+    metrics.countAddressLimited(limit)
+    if (limit === 'failed_logins') return // refused with words: whoever answers records it
+    audit
+      .record({ type: 'address.limited', code: 'RATE_LIMITED', limit, clientAddress })
+      .catch((error: unknown) => log.warn('address.not_counted', { error }))
+  }
+  const strangers = new Strangers({ limits, onLimited })
   const observeLatency = metrics.observeRevocation
   const onWithdrawFailed = (error: unknown) => {
     metrics.countSshWithdrawFailed()
@@ -161,6 +170,7 @@ export async function startEdge(
     clock,
     log,
     record: (event) => audit.record(event),
+    strangers,
     identityUpdated: enforcement.identityUpdated,
     countRefused: metrics.countApiRefused,
   })
@@ -191,6 +201,11 @@ export async function startEdge(
     enforcement,
     fleet,
     certificateRate: openRate('certificates', limits.certificatesPerMinute),
+    strangers,
+    onProven(socket) {
+      if (socket.remoteAddress !== undefined) strangers.welcome(socket.remoteAddress)
+      rooms.settleHttp(socket)
+    },
     countRefused: metrics.countApiRefused,
     isReady: () => (isStopping || storeWatch.isLost ? Promise.resolve(false) : canWrite(db, clock())),
   })
@@ -214,6 +229,7 @@ export async function startEdge(
     trust,
     registry: connectors,
     audit,
+    strangers,
     limits,
     log,
     isStopping: () => isStopping,
@@ -231,6 +247,7 @@ export async function startEdge(
     enforcement,
     connectors,
     audit,
+    strangers,
     limits,
     flowRate: openRate('flows', limits.flowsPerMinute),
     log,
@@ -246,6 +263,7 @@ export async function startEdge(
     connectorCa: authorities.connector.certificatePem,
     handshakeTimeoutMs: limits.handshakeTimeoutMs,
     maxHttpConnections: limits.maxHttpConnections,
+    maxHttpConnectionsPerAddress: limits.maxHttpConnectionsPerAddress,
     onHttps,
     onMtls: (_request, response) => void response.writeHead(404).end(),
     onMtlsUpgrade: control.upgrade,
@@ -254,13 +272,19 @@ export async function startEdge(
     },
     onData(entered) {
       const { helloTimeoutMs } = overrides
-      const dataParts = { trust, registry: connectors, audit, log, helloTimeoutMs }
+      const dataParts = { trust, registry: connectors, audit, strangers, log, helloTimeoutMs }
       acceptDataConnection(entered, dataParts).catch((error: unknown) =>
         log.error('connector.data_failed', { error }),
       )
     },
-    onHttpRefused: metrics.countHttpRefused,
     onHandshake: metrics.observeHandshake,
+    onHttpRefused(refused) {
+      metrics.countHttpRefused(refused)
+      const { reason, clientHost } = refused
+      if (reason !== 'too_many_of_address' || clientHost === undefined) return
+      strangers.countHandshake(clientHost) // it had no other use than to be one more
+      onLimited('http_connections', clientHost)
+    },
     onRefused({ room, code, clientHost }) {
       metrics.countHandshakeRefused({ room, code })
       log.debug('handshake.refused', { room, code, clientAddress: clientHost })
@@ -271,7 +295,7 @@ export async function startEdge(
     },
   })
   serverIdentity.onRenewed(rooms.replaceServerIdentity)
-  const ingress = openIngress({ chooseRoom: rooms.choose, limits, log })
+  const ingress = openIngress({ chooseRoom: rooms.choose, limits, strangers, onLimited, log })
 
   if (config.metrics) {
     const listener = opened.use(await openMetricsListener(config.metrics, metrics.registry))

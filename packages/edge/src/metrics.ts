@@ -7,6 +7,7 @@ import type { AuditEvent } from './audit/event.ts'
 import type { DataPool } from './connectors/data-pool.ts'
 import type { RefusedHttp } from './flow/bound-http.ts'
 import type { RefusedHandshake } from './flow/rooms.ts'
+import type { AddressLimit } from './limits/strangers.ts'
 import type { ObservedQuery } from './store/observe.ts'
 
 /** Asked when somebody reads the metrics. */
@@ -37,9 +38,10 @@ export interface Metrics {
   countUnrecorded(): void
   observeHandshake(room: string, ms: number): void
   countHandshakeRefused(refused: Pick<RefusedHandshake, 'room' | 'code'>): void
-  countHttpRefused(refused: RefusedHttp): void
+  countHttpRefused(refused: Pick<RefusedHttp, 'room' | 'reason'>): void
   countApiRefused(code: ErrorCode): void
   countControlCrowdedOut(): void
+  countAddressLimited(limit: AddressLimit): void
   countSshWithdrawFailed(): void
   /** A flow was ended this long after a change or its time called for it. */
   observeRevocation(ms: number): void
@@ -121,6 +123,11 @@ export function createMetrics(sources: MetricSources): Metrics {
   const logins = counter('postern_logins_total', 'Logins that came to a result; ok or why not', 'result')
   const recorded = counter('postern_audit_recorded_total', 'Audit events that are on disk')
   const unrecorded = counter('postern_audit_failed_total', 'Audit events that could not be recorded')
+  const limited = counter(
+    'postern_address_limited_total',
+    'Times that strangers at one address were held to a limit',
+    'limit',
+  )
   const withdrawFailed = counter(
     'postern_ssh_withdraw_failed_total',
     'Changes whose ssh certificates could not be revoked at once; tried again before the next list is given out',
@@ -188,6 +195,7 @@ export function createMetrics(sources: MetricSources): Metrics {
     countHttpRefused: ({ room, reason }) => http.inc({ room, reason }),
     countApiRefused: (code) => api.inc({ code }),
     countControlCrowdedOut: () => crowdedOut.inc(),
+    countAddressLimited: (limit) => limited.inc({ limit }),
     countSshWithdrawFailed: () => withdrawFailed.inc(),
   }
 }

@@ -14,6 +14,7 @@ import Provider from 'oidc-provider'
 import * as oidc from 'openid-client'
 import type { RequestRefused } from '../src/audit/event.ts'
 import type { UpstreamIdentity } from '../src/config/config.ts'
+import { Strangers } from '../src/limits/strangers.ts'
 import { createLogin, type Login, type LoginParts } from '../src/login/login.ts'
 import type { RecordLogin } from '../src/login/sessions.ts'
 import { openStore, type Store } from '../src/store/open.ts'
@@ -65,6 +66,7 @@ export interface StageOptions {
   sessionMs?: number
   pendingLimits?: LoginParts['pendingLimits']
   codeLimits?: LoginParts['codeLimits']
+  failedLoginsPerMinute?: number
   record?: (event: LoginEvent) => void
   /** The provider is not started. */
   upstreamDown?: boolean
@@ -103,6 +105,13 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
       if (event.type === 'request.refused') refusals.push(event)
       else events.push(event)
     },
+    strangers: new Strangers({
+      limits: {
+        failedHandshakesPerMinute: 10_000,
+        failedLoginsPerMinute: options.failedLoginsPerMinute ?? 10_000,
+      },
+      onLimited() {},
+    }),
     ...(options.pendingLimits ? { pendingLimits: options.pendingLimits } : {}),
     ...(options.codeLimits ? { codeLimits: options.codeLimits } : {}),
   })

@@ -250,7 +250,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Check that postern and postern-edge have the same version (postern doctor tells both), and that no proxy in between opens TLS.',
   },
   RATE_LIMITED: {
-    meaning: 'Too many certificates or flows in a minute, too many attempts, or too many flows at once.',
+    meaning:
+      'Too many certificates or flows in a minute, too many refused sign-ins, codes or tokens from your address, or too many flows at once.',
     next: 'Wait a minute. Administrators: see limits in config.md.',
   },
   RECORD_FAILED: {

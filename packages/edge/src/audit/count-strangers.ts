@@ -1,4 +1,5 @@
 import type {
+  AddressLimited,
   AuditEvent,
   ConnectorRefused,
   EnrollTokenRefused,
@@ -12,6 +13,7 @@ const MINUTE_MS = 60_000
 const MAX_NAMED = 10
 
 export type StrangersRefusal =
+  | AddressLimited
   | FlowRefused
   | ConnectorRefused
   | EnrollTokenRefused
@@ -21,6 +23,7 @@ export type StrangersRefusal =
 /** Whether somebody without a right can cause this event as often as they like. */
 export function isStrangersRefusal(event: AuditEvent): event is StrangersRefusal {
   switch (event.type) {
+    case 'address.limited':
     case 'connector.refused':
       return true
     case 'flow.refused':
@@ -43,9 +46,10 @@ interface Count {
   clientAddresses: string[]
   connectorIds: string[]
   certificateSerials: string[]
+  limit: AddressLimited['limit'] | undefined
 }
 
-/** Refusals of strangers, counted per type, code and minute: anybody can cause them at any rate, so they must not
+/** Refusals of strangers, counted per type, code, limit and minute: anybody can cause them at any rate, so they must not
  *  cost a row each. The codes are a short list and the names are cut, so this stays small as well. */
 export class StrangerCounts {
   #counts = new Map<string, Count>()
@@ -53,9 +57,10 @@ export class StrangerCounts {
   add(event: StrangersRefusal, now: number): void {
     const { type, code } = event
     const since = now - (now % MINUTE_MS)
-    const key = `${type} ${code} ${since}`
+    const limit = event.type === 'address.limited' ? event.limit : undefined
+    const key = `${type} ${code} ${limit} ${since}`
     const counted = this.#counts.get(key) ?? {
-      ...{ type, code, since },
+      ...{ type, code, since, limit },
       ...{ count: 0, clientAddresses: [], connectorIds: [], certificateSerials: [] },
     }
     counted.count += event.count ?? 1
@@ -88,7 +93,8 @@ function addNames(names: string[], more: readonly (string | undefined)[]): void 
   }
 }
 
-function toEvent({ type, connectorIds, certificateSerials, ...counted }: Count): StrangersRefusal {
+function toEvent({ type, connectorIds, certificateSerials, limit, ...counted }: Count): StrangersRefusal {
+  if (type === 'address.limited') return { type, ...counted, limit: limit! }
   if (type === 'connector.refused') return { type, ...counted, connectorIds }
   if (type === 'flow.refused') return { type, ...counted, certificateSerials }
   return { type, ...counted }

@@ -38,6 +38,7 @@ export type AuditEvent =
   | FlowDecided
   | FlowRefused
   | FlowClosed
+  | AddressLimited
   | AuditChainStarted
   | AuditCheckpoint
   | AuditRead
@@ -390,6 +391,13 @@ export interface FlowClosed extends FlowFacts {
   durationMs: number
   /** Why it ended abnormally; left out after a clean end. */
   code?: Maybe<ErrorCode>
+}
+
+/** Connections of strangers at one address were closed because it had too many. Always counted, per limit and minute. */
+export interface AddressLimited extends Counted {
+  type: 'address.limited'
+  code: ErrorCode
+  limit: 'pending_handshakes' | 'failed_handshakes' | 'http_connections'
 }
 
 /** The first record of a chain. */

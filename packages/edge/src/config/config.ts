@@ -103,10 +103,18 @@ export interface EdgeLimits {
   maxClientHelloBytes: number
   /** Connections before their handshake is done. */
   maxPendingHandshakes: number
+  /** Of these, from one address. */
+  maxPendingHandshakesPerAddress: number
+  /** Handshakes of one address, of strangers that failed. */
+  failedHandshakesPerMinute: number
   /** Flows at once, over all services. */
   maxFlows: number
   /** Connections of each HTTP room, after their handshake. */
   maxHttpConnections: number
+  /** Of one address, on which nobody has shown who they are. */
+  maxHttpConnectionsPerAddress: number
+  /** Of one address: sign-ins, codes and tokens that were refused. */
+  failedLoginsPerMinute: number
   /** Data connections of one connector, used and warm. */
   maxDataConnectionsPerConnector: number
   /** How long a flow waits for a data connection and for the service to answer. */

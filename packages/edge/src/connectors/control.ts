@@ -23,6 +23,7 @@ import { type WebSocket, WebSocketServer } from 'ws'
 import type { AuditLog } from '../audit/record.ts'
 import type { EdgeLimits } from '../config/config.ts'
 import { formatAddress } from '../flow/ingress.ts'
+import type { Strangers } from '../limits/strangers.ts'
 import { revokeConnectorLineage, SUPERSEDED } from '../store/certificates.ts'
 import { DataPool } from './data-pool.ts'
 import { type ConnectorTrust, type IdentifiedConnector, identifyConnector } from './identify-connector.ts'
@@ -59,6 +60,7 @@ export interface ControlParts {
   trust: ConnectorTrust
   registry: ConnectorRegistry
   audit: AuditLog
+  strangers: Pick<Strangers, 'identifying'>
   limits: EdgeLimits
   log: Logger
   /** Set once the edge takes no new connectors. */
@@ -121,8 +123,11 @@ export function openControl(parts: ControlParts): Control {
       }
       server.handleUpgrade(request, socket, head, (ws) => {
         crowdOut(ws, leaf.fingerprint256)
-        const clientAddress = formatAddress(socket.remoteAddress ?? 'unknown', socket.remotePort)
-        const served = serveConnector(ws, () => identifyConnector(leaf, parts.trust), clientAddress, parts)
+        const clientHost = socket.remoteAddress ?? 'unknown'
+        const clientAddress = formatAddress(clientHost, socket.remotePort)
+        const identify = () =>
+          parts.strangers.identifying(clientHost, () => identifyConnector(leaf, parts.trust))
+        const served = serveConnector(ws, identify, clientAddress, parts)
           .catch((error: unknown) => {
             parts.log.error('connector.failed', { error })
             ws.terminate()

@@ -1,9 +1,10 @@
-import type { TLSSocket } from 'node:tls'
 import { PosternError, toPublicError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import { HelloFrame, readFrameBody } from '@postern/shared/protocol/control-frames'
 import { FramedEnd } from '@postern/shared/stream/framed-end'
 import type { AuditLog } from '../audit/record.ts'
+import type { Entered } from '../flow/rooms.ts'
+import type { Strangers } from '../limits/strangers.ts'
 import { type ConnectorTrust, identifyConnector } from './identify-connector.ts'
 import type { ConnectorRegistry } from './registry.ts'
 
@@ -13,11 +14,12 @@ const HELLO_TIMEOUT_MS = 10_000
 /** Takes in a data connection: its certificate must be that of the connector whose attachment it names, then it
  *  waits in that attachment's pool. Never rejects. */
 export async function acceptDataConnection(
-  { tls, clientAddress }: { tls: TLSSocket; clientAddress: string },
+  { tls, clientAddress, clientHost }: Pick<Entered, 'tls' | 'clientAddress' | 'clientHost'>,
   parts: {
     trust: ConnectorTrust
     registry: ConnectorRegistry
     audit: AuditLog
+    strangers: Pick<Strangers, 'identifying'>
     log: Logger
     helloTimeoutMs?: number | undefined
   },
@@ -27,7 +29,10 @@ export async function acceptDataConnection(
   let connectorId: string | undefined
   try {
     if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the connector showed no certificate')
-    connectorId = (await identifyConnector(leaf, parts.trust)).connectorId
+    const identified = await parts.strangers.identifying(clientHost, () =>
+      identifyConnector(leaf, parts.trust),
+    )
+    connectorId = identified.connectorId
     const { attachmentId } = await readHello(end, parts.helloTimeoutMs ?? HELLO_TIMEOUT_MS)
     const attachment = parts.registry.find(attachmentId)
     if (attachment?.connectorId !== connectorId) {

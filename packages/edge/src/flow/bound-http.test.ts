@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, afterEach, describe, it } from 'node:test'
 import tls, { type TLSSocket } from 'node:tls'
-import { boundHttp, type RefusedHttp } from './bound-http.ts'
+import { boundHttp, type HttpConnections, type RefusedHttp } from './bound-http.ts'
 
 const folder = mkdtempSync(path.join(tmpdir(), 'postern-http-'))
 const [keyFile, certFile] = [path.join(folder, 'key.pem'), path.join(folder, 'cert.pem')]
@@ -33,7 +33,7 @@ const [key, cert] = [readFileSync(keyFile), readFileSync(certFile)]
 let server: https.Server
 let refused: RefusedHttp[]
 let whenRefused: () => void
-let open: ReadonlySet<unknown>
+let open: HttpConnections
 
 afterEach(() => {
   server.close()
@@ -41,13 +41,20 @@ afterEach(() => {
 })
 after(() => rmSync(folder, { recursive: true }))
 
-async function serve(options: { maxConnections?: number; stalledMs?: number }, answer = 'ok'): Promise<void> {
+interface Bounds {
+  maxConnections?: number
+  maxPerAddress?: number
+  stalledMs?: number
+}
+
+async function serve(options: Bounds, answer = 'ok'): Promise<void> {
   server = https.createServer({ key, cert }, (_request, response) => response.end(answer))
   refused = []
   whenRefused = () => {}
   open = boundHttp(server, {
     room: 'https',
     maxConnections: 10,
+    maxPerAddress: 10,
     ...options,
     onRefused(one) {
       refused.push(one)
@@ -58,13 +65,19 @@ async function serve(options: { maxConnections?: number; stalledMs?: number }, a
   await once(server, 'listening')
 }
 
-async function connect(): Promise<TLSSocket> {
+async function connect(localAddress = '127.0.0.1'): Promise<TLSSocket> {
   const { port } = server.address() as AddressInfo
-  const socket = tls.connect({ port, host: '127.0.0.1', servername: 'localhost', ca: cert })
+  const to = { port, host: '127.0.0.1', localAddress, servername: 'localhost', ca: cert }
+  const socket = tls.connect(to)
   socket.on('error', () => {})
   const arrived = once(server, 'secureConnection')
   await Promise.all([once(socket, 'secureConnect'), arrived])
   return socket
+}
+
+async function assertServed(socket: TLSSocket): Promise<void> {
+  socket.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+  assert.match(String((await once(socket, 'data'))[0]), /^HTTP\/1.1 200/)
 }
 
 describe('an HTTP room', () => {
@@ -74,10 +87,30 @@ describe('an HTTP room', () => {
     const third = await connect()
     await once(first.resume(), 'close')
     assert.equal(open.size, 2)
-    assert.deepEqual(refused, [{ room: 'https', reason: 'too_many' }])
+    assert.deepEqual(refused, [{ room: 'https', reason: 'too_many', clientHost: '127.0.0.1' }])
     for (const socket of [second, third]) {
-      socket.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
-      assert.match(String((await once(socket, 'data'))[0]), /^HTTP\/1.1 200/)
+      await assertServed(socket)
+      socket.destroy()
+    }
+  })
+
+  it('lets a crowd of one address push out its own, and nobody who has shown who they are', async () => {
+    await serve({ maxConnections: 4, maxPerAddress: 2 })
+    const settling = once(server, 'secureConnection')
+    const known = await connect('127.0.0.2')
+    const [settled] = (await settling) as [TLSSocket]
+    open.settle(settled)
+    const other = await connect('127.0.0.3')
+    const crowd = [await connect('127.0.0.2'), await connect('127.0.0.2'), await connect('127.0.0.2')]
+    await once(crowd[0]!.resume(), 'close')
+    assert.deepEqual(refused, [{ room: 'https', reason: 'too_many_of_address', clientHost: '127.0.0.2' }])
+    // the oldest of all is one that stays
+    const last = await connect('127.0.0.4')
+    await once(other.resume(), 'close')
+    assert.equal(refused[1]?.reason, 'too_many')
+    assert.equal(open.size, 4)
+    for (const socket of [known, crowd[1]!, crowd[2]!, last]) {
+      await assertServed(socket)
       socket.destroy()
     }
   })
@@ -90,7 +123,7 @@ describe('an HTTP room', () => {
     })
     socket.pause().write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
     await heard
-    assert.deepEqual(refused, [{ room: 'https', reason: 'stalled' }])
+    assert.deepEqual(refused, [{ room: 'https', reason: 'stalled', clientHost: '127.0.0.1' }])
     socket.destroy()
   })
 
@@ -106,7 +139,7 @@ describe('an HTTP room', () => {
       socket.write(bytes)
       assert.match(String((await once(socket, 'data'))[0]), new RegExp(`^HTTP/1.1 ${status} `))
       await once(socket.resume(), 'close')
-      assert.deepEqual(refused, [{ room: 'https', reason }])
+      assert.deepEqual(refused, [{ room: 'https', reason, clientHost: '127.0.0.1' }])
     }
     await new Promise<void>((resolve) => {
       const look = () => (open.size === 0 ? resolve() : setImmediate(look))

@@ -1,52 +1,83 @@
 import type https from 'node:https'
 import type { Socket } from 'node:net'
+import { Crowd } from '../limits/crowd.ts'
 
 /** An HTTP connection that was ended by the edge, not by an answer of the API. */
 export interface RefusedHttp {
   room: string
-  reason: 'too_many' | 'headers_too_large' | 'late' | 'malformed' | 'stalled'
+  reason: 'too_many' | 'too_many_of_address' | 'headers_too_large' | 'late' | 'malformed' | 'stalled'
+  clientHost: string | undefined
+}
+
+/** The open connections of a room. */
+export interface HttpConnections {
+  readonly size: number
+  /** Somebody has shown on this one who they are: it no longer makes room for the strangers of its address. */
+  settle(socket: Socket): void
+  /** It has become a WebSocket. */
+  delete(socket: Socket): void
 }
 
 /** Nothing read and nothing taken of an answer for so long: it will not be. */
 const STALLED_MS = 60_000
 
-/** Bounds what the strangers of an HTTP room can hold: the number of connections (the oldest goes: whoever is
- *  honest is done in a moment) and how long an answer waits for somebody who does not read it. Counts what Node
+/** Bounds what the strangers of an HTTP room can hold: the number of connections (the oldest stranger goes:
+ *  whoever is honest is done in a moment; where one address has too many, its own) and how long an answer waits for somebody who does not read it. Counts what Node
  *  refuses by itself: headers that are too large or too slow, bytes that are not HTTP.
- *  @returns the open connections, for the caller to take out what becomes a WebSocket */
+ */
 export function boundHttp(
   server: https.Server,
   options: {
     room: string
     maxConnections: number
+    /** Of strangers. */
+    maxPerAddress: number
     stalledMs?: number | undefined
     onRefused: (refused: RefusedHttp) => void
   },
-): Set<Socket> {
-  const { room, maxConnections, onRefused } = options
-  const open = new Set<Socket>() // the oldest first
+): HttpConnections {
+  const { room, maxConnections, maxPerAddress, onRefused } = options
+  const strangers = new Crowd()
+  const settled = new Crowd()
+  const refuse = (socket: Socket, reason: RefusedHttp['reason']) =>
+    onRefused({ room, reason, clientHost: socket.remoteAddress })
+  const leave = (socket: Socket) => strangers.delete(socket) || settled.delete(socket)
+  const crowdOut = (socket: Socket, reason: RefusedHttp['reason']) => {
+    refuse(socket, reason)
+    leave(socket)
+    socket.destroy()
+  }
   server.on('secureConnection', (socket) => {
-    const [oldest] = open
-    if (oldest && open.size >= maxConnections) {
-      open.delete(oldest)
-      onRefused({ room, reason: 'too_many' })
-      oldest.destroy()
-    }
-    open.add(socket)
-    socket.once('close', () => open.delete(socket))
+    const { remoteAddress } = socket
+    if (remoteAddress === undefined) return void socket.destroy()
+    const neighbour = strangers.oldestOfFull(remoteAddress, maxPerAddress)
+    const oldest = strangers.oldest ?? settled.oldest
+    if (neighbour) crowdOut(neighbour, 'too_many_of_address')
+    else if (oldest && strangers.size + settled.size >= maxConnections) crowdOut(oldest, 'too_many')
+    strangers.add(socket, remoteAddress)
+    socket.once('close', () => leave(socket))
   })
   server.setTimeout(options.stalledMs ?? STALLED_MS, (socket) => {
-    if (socket.writableLength > 0) onRefused({ room, reason: 'stalled' })
+    if (socket.writableLength > 0) refuse(socket, 'stalled')
     socket.destroy()
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy()
     const [reason, status] = REFUSALS[error.code ?? ''] ?? ['malformed', '400 Bad Request']
-    onRefused({ room, reason })
+    refuse(socket as Socket, reason)
     socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`)
     ;(socket as Socket).destroySoon()
   })
-  return open
+  return {
+    get size() {
+      return strangers.size + settled.size
+    },
+    settle(socket) {
+      const { remoteAddress } = socket
+      if (remoteAddress !== undefined && strangers.delete(socket)) settled.add(socket, remoteAddress)
+    },
+    delete: leave,
+  }
 }
 
 /** As Node answers when nobody listens. */

@@ -12,6 +12,7 @@ import type { AuditLog } from '../audit/record.ts'
 import type { EdgeLimits } from '../config/config.ts'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
 import type { Rate } from '../limits/rate.ts'
+import type { Strangers } from '../limits/strangers.ts'
 import { contextOf } from '../policy/context.ts'
 import type { Database } from '../store/schema.ts'
 import { storeLost } from '../store-watch.ts'
@@ -33,6 +34,7 @@ export interface FlowParts {
   audit: AuditLog
   limits: EdgeLimits
   flowRate: Rate
+  strangers: Pick<Strangers, 'identifying'>
   log: Logger
   clock: () => number
   /** Set once the edge takes no new flows. */
@@ -110,17 +112,14 @@ async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: Flow
 /** Decides by what nobody has changed while it was read; from the turn on in which it does, a change is carried to the
  *  flow by whoever makes it. */
 async function decideUndisturbed(entered: Entered, flow: LiveFlow, known: Known, parts: FlowParts) {
-  const { clock, db, domain, clientCa, enforcement, flowRate } = parts
+  const { clock, db, domain, clientCa, enforcement, flowRate, strangers } = parts
   const leaf = entered.tls.getPeerX509Certificate()
   if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the client showed no certificate')
   for (;;) {
     const { changes } = flow
-    const { identity, certificate, session } = await identify(leaf, flow.facts, {
-      db,
-      domain,
-      clientCa,
-      now: clock(),
-    })
+    const { identity, certificate, session } = await strangers.identifying(entered.clientHost, () =>
+      identify(leaf, flow.facts, { db, domain, clientCa, now: clock() }),
+    )
     const { id: identityId, email } = identity
     const isCounted = known.identityId !== undefined
     Object.assign(known, { identityId, email, certificateSerial: certificate.serial })

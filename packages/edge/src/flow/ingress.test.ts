@@ -5,19 +5,29 @@ import net, { type AddressInfo, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { Heard, TestLog } from '../../test/edge-stage.ts'
 import type { EdgeLimits } from '../config/config.ts'
+import { Strangers } from '../limits/strangers.ts'
 import { type Arrival, formatAddress, type Ingress, openIngress, type TurnedAway } from './ingress.ts'
 
 const HELLO = Buffer.from(
   JSON.parse(readFileSync(new URL('../../vectors/client-hello.json', import.meta.url), 'utf8'))[0].hex,
   'hex',
 )
-const LIMITS = { handshakeTimeoutMs: 10_000, maxClientHelloBytes: 16_384, maxPendingHandshakes: 100 }
+const LIMITS = {
+  handshakeTimeoutMs: 10_000,
+  maxClientHelloBytes: 16_384,
+  maxPendingHandshakes: 100,
+  maxPendingHandshakesPerAddress: 100,
+  failedHandshakesPerMinute: 100,
+  failedLoginsPerMinute: 100,
+}
 
 let ingress: Ingress
 let log: TestLog
 let heard: Heard
 let arrivals: Arrival[]
 let hasRoom: boolean
+let strangers: Strangers
+let limited: string[]
 
 async function open(limits: Partial<EdgeLimits> = {}): Promise<void> {
   log = new TestLog()
@@ -31,18 +41,23 @@ async function open(limits: Partial<EdgeLimits> = {}): Promise<void> {
       heard.tell()
     },
   }
+  limited = []
+  const onLimited = (limit: string, address: string) => void limited.push(`${limit} ${address}`)
+  strangers = new Strangers({ limits: { ...LIMITS, ...limits }, onLimited })
   ingress = openIngress({
     chooseRoom: () => (hasRoom ? room : undefined),
     limits: { ...LIMITS, ...limits } as EdgeLimits,
+    strangers,
+    onLimited,
     log,
   })
   ingress.server.listen(0, '127.0.0.1')
   await once(ingress.server, 'listening')
 }
 
-async function connect(): Promise<Socket> {
+async function connect(localAddress = '127.0.0.1'): Promise<Socket> {
   const { port } = ingress.server.address() as AddressInfo
-  const socket = net.connect({ port, host: '127.0.0.1', noDelay: true })
+  const socket = net.connect({ port, host: '127.0.0.1', noDelay: true, localAddress })
   socket.on('error', () => {})
   await once(socket, 'connect')
   return socket
@@ -144,7 +159,7 @@ describe('ingress', () => {
   it('leaves no descriptor behind', async () => {
     const countFds = () => readdirSync('/proc/self/fd').length
     const before = countFds()
-    const clients = await Promise.all(Array.from({ length: 60 }, connect))
+    const clients = await Promise.all(Array.from({ length: 60 }, () => connect()))
     for (const [index, client] of clients.entries()) {
       if (index % 3 === 0) client.end(HELLO.subarray(0, 5))
       if (index % 3 === 1) client.resetAndDestroy()
@@ -212,6 +227,58 @@ describe('ingress under pressure', () => {
     await arrival()
     assert.equal(done.socket.destroyed, false)
     assert.equal(ingress.turnedAway.get('too_many'), 1)
+  })
+
+  it('lets a crowd of one address push out its own', async () => {
+    await open({ maxPendingHandshakes: 3, maxPendingHandshakesPerAddress: 2 })
+    const other = await connect('127.0.0.2')
+    const crowd = [await connect(), await connect(), await connect()]
+    await closed(crowd[0]!)
+    assert.deepEqual([...ingress.turnedAway], [['too_many_of_address', 1]])
+    assert.deepEqual(limited, ['pending_handshakes 127.0.0.1'])
+    other.write(HELLO)
+    const honest = await arrival()
+    assert.equal(honest.clientHost, '127.0.0.2')
+    crowd[2]!.write(HELLO)
+    assert.equal((await arrival()).clientHost, '127.0.0.1')
+  })
+
+  it('takes no handshake of an address where too many have failed, before or in a room', async () => {
+    await open({ failedHandshakesPerMinute: 3 })
+    for (let good = 0; good < 5; good++) {
+      const client = await connect()
+      client.write(HELLO)
+      const { socket, handshakeDone } = await arrival()
+      handshakeDone()
+      socket.destroy()
+      await closed(client)
+    }
+    for (let bad = 0; bad < 2; bad++) {
+      const client = await connect()
+      client.write('GET / HTTP/1.1\r\n\r\n')
+      await closed(client)
+    }
+    const inRoom = await connect()
+    inRoom.write(HELLO)
+    const { socket } = await arrival()
+    socket.destroy()
+    await closed(inRoom)
+    await closed(await connect())
+    assert.deepEqual(
+      [...ingress.turnedAway],
+      [
+        ['malformed', 2],
+        ['failed_too_often', 1],
+      ],
+    )
+    assert.deepEqual(limited, ['failed_handshakes 127.0.0.1'])
+    const other = await connect('127.0.0.2')
+    other.write(HELLO)
+    assert.equal((await arrival()).clientHost, '127.0.0.2')
+    strangers.welcome('127.0.0.1')
+    const known = await connect()
+    known.write(HELLO)
+    assert.equal((await arrival()).clientHost, '127.0.0.1')
   })
 
   it('stops listening, ends the pending ones at once, and waits for the others', async () => {

@@ -3,6 +3,8 @@
 import net, { type Server, type Socket } from 'node:net'
 import type { Logger } from '@postern/shared/logger'
 import type { EdgeLimits } from '../config/config.ts'
+import { Crowd } from '../limits/crowd.ts'
+import type { OnLimited, Strangers } from '../limits/strangers.ts'
 import { type ClientHello, peekClientHello } from './client-hello.ts'
 
 /** A place behind the port, with its own trust: a TLS server that does not listen. */
@@ -38,7 +40,15 @@ export interface Ingress {
   destroyAll(): void
 }
 
-export type TurnedAway = 'late' | 'too_large' | 'malformed' | 'no_room' | 'left' | 'too_many'
+export type TurnedAway =
+  | 'late'
+  | 'too_large'
+  | 'malformed'
+  | 'no_room'
+  | 'left'
+  | 'too_many'
+  | 'too_many_of_address'
+  | 'failed_too_often'
 
 /** Bytes a socket reads ahead and queues before it asks the writer to wait. */
 const HIGH_WATER_MARK = 256 * 1024
@@ -46,12 +56,14 @@ const HIGH_WATER_MARK = 256 * 1024
 export function openIngress(parts: {
   chooseRoom: (hello: ClientHello) => Room | undefined
   limits: EdgeLimits
+  strangers: Pick<Strangers, 'admitHandshake' | 'countHandshake'>
+  onLimited: OnLimited
   log: Logger
 }): Ingress {
-  const { chooseRoom, limits, log } = parts
+  const { chooseRoom, limits, strangers, onLimited, log } = parts
   const turnedAway = new Map<TurnedAway, number>()
   const open = new Set<Socket>()
-  const pending = new Set<Socket>() // the oldest first
+  const pending = new Crowd()
 
   const turnAway = (socket: Socket, reason: TurnedAway) => {
     pending.delete(socket)
@@ -59,16 +71,29 @@ export function openIngress(parts: {
     log.debug('ingress.turned_away', { reason })
     socket.destroy()
   }
-  const enterRoom = (socket: Socket, hello: ClientHello) => {
-    const clientHost = socket.remoteAddress
-    if (clientHost === undefined) return turnAway(socket, 'left')
+  const enterRoom = (socket: Socket, clientHost: string, hello: ClientHello) => {
     const room = chooseRoom(hello)
-    if (!room) return turnAway(socket, 'no_room')
+    if (!room) return fail(socket, clientHost, 'no_room')
     const handshakeDone = () => void pending.delete(socket)
-    socket.once('close', handshakeDone)
     const clientAddress = formatAddress(clientHost, socket.remotePort)
     const arrivedAt = performance.now()
     room.enter({ socket, hello, clientHost, clientAddress, arrivedAt, handshakeDone })
+  }
+
+  const fail = (socket: Socket, clientHost: string, reason: TurnedAway) => {
+    strangers.countHandshake(clientHost)
+    turnAway(socket, reason)
+  }
+  /** Not the newest: who is honest is done in a moment, and a crowd of silent ones must not lock them out. One's own
+   *  crowd first: it must not push out anybody else. */
+  const makeRoom = (clientHost: string) => {
+    const neighbour = pending.oldestOfFull(clientHost, limits.maxPendingHandshakesPerAddress)
+    if (neighbour) {
+      onLimited('pending_handshakes', clientHost)
+      return fail(neighbour, clientHost, 'too_many_of_address')
+    }
+    const { oldest } = pending
+    if (oldest && pending.size >= limits.maxPendingHandshakes) turnAway(oldest, 'too_many')
   }
 
   const server = net.createServer(
@@ -83,14 +108,18 @@ export function openIngress(parts: {
       socket.on('error', () => {}) // whoever holds the connection then hears 'close'; resets are not news
       open.add(socket)
       socket.once('close', () => open.delete(socket))
-      // not the newest: who is honest is done in a moment, and a crowd of silent ones must not lock them out
-      const [oldest] = pending
-      if (oldest && pending.size >= limits.maxPendingHandshakes) turnAway(oldest, 'too_many')
-      pending.add(socket)
+      const clientHost = socket.remoteAddress
+      if (clientHost === undefined) return turnAway(socket, 'left')
+      if (!strangers.admitHandshake(clientHost)) return turnAway(socket, 'failed_too_often')
+      makeRoom(clientHost)
+      pending.add(socket, clientHost)
       peekSocket(socket, limits, (result) => {
         if (!pending.has(socket)) return // turned away meanwhile
-        if (typeof result === 'string') return turnAway(socket, result)
-        enterRoom(socket, result)
+        if (typeof result === 'string') return fail(socket, clientHost, result)
+        socket.once('close', () => {
+          if (pending.delete(socket)) strangers.countHandshake(clientHost)
+        })
+        enterRoom(socket, clientHost, result)
       })
     },
   )

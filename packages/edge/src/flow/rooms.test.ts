@@ -52,6 +52,7 @@ before(async () => {
   }
   rooms = openRooms({
     maxHttpConnections: 100,
+    maxHttpConnectionsPerAddress: 100,
     onHttpRefused() {},
     domain: DOMAIN,
     serverIdentity: { key: identity.key, cert: identity.certificate },

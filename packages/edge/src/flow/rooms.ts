@@ -41,6 +41,8 @@ export interface RoomsOptions {
   handshakeTimeoutMs: number
   /** In each of the two HTTP rooms. */
   maxHttpConnections: number
+  /** Of strangers; in the other of the two everybody has shown a certificate. */
+  maxHttpConnectionsPerAddress: number
   /** For tests: shorter times. */
   httpLimits?: https.ServerOptions | undefined
   onHttps: http.RequestListener
@@ -59,6 +61,8 @@ export interface Rooms {
   choose(hello: ClientHello): Room | undefined
   /** Open connections of the HTTP rooms, by room. */
   httpConnections(): ReadonlyMap<string, number>
+  /** Somebody has shown on this HTTP connection who they are. */
+  settleHttp(socket: Socket): void
   /** Uses a renewed server certificate for new connections. */
   replaceServerIdentity(identity: ServerIdentity): void
   /** Ends every HTTP connection. Flows and data connections belong to those who took them. */
@@ -99,9 +103,15 @@ export function openRooms(options: RoomsOptions): Rooms {
     { ...trustingHttp, ALPNProtocols: ['http/1.1'], ...httpLimits },
     options.onMtls,
   )
-  const bound = (room: string, server: https.Server) =>
-    boundHttp(server, { room, maxConnections: options.maxHttpConnections, onRefused: options.onHttpRefused })
-  const [httpsOpen, mtlsOpen] = [bound('https', httpsServer), bound('mtls', mtlsServer)]
+  const bound = (room: string, server: https.Server, maxPerAddress: number) =>
+    boundHttp(server, {
+      room,
+      maxConnections: options.maxHttpConnections,
+      maxPerAddress,
+      onRefused: options.onHttpRefused,
+    })
+  const httpsOpen = bound('https', httpsServer, options.maxHttpConnectionsPerAddress)
+  const mtlsOpen = bound('mtls', mtlsServer, options.maxHttpConnections)
   mtlsServer.on('upgrade', (request, socket, head) => {
     mtlsOpen.delete(socket as TLSSocket)
     options.onMtlsUpgrade(request, socket as TLSSocket, head)
@@ -159,6 +169,7 @@ export function openRooms(options: RoomsOptions): Rooms {
         ['https', httpsOpen.size],
         ['mtls', mtlsOpen.size],
       ]),
+    settleHttp: httpsOpen.settle,
     replaceServerIdentity(identity) {
       httpsServer.setSecureContext({ ...identity, minVersion: 'TLSv1.2' })
       mtlsServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: options.connectorCa })

@@ -1,18 +1,21 @@
 import { ERRORS, PosternError, toPublicError } from '@postern/shared/errors'
 import type { Context } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { clientHost } from './client-address.ts'
 import type { ApiEnv, ApiParts } from './parts.ts'
 import { recordRefusal } from './record-refusal.ts'
 
 type AnswerError = (error: unknown, c: Context<ApiEnv>, status?: number) => Promise<Response>
 
 /** What answering an error takes. */
-export type AnswerParts = Pick<ApiParts, 'audit' | 'log' | 'login' | 'countRefused'>
+export type AnswerParts = Pick<ApiParts, 'audit' | 'log' | 'login' | 'countRefused' | 'strangers'>
 
 /** Turns whatever a handler threw into the one shape of an error. The cause goes to the log, under the request id
  *  that the person is told. */
-export function answerError({ audit, log, login, countRefused }: AnswerParts): AnswerError {
-  return async (error, c, status) => {
+export function answerError({ audit, log, login, countRefused, strangers }: AnswerParts): AnswerError {
+  return async (thrown, c, wanted) => {
+    const error = c.get('caller') ? thrown : strangers.judge(thrown, clientHost(c))
+    const status = error === thrown ? wanted : undefined
     const requestId = c.get('requestId')
     const told = toPublicError(error, requestId)
     countRefused(told.code)

@@ -28,9 +28,11 @@ export function guardRequest(parts: AnswerParts & Pick<ApiParts, 'origin'>): Api
 }
 
 /** @throws SIGN_IN_REQUIRED · SESSION_ENDED · DPOP_INVALID · CLOCK_OFF */
-export function requireSession({ login }: Pick<ApiParts, 'login'>): ApiMiddleware {
+export function requireSession({ login, onProven }: Pick<ApiParts, 'login' | 'onProven'>): ApiMiddleware {
   return async (c, next) => {
-    c.set('caller', await login.verify(c.env.incoming))
+    const { incoming } = c.env
+    c.set('caller', await login.verify(incoming))
+    onProven(incoming.socket)
     await next()
   }
 }

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import type { HttpBindings } from '@hono/node-server'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
@@ -14,6 +15,7 @@ import type { Fleet } from '../fleet/fleet.ts'
 import type { Enforcement } from '../flow/enforce.ts'
 import type { LiveFlows } from '../flow/live-flows.ts'
 import type { Rate } from '../limits/rate.ts'
+import type { Strangers } from '../limits/strangers.ts'
 import type { Login } from '../login/login.ts'
 import type { Verified } from '../login/verify-request.ts'
 import type { Roles } from '../policy/roles.ts'
@@ -40,6 +42,9 @@ export interface ApiParts {
   /** The other edges on this store. */
   fleet: Fleet
   certificateRate: Rate
+  strangers: Pick<Strangers, 'judge'>
+  /** Told of every connection on which somebody has shown who they are. */
+  onProven: (socket: Socket) => void
   isReady: () => Promise<boolean>
   countRefused: (code: ErrorCode) => void
 }

@@ -16,12 +16,17 @@ export function openRate(what: string, perMinute: number): Rate {
         await limiter.consume(identityId)
       } catch (refused) {
         if (!(refused instanceof RateLimiterRes)) throw refused
-        const retryAfterSeconds = Math.max(1, Math.ceil(refused.msBeforeNext / 1_000))
-        throw new PosternError('RATE_LIMITED', `you asked for more than ${perMinute} ${what} in a minute`, {
-          hint: `wait ${retryAfterSeconds} seconds and try again`,
-          details: { retryAfterSeconds },
-        })
+        throw rateLimited(`you asked for more than ${perMinute} ${what} in a minute`, refused.msBeforeNext)
       }
     },
   }
+}
+
+/** Tells how long to wait, in words and as `details.retryAfterSeconds`. */
+export function rateLimited(message: string, waitMs: number): PosternError {
+  const retryAfterSeconds = Math.max(1, Math.ceil(waitMs / 1_000))
+  return new PosternError('RATE_LIMITED', message, {
+    hint: `wait ${retryAfterSeconds} seconds and try again`,
+    details: { retryAfterSeconds },
+  })
 }

@@ -30,6 +30,7 @@ export async function takeUserCode(exchange: Exchange, parts: InteractionParts):
   const device = userCode === undefined ? undefined : await findByUserCode(provider, userCode)
   if (!device) {
     const code = 'LOGIN_FAILED'
+    parts.strangers.countLogin(address)
     parts.log.info('login.wrong_code', { code, clientAddress: address })
     await recordRefused({ code, clientAddress: address }, parts.record)
     const problem = 'No program waits for this code: it is mistyped, was used already, or is too old.'

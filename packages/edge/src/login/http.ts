@@ -68,10 +68,12 @@ export async function handleLogin(
   if (!isOurs(path, parts)) return false
   try {
     requireOwnHost(req, parts.origin)
+    parts.strangers.admitLogin(clientAddressOf(req))
     const url = new URL(req.url ?? '', parts.origin)
     await answer({ req, res, url }, path, parts)
   } catch (error) {
-    const code = answerError({ req, res }, path, error, parts)
+    const told = parts.strangers.judge(error, clientAddressOf(req))
+    const code = answerError({ req, res }, path, told, parts)
     await recordRefused({ code, clientAddress: clientAddressOf(req) }, parts.record)
   }
   return true
@@ -165,6 +167,8 @@ function answerError(
   const status = error instanceof Misdirected ? 421 : ERRORS[failure.code].http
   // what was not read of the body must not be taken for the next request
   if (!req.complete) res.setHeader('Connection', 'close')
+  const { retryAfterSeconds } = (error instanceof PosternError && error.details) || {}
+  if (retryAfterSeconds !== undefined) res.setHeader('Retry-After', String(retryAfterSeconds))
   if (isPage(path)) send(res, showError(res, failure, status))
   else sendOAuthError(res, status, failure)
   return failure.code

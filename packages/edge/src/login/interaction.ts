@@ -7,6 +7,7 @@ import type { Kysely } from 'kysely'
 import type Provider from 'oidc-provider'
 import type { InteractionResults } from 'oidc-provider'
 import * as oidc from 'openid-client'
+import type { Strangers } from '../limits/strangers.ts'
 import { describeLock, refuseLocked } from '../revocation/locks.ts'
 import { upsertIdentity } from '../store/identities.ts'
 import type { Database } from '../store/schema.ts'
@@ -56,6 +57,7 @@ export interface InteractionParts {
   clock: () => number
   log: Logger
   record: RecordLogin
+  strangers: Pick<Strangers, 'admitLogin' | 'countLogin' | 'judge'>
   /** Told of everybody who signs in, once address and groups of this login are written. */
   identityUpdated: (identityId: string) => Promise<void>
 }
@@ -366,6 +368,7 @@ async function refuseAccount(
 ): Promise<void> {
   const refusal = toPosternError(error, 'LOGIN_FAILED', 'the sign-in failed')
   const clientAddress = clientAddressOf(exchange.req)
+  parts.strangers.countLogin(clientAddress)
   await parts.record({
     type: 'login.refused',
     code: refusal.code,

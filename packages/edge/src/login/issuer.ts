@@ -1,4 +1,5 @@
 import type { EventEmitter } from 'node:events'
+import type { IncomingMessage } from 'node:http'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import { calculateJwkThumbprint, decodeProtectedHeader, type JWK } from 'jose'
@@ -57,6 +58,8 @@ export interface IssuerParts {
   adapter: (model: string) => Adapter
   log: Logger
   record: RecordLogin
+  /** Told of each request that was refused. */
+  onRefused: (req: IncomingMessage) => void
 }
 
 export function createIssuer(parts: IssuerParts): Provider {
@@ -262,13 +265,17 @@ function describe(out: { error: string; error_description?: string | undefined }
 /** Answers of the library that ask for a nonce or for patience: nobody is refused. */
 const NO_REFUSALS: ReadonlySet<string> = new Set(['use_dpop_nonce', 'authorization_pending', 'slow_down'])
 
-function noteFailures(provider: Provider, { log, record }: Pick<IssuerParts, 'log' | 'record'>): void {
+function noteFailures(
+  provider: Provider,
+  { log, record, onRefused }: Pick<IssuerParts, 'log' | 'record' | 'onRefused'>,
+): void {
   const refused = (ctx: KoaContextWithOIDC, error: errors.OIDCProviderError) => {
     const isRefresh = ctx.oidc?.params?.grant_type === 'refresh_token'
     // what a program hears of a sign-in that ended without one was said, and recorded, in the browser
     const isHeard = error.message === 'access_denied' && !isRefresh
     if (NO_REFUSALS.has(error.message) || isHeard) return undefined
     const code = codeOf(error, isRefresh)
+    onRefused(ctx.req)
     void recordRefused({ code, clientAddress: clientAddressOf(ctx.req) }, record)
     return code
   }

@@ -321,3 +321,15 @@ test('switched off there is nothing: no endpoint, no page, no word in the discov
   const grant = oidc.genericGrantRequest(cli.config, GRANT, { device_code: 'x' }, { DPoP: cli.DPoP })
   assert.equal(await refused(grant), 'unsupported_grant_type')
 })
+
+test('wrong codes count as failed sign-ins of the address, and a program that waits does not', async () => {
+  await using stage = await startStage({ device: true, failedLoginsPerMinute: 2 })
+  const { device, poll } = await askForCode(stage)
+  for (let at = 0; at < 4; at += 1) assert.equal(await refused(poll()), 'authorization_pending')
+  assert.match((await typeCode(stage, new Browser(), 'BBBB-BBBB')).body, /No program waits/)
+  assert.equal((await typeCode(stage, new Browser(), device.user_code)).status, 200)
+  assert.match((await typeCode(stage, new Browser(), 'BBBB-BBBB')).body, /No program waits/)
+  const shutOut = await new Browser().open(`${stage.origin}/device`)
+  assert.deepEqual([shutOut.status, codeOn(shutOut)], [429, 'RATE_LIMITED'])
+  assert.match(String(shutOut.headers['retry-after']), /^[1-9]\d?$/)
+})

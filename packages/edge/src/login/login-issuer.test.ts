@@ -89,6 +89,7 @@ test('every lifetime is set explicitly and ends with the session', async () => {
       throw new Error('not asked for')
     },
     log: { debug() {}, info() {}, warn() {}, error() {} },
+    onRefused() {},
   })
   const ttl = configuration.ttl as Record<string, number | ((ctx: KoaContextWithOIDC) => number)>
   // every model the library gives a default, also those that are off

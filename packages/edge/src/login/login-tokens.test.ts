@@ -429,3 +429,22 @@ test('no table and no log line holds a token, a code, a cookie or a state', asyn
     for (const secret of secrets) assert.ok(!line.includes(secret), line)
   }
 })
+
+test('refused grants count as failed sign-ins of the address; learning a nonce does not', async () => {
+  await using stage = await startStage({ failedLoginsPerMinute: 2 })
+  const { cli, tokens } = await logIn(stage)
+  for (let good = 0; good < 3; good += 1)
+    await oidc.refreshTokenGrant(
+      (await createCli(stage)).config,
+      tokens.refresh_token!,
+      {},
+      { DPoP: cli.DPoP },
+    )
+  for (let bad = 0; bad < 2; bad += 1)
+    await assert.rejects(oidc.refreshTokenGrant(cli.config, 'no-token-of-ours', {}, { DPoP: cli.DPoP }), {
+      error: 'invalid_grant',
+    })
+  const shutOut = await stage.request({ path: '/oauth/token', method: 'POST', body: 'grant_type=x' })
+  assert.equal(shutOut.status, 429)
+  assert.match(shutOut.body, /too many sign-ins and tokens from this address were refused/)
+})

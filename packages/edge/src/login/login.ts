@@ -4,6 +4,7 @@ import type { Logger } from '@postern/shared/logger'
 import type { Kysely } from 'kysely'
 import type Provider from 'oidc-provider'
 import type { EdgeConfig } from '../config/config.ts'
+import type { Strangers } from '../limits/strangers.ts'
 import type { Database } from '../store/schema.ts'
 import { clientAddressOf } from './client-address.ts'
 import { CodeAttempts, type CodeLimits } from './device-codes.ts'
@@ -47,6 +48,7 @@ export interface LoginParts {
   clock: () => number
   log: Logger
   record: RecordLogin
+  strangers: Pick<Strangers, 'admitLogin' | 'countLogin' | 'judge'>
   /** Somebody signs in: address and groups are written as the provider said them now, whether the login then
    *  succeeds or not. */
   identityUpdated?: (identityId: string) => Promise<void>
@@ -89,7 +91,9 @@ export async function createLogin(parts: LoginParts): Promise<Login> {
   )
   const doorParts = once((): DoorParts => {
     const origin = originOf()
-    const provider = createIssuer({ origin, keys, sessionMs, device, db, adapter, log, record: parts.record })
+    const onRefused = (req: IncomingMessage) => parts.strangers.countLogin(clientAddressOf(req))
+    const { record } = parts
+    const provider = createIssuer({ origin, keys, sessionMs, device, db, adapter, log, record, onRefused })
     countPending(provider, pending, clock)
     const callProvider = provider.callback()
     return {
