@@ -58,28 +58,29 @@ interface EdgeSays {
 
 export class SimulatedConnector implements Disposable {
   readonly #target: Target
-  readonly #identity: ConnectorIdentity
   readonly #context: SecureContext
   readonly #instanceId: string = randomUUID()
   readonly #backoff = new Backoff(FIRST_RETRY_MS, MAX_RETRY_MS)
   readonly #dataBackoff = new Backoff(FIRST_DATA_RETRY_MS, MAX_DATA_RETRY_MS)
-  readonly #onReady: () => void
   #attachmentId = ''
   #ws: WebSocket | undefined
   #retry: NodeJS.Timeout | undefined
   #isOver = false
+  #whenReady = Promise.withResolvers<void>()
   /** Attempts that came to nothing, since it was ready last. */
   failures = 0
   /** When its first warm data connection stood; undefined while it is not ready. `performance.now()` */
   readyAt: number | undefined
 
-  /** @param onReady called each time it can serve a flow */
-  constructor(target: Target, identity: ConnectorIdentity, onReady: () => void) {
+  constructor(target: Target, identity: ConnectorIdentity) {
     this.#target = target
-    this.#identity = identity
-    this.#onReady = onReady
     this.#context = tls.createSecureContext({ ...identity, ca: target.ca, minVersion: 'TLSv1.3' })
     this.#attach()
+  }
+
+  /** Resolves when it can serve a flow, now or later. */
+  ready(): Promise<void> {
+    return this.#whenReady.promise
   }
 
   [Symbol.dispose](): void {
@@ -89,12 +90,11 @@ export class SimulatedConnector implements Disposable {
   }
 
   #attach(): void {
-    const { domain, port, ca } = this.#target
-    const serverName = { servername: `mtls.${domain}` } as object
+    const { domain, port } = this.#target
+    // ws hands them on to node:tls, and its types do not know
+    const more = { servername: `mtls.${domain}`, secureContext: this.#context } as object
     const ws = new WebSocket(`wss://127.0.0.1:${port}${CONTROL_PATH}`, [CONTROL_SUBPROTOCOL], {
-      ...this.#identity,
-      ...serverName,
-      ca,
+      ...more,
       headers: { host: `mtls.${domain}:${port}` },
       perMessageDeflate: false,
       handshakeTimeout: ATTACH_TIMEOUT_MS,
@@ -142,13 +142,16 @@ export class SimulatedConnector implements Disposable {
     this.readyAt = performance.now()
     this.#backoff.reset()
     this.#dataBackoff.reset()
-    this.#onReady()
+    this.#whenReady.resolve()
   }
 
   #lost(): void {
     if (this.#isOver) return
     if (this.readyAt === undefined) this.failures += 1
-    else this.failures = 0
+    else {
+      this.failures = 0
+      this.#whenReady = Promise.withResolvers()
+    }
     this.readyAt = undefined
     this.#retry = setTimeout(() => this.#attach(), this.#backoff.next())
   }

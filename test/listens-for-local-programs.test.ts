@@ -349,8 +349,11 @@ describe('what lasts longer than a certificate', () => {
     await using listener = await startListener({ home, host: service.host, args })
     const live = await connectTo(listener.port)
     await echoes(live, 'one')
-    await runOutSession(home) // ends the flows of the session, too
-    live.destroy()
+    const ended = readToEnd(live)
+    await runOutSession(home)
+    assert.equal((await within('the flow of the session is cut', ended)).ending, 'ECONNRESET')
+    const closed = await listener.event('flow.closed')
+    assert.deepEqual([closed.error, closed.cutBy], ['FLOW_REVOKED', 'service'])
     const waiting = await Promise.all(Array.from({ length: 5 }, () => connectTo(listener.port)))
     await Promise.all(waiting.map((socket, index) => echoes(socket, `waited ${index}`)))
     assert.equal(readFileSync(opened, 'utf8'), 'page\n')

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import { requestEdge } from '../../test/support/oauth-peer.ts'
+import { within } from '../../test/support/until.ts'
 import { ApiClient } from '../api-client.ts'
 import { inTurns } from '../client-flow.ts'
 import { openPath, type Path } from '../path.ts'
@@ -22,9 +23,8 @@ export const reattach: Row = {
     await using path = await openPath()
     say(`registering ${count} connectors`)
     const identities = await register(path, count)
-    const fleet = new Fleet(path, identities)
-    using _fleet = fleet
-    await fleet.allReady()
+    using fleet = new Fleet()
+    await fleet.start(path, identities)
     say('the edge is killed')
     await path.restartEdge((edge) => edge.kill9())
     const upAt = performance.now()
@@ -90,32 +90,21 @@ async function register({ edge }: Path, count: number): Promise<ConnectorIdentit
 }
 
 class Fleet implements Disposable {
-  readonly connectors: readonly SimulatedConnector[]
-  #onReady: () => void = () => {}
+  readonly connectors: SimulatedConnector[] = []
 
-  constructor({ edge }: Path, identities: readonly ConnectorIdentity[]) {
+  /** Starts them a few at a time: what is measured is how they come back. */
+  async start({ edge }: Path, identities: readonly ConnectorIdentity[]): Promise<void> {
     const target = { domain: edge.domain, port: edge.port, ca: readFileSync(edge.caFile, 'utf8') }
-    this.connectors = identities.map(
-      (identity) => new SimulatedConnector(target, identity, () => this.#onReady()),
-    )
+    await inTurns(identities.length, AT_ONCE, async (number) => {
+      const connector = new SimulatedConnector(target, identities[number]!)
+      this.connectors.push(connector)
+      await connector.ready()
+    })
   }
 
-  /** Resolves when every one of them can serve a flow. */
   async allReady(): Promise<void> {
-    const missing = () => this.connectors.filter(({ readyAt }) => readyAt === undefined).length
-    const over = new AbortController()
-    const ready = new Promise<void>((resolve) => {
-      this.#onReady = () => {
-        if (missing() === 0) resolve()
-      }
-      this.#onReady()
-    })
-    const late = pause(GIVE_UP_MS, undefined, { signal: over.signal }).then(
-      () => Promise.reject(new Error(`${missing()} connectors are not back after ${GIVE_UP_MS / 1_000} s`)),
-      () => {},
-    )
-    await Promise.race([ready, late])
-    over.abort()
+    const back = Promise.all(this.connectors.map((connector) => connector.ready()))
+    await within('all connectors are back', back, GIVE_UP_MS)
   }
 
   [Symbol.dispose](): void {

@@ -1,4 +1,4 @@
-import { type ERRORS, PosternError } from '@postern/shared/errors'
+import { type ErrorCode, PosternError } from '@postern/shared/errors'
 import type { SignInEvent } from '../credentials/live-certificate.ts'
 import type { FlowTraffic } from '../events.ts'
 import { printable, tell, tellError, tellMore } from '../io.ts'
@@ -7,23 +7,21 @@ import { printable, tell, tellError, tellMore } from '../io.ts'
 export type ListenerEvent =
   | { event: 'ready'; host: string; address: string; port: number; edge: string }
   | { event: 'flow.opened'; flowId: string; from: string }
-  | ({ event: 'flow.closed' } & ClosedFlow)
-  | ({ event: 'flow.refused'; from: string; flowId?: string } & Failure)
+  | ({ event: 'flow.closed'; flowId: string; from: string } & FlowTraffic & Partial<Cut>)
+  | ({ event: 'flow.refused'; from: string; flowId?: string; code: ErrorCode } & Reason)
   | { event: 'user.refused'; code: string; message: string; connections: number }
   | { event: 'renewed'; notAfter: number }
   | SignInEvent
 
-interface ClosedFlow extends FlowTraffic {
-  flowId: string
-  from: string
-  /** With `error`: who ended it in the middle. */
-  cutBy?: 'program' | 'service' | 'listener'
-}
-
-interface Failure {
-  code: keyof typeof ERRORS
+interface Reason {
   message: string
   hint: string
+}
+
+/** Of a flow that ended in the middle, beside the code in `error`. */
+interface Cut extends Reason {
+  error: ErrorCode
+  cutBy: 'program' | 'service' | 'listener'
 }
 
 export type Report = (event: ListenerEvent) => void
@@ -37,9 +35,10 @@ export const reportToPeople: Report = (event) => {
     case 'renewed':
       return
     case 'flow.closed':
-      return tellClosed(event)
+      // a program that leaves in the middle has its reasons
+      return event.cutBy === 'service' ? tellFailure({ ...event, code: event.error! }) : undefined
     case 'flow.refused':
-      return tellError(errorOf(event))
+      return tellFailure(event)
     case 'user.refused':
       return tell(`${printable(event.message)} (${event.code})${describeCount(event.connections)}`)
     case 'sign-in.needed':
@@ -55,15 +54,9 @@ function tellReady({ host, address, port }: { host: string; address: string; por
   tellMore('Ctrl-C ends it, with all connections through it')
 }
 
-/** A program that leaves in the middle has its reasons. */
-function tellClosed({ flowId, from, error, cutBy }: ClosedFlow): void {
-  if (cutBy !== 'service') return
-  tell(`the connection of ${from} was cut (${error})`)
-  tellMore(`more: postern explain ${printable(flowId)}`)
-}
-
-function errorOf({ code, message, hint, flowId }: Failure & { flowId?: string }): PosternError {
-  return new PosternError(code, message, { hint, ...(flowId ? { details: { flowId } } : {}) })
+function tellFailure(failure: { code: ErrorCode; flowId?: string } & Partial<Reason>): void {
+  const { code, message = '', hint = '', flowId } = failure
+  tellError(new PosternError(code, message, { hint, ...(flowId ? { details: { flowId } } : {}) }))
 }
 
 function describeCount(connections: number): string {

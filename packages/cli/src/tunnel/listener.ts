@@ -148,6 +148,7 @@ async function serveConnection(socket: Socket, parts: ListenerParts): Promise<vo
       },
     })
     if (flowId === undefined && traffic.cut) throw traffic.cut.error
+    if (spoilsCertificate(traffic.cut?.error)) certificate.forget()
     const durationMs = Math.round(performance.now() - startedAt)
     report({ event: 'flow.closed', flowId: flowId ?? '', from, durationMs, ...describeTraffic(traffic) })
   } catch (caught) {
@@ -161,7 +162,9 @@ async function serveConnection(socket: Socket, parts: ListenerParts): Promise<vo
 const CUT_BY = { left: 'program', right: 'service', signal: 'listener' } as const
 
 function describeTraffic({ bytesUp, bytesDown, cut }: Traffic) {
-  return { bytesUp, bytesDown, ...(cut ? { error: cut.error.code, cutBy: CUT_BY[cut.by] } : {}) }
+  if (!cut) return { bytesUp, bytesDown }
+  const { code: error, message, hint } = cut.error
+  return { bytesUp, bytesDown, error, message, hint, cutBy: CUT_BY[cut.by] }
 }
 
 function describeRefusal({ code, message, hint, details }: PosternError, from: string) {
