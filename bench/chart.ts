@@ -3,9 +3,9 @@ import type { FigureResult, GoalResult, Results } from './results.ts'
 /** The results as one picture: throughput side by side, and how far each goal is reached. No script, no font of its
  *  own, readable on light and dark pages. */
 
-const WIDTH = 760
-const LABEL_WIDTH = 330
-const BAR_WIDTH = 330
+const WIDTH = 860
+const LABEL_WIDTH = 430
+const BAR_WIDTH = 250
 const LINE = 20
 const COLOURS = { ours: '#2f7d4f', theirs: '#8a8f98', missed: '#b5482f', mark: '#555b66' }
 
@@ -43,12 +43,14 @@ function toBar({ name, median }: FigureResult): Bar {
   return { label: name, value: median, text: String(median), colour }
 }
 
+const ENOUGH = 2
+
 /** 1 is the goal, more is better, twice is enough. */
 function toGoalBar({ text, value, limit, unit, relation, reached }: GoalResult): Bar {
-  const share = relation === 'at least' ? value / limit : limit / Math.max(value, limit / 2)
+  const share = relation === 'at least' ? value / limit : value <= limit / ENOUGH ? ENOUGH : limit / value
   return {
     label: text,
-    value: Math.min(2, Math.max(0, share)),
+    value: Math.min(ENOUGH, Math.max(0, share)),
     text: `${value} ${unit} (${relation} ${limit})`,
     colour: reached ? COLOURS.ours : COLOURS.missed,
   }
@@ -61,7 +63,10 @@ function drawBars(
   gap: number,
   mark?: number,
 ): { svg: string; height: number } {
-  const largest = Math.max(mark === undefined ? 1e-9 : mark * 2, ...bars.map(({ value }) => value))
+  const largest = Math.max(
+    mark === undefined ? Number.EPSILON : mark * ENOUGH,
+    ...bars.map(({ value }) => value),
+  )
   const scale = (value: number) => Math.round((value / largest) * BAR_WIDTH)
   const lines = bars.map(({ label, value, text, colour }, index) => {
     const y = (index + 1) * LINE + 8
@@ -79,7 +84,7 @@ function drawBars(
   return { svg: [heading, ...lines, line].join('\n'), height: height + gap }
 }
 
-const MAX_LABEL = 54
+const MAX_LABEL = 68
 
 function shorten(label: string): string {
   return label.length <= MAX_LABEL ? label : `${label.slice(0, MAX_LABEL - 1)}…`

@@ -47,10 +47,10 @@ export const firstByte: Row = {
           limit,
         },
         {
-          text: `certificate run out: beyond ${limit} minimal scripts, against a new key and one API round trip`,
+          text: `certificate run out, against ${limit} minimal scripts, a new key and one API round trip`,
           value:
-            (of('postern, certificate run out') - limit * of('minimal script')) /
-            of('key and API round trip'),
+            of('postern, certificate run out') /
+            (limit * of('minimal script') + of('key and API round trip')),
           unit: '×',
           relation: 'at most',
           limit: 1,
