@@ -58,6 +58,7 @@ interface EdgeSays {
 
 export class SimulatedConnector implements Disposable {
   readonly #target: Target
+  readonly #localAddress: string
   readonly #context: SecureContext
   readonly #instanceId: string = randomUUID()
   readonly #backoff = new Backoff(FIRST_RETRY_MS, MAX_RETRY_MS)
@@ -72,8 +73,10 @@ export class SimulatedConnector implements Disposable {
   /** When its first warm data connection stood; undefined while it is not ready. `performance.now()` */
   readyAt: number | undefined
 
-  constructor(target: Target, identity: ConnectorIdentity) {
+  /** @param localAddress where it comes from: machines of a fleet have addresses of their own */
+  constructor(target: Target, identity: ConnectorIdentity, localAddress: string) {
     this.#target = target
+    this.#localAddress = localAddress
     this.#context = tls.createSecureContext({ ...identity, ca: target.ca, minVersion: 'TLSv1.3' })
     this.#attach()
   }
@@ -95,6 +98,7 @@ export class SimulatedConnector implements Disposable {
     const more = { servername: `mtls.${domain}`, secureContext: this.#context } as object
     const ws = new WebSocket(`wss://127.0.0.1:${port}${CONTROL_PATH}`, [CONTROL_SUBPROTOCOL], {
       ...more,
+      localAddress: this.#localAddress,
       headers: { host: `mtls.${domain}:${port}` },
       perMessageDeflate: false,
       handshakeTimeout: ATTACH_TIMEOUT_MS,
@@ -121,7 +125,12 @@ export class SimulatedConnector implements Disposable {
   #openData(ws: WebSocket): void {
     if (ws.readyState !== WebSocket.OPEN) return
     const { domain, port } = this.#target
-    const tcp = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true, noDelay: true })
+    const tcp = net.connect({
+      host: '127.0.0.1',
+      port,
+      localAddress: this.#localAddress,
+      allowHalfOpen: true,
+    })
     const secureContext = this.#context
     const socket = tls.connect({ socket: tcp, servername: domain, secureContext, ALPNProtocols: [ALPN_DATA] })
     const leave = () => void socket.destroy()

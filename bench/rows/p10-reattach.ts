@@ -74,7 +74,7 @@ export const reattach: Row = {
         },
       ],
       notes: [
-        `${count} services with one connector each, simulated in one process; counted from the ready edge.`,
+        `${count} services with one connector each, simulated in one process, each at an address of its own; counted from the ready edge.`,
       ],
     }
   },
@@ -96,7 +96,7 @@ class Fleet implements Disposable {
   async start({ edge }: Path, identities: readonly ConnectorIdentity[]): Promise<void> {
     const target = { domain: edge.domain, port: edge.port, ca: readFileSync(edge.caFile, 'utf8') }
     await inTurns(identities.length, AT_ONCE, async (number) => {
-      const connector = new SimulatedConnector(target, identities[number]!)
+      const connector = new SimulatedConnector(target, identities[number]!, addressOf(number))
       this.connectors.push(connector)
       await connector.ready()
     })
@@ -104,12 +104,21 @@ class Fleet implements Disposable {
 
   async allReady(): Promise<void> {
     const back = Promise.all(this.connectors.map((connector) => connector.ready()))
-    await within('all connectors are back', back, GIVE_UP_MS)
+    await within('all connectors are back', back, GIVE_UP_MS).catch((cause) => {
+      const missing = this.connectors.filter(({ readyAt }) => readyAt === undefined)
+      const attempts = missing.reduce((sum, { failures }) => sum + failures, 0)
+      throw new Error(`${missing.length} are not back after ${attempts} attempts in vain`, { cause })
+    })
   }
 
   [Symbol.dispose](): void {
     for (const connector of this.connectors) connector[Symbol.dispose]()
   }
+}
+
+/** One of this machine's sixteen million. */
+function addressOf(number: number): string {
+  return `127.1.${number >> 8}.${number & 255}`
 }
 
 /** Asks the edge again and again whether it is well. */
