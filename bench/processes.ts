@@ -37,6 +37,12 @@ export async function settledKib(pid: number): Promise<number> {
   }
 }
 
+/** Descriptors that a process may open: Node takes as many as the hard limit allows. */
+export function openFilesAllowed(): number {
+  const [, limit] = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? []
+  return limit === undefined ? Number.POSITIVE_INFINITY : Number(limit)
+}
+
 /** CPU seconds of a process while `work` runs. */
 export async function cpuOf(pid: number, work: () => Promise<unknown>): Promise<number> {
   const before = cpuSeconds(pid)

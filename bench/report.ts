@@ -17,11 +17,16 @@ function formatRow({ figures, goals, notes }: RowResult): string[] {
 
 function formatFigure({ median, unit, min, max, values }: FigureResult): string {
   const spread = values.length > 1 ? `   (${min} to ${max}, ${values.length} rounds)` : ''
-  return `${String(median).padStart(8)} ${unit}${spread}`
+  return `${' '.repeat(Math.max(0, 8 - String(median).length))}${amount(median, unit)}${spread}`
 }
 
 function formatGoal({ value, unit, relation, limit }: GoalResult): string {
-  return `${value} ${unit}, ${relation} ${limit} ${unit}`
+  return `${amount(value, unit)}, ${relation} ${amount(limit, unit)}`
+}
+
+/** Some are only counted. */
+function amount(value: number, unit: string): string {
+  return unit === '' ? String(value) : `${value} ${unit}`
 }
 
 const BEGIN = '<!-- measured: written by npm run bench -->'
@@ -35,15 +40,17 @@ export function putIntoPage(page: string, results: Results): string {
   return `${before}${BEGIN}\n\n${formatPage(results)}\n\n${END}${after}`
 }
 
+const CHART = '![Throughput side by side, and how far each goal is reached](performance.svg)'
+
 function formatPage({ rows }: Results): string {
-  return [formatGoals(rows), formatMachines(rows), ...rows.map(formatSection)].join('\n\n')
+  return [CHART, formatGoals(rows), formatMachines(rows), ...rows.map(formatSection)].join('\n\n')
 }
 
 function formatGoals(rows: readonly RowResult[]): string {
   const lines = rows.flatMap(({ id, title, goals }) =>
     goals.map(
       (goal) =>
-        `| ${id} | ${title}: ${goal.text} | ${goal.value} ${goal.unit} | ${goal.relation} ${goal.limit} ${goal.unit} | ${goal.reached ? 'yes' : '**no**'} |`,
+        `| ${id} | ${title}: ${goal.text} | ${amount(goal.value, goal.unit)} | ${goal.relation} ${amount(goal.limit, goal.unit)} | ${goal.reached ? 'yes' : '**no**'} |`,
     ),
   )
   return ['| # | measured | is | goal | reached |', '|---|---|---|---|---|', ...lines].join('\n')
@@ -67,7 +74,7 @@ function describe({ processor, cores, memoryGib, system, node, openssl }: Machin
 function formatSection({ id, title, figures, notes }: RowResult): string {
   const lines = figures.map(
     ({ name, unit, median, min, max, values }) =>
-      `| ${name} | ${median} ${unit} | ${values.length > 1 ? `${min} to ${max}` : ''} | ${values.length} |`,
+      `| ${name} | ${amount(median, unit)} | ${values.length > 1 ? `${min} to ${max}` : ''} | ${values.length} |`,
   )
   return [
     `### ${id}: ${title}`,

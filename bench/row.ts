@@ -14,6 +14,8 @@ export interface Row {
   title: string
   /** Names of programs that Debian brings. */
   needs: readonly string[]
+  /** Descriptors that one process of it has open; left out where that is no question. */
+  openFiles?: number
   run(scale: Scale, say: (line: string) => void): Promise<Measured>
 }
 

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { DEBIAN_PACKAGES, missingPackages } from '../test/support/debian-packages.ts'
 import { drawChart } from './chart.ts'
+import { openFilesAllowed } from './processes.ts'
 import { formatTable, putIntoPage } from './report.ts'
 import { describeMachine, mergeIntoFile, type RowResult, toResult } from './results.ts'
 import type { Row, Scale } from './row.ts'
@@ -96,6 +97,7 @@ async function measureAll(rows: readonly Row[], scale: Scale): Promise<RowResult
     const how = { machine: describeMachine(), ...scale }
     say(`${row.id}  ${row.title}`)
     try {
+      requireOpenFiles(row)
       const measured = await row.run(scale, (line) => say(`    ${line}`))
       results.push(toResult(row, measured, how))
       say(`    ${((performance.now() - started) / 1_000).toFixed(0)} s`)
@@ -104,6 +106,12 @@ async function measureAll(rows: readonly Row[], scale: Scale): Promise<RowResult
     }
   }
   return results
+}
+
+function requireOpenFiles({ openFiles = 0 }: Row): void {
+  const allowed = openFilesAllowed()
+  if (values.quick || openFiles <= allowed) return
+  throw new Error(`it opens ${openFiles} files and may open ${allowed}: ulimit -Hn ${openFiles}`)
 }
 
 function write(results: readonly RowResult[]): void {

@@ -12,6 +12,7 @@ export const memory: Row = {
   id: 'P4',
   title: 'memory of the edge for one idle flow',
   needs: ['openssl'],
+  openFiles: 6_000,
   async run(scale, say): Promise<Measured> {
     const count = scale.quick ? 20 : 2_000
     const figures = new Figures()

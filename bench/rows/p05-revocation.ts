@@ -15,6 +15,7 @@ export const revocation: Row = {
   id: 'P5',
   title: 'revocation of a person with live flows',
   needs: ['openssl'],
+  openFiles: 3_000,
   async run(scale, say): Promise<Measured> {
     const count = scale.quick ? 20 : 1_000
     const rounds = Math.min(scale.rounds, MAX_ROUNDS)

@@ -20,6 +20,7 @@ export const growth: Row = {
   id: 'P8',
   title: 'CPU of the edge as flows, policy and services grow',
   needs: ['openssl'],
+  openFiles: 12_000,
   async run(scale, say): Promise<Measured> {
     const levels = scale.quick
       ? { flows: [2, 6], entries: [10, 100], services: [0, 100] }

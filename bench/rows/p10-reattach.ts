@@ -18,6 +18,7 @@ export const reattach: Row = {
   id: 'P10',
   title: 'connectors come back after a restart of the edge',
   needs: ['openssl'],
+  openFiles: 10_000,
   async run(scale, say): Promise<Measured> {
     const count = scale.quick ? 20 : 2_000
     await using path = await openPath()
