@@ -1,4 +1,5 @@
 import { PosternError } from '@postern/shared/errors'
+import { explainComplaint, HELP_SHOWN } from '@postern/shared/usage-complaint'
 import { tellError } from './io.ts'
 
 /** `postern`: the command line. The only file that reads the arguments and sets the exit code.
@@ -67,7 +68,9 @@ function explainFailure(error: unknown): number {
   }
   const { code, exitCode, message } = error as { code?: string; exitCode?: number; message?: string }
   if (code === CHILD_EXITED) return exitCode ?? 1
-  if (code?.startsWith('commander.')) return exitCode === 0 ? 0 : explainUsage(code, message ?? '')
+  if (code === HELP_SHOWN) return 2
+  if (code?.startsWith('commander.'))
+    return exitCode === 0 ? 0 : explainFailure(explainComplaint(message ?? ''))
   if (code === 'EPIPE') return 0
   tellError(
     new PosternError('INTERNAL', message ?? String(error), {
@@ -75,15 +78,4 @@ function explainFailure(error: unknown): number {
     }),
   )
   return 1
-}
-
-/** Commander's complaint, "error: unknown command 'logn'\n(Did you mean login?)", told as all others are. Where a
- *  command is missing it has printed the help already. */
-function explainUsage(code: string, complaint: string): number {
-  const [problem = '', suggestion] = complaint.replace(/^error: /, '').split('\n(')
-  const usage = new PosternError('USAGE_INVALID', problem, {
-    ...(suggestion ? { hint: suggestion.replace(/^D/, 'd').replace(/\)\s*$/, '') } : {}),
-  })
-  if (code !== 'commander.help') tellError(usage)
-  return usage.exitCode
 }

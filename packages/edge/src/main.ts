@@ -1,6 +1,7 @@
 import { setDefaultHighWaterMark } from 'node:stream'
 import { setFlagsFromString } from 'node:v8'
 import { PosternError } from '@postern/shared/errors'
+import { explainComplaint, HELP_SHOWN } from '@postern/shared/usage-complaint'
 import { runProgram } from './program.ts'
 
 /** `postern-edge`: the only file that touches the process: arguments, signals, streams and the exit code. */
@@ -49,18 +50,27 @@ async function run(args: string[]): Promise<number> {
 
 function explainFailure(error: unknown): number {
   if (error instanceof PosternError) {
-    tell(error.message, error.hint)
+    tell(error)
     return error.exitCode
   }
-  const { code, exitCode, stack } = error as { code?: string; exitCode?: number; stack?: string }
-  // commander has printed its help or its complaint
-  if (code?.startsWith('commander.')) return exitCode === 0 ? 0 : 2
-  tell(stack ?? String(error), 'this is a bug in postern-edge: please report it')
+  const { code, exitCode, message, stack } = error as Partial<Error> & { code?: string; exitCode?: number }
+  if (code === HELP_SHOWN) return 2
+  if (code?.startsWith('commander.'))
+    return exitCode === 0 ? 0 : explainFailure(explainComplaint(message ?? ''))
+  tell(
+    new PosternError('INTERNAL', stack ?? String(error), {
+      hint: 'this is a bug in postern-edge: please report it',
+    }),
+  )
   return 1
 }
 
-function tell(message: string, hint: string): void {
-  process.stderr.write(`postern-edge: ${printable(message)}\n  ${printable(hint)}\n`)
+/** The code stands behind the first line; the problems of a configuration follow it, one a line. */
+function tell({ code, message, hint }: PosternError): void {
+  const [first = '', ...more] = printable(message).split('\n')
+  process.stderr.write(
+    `${[`postern-edge: ${first} (${code})`, ...more, `  ${printable(hint)}`].join('\n')}\n`,
+  )
 }
 
 /** Names and values out of files must not steer the terminal; a message may have several lines. */

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   chmodSync,
@@ -142,6 +142,33 @@ describe('postern-edge config check', () => {
   })
 })
 
+describe('postern-edge ca ssh show', () => {
+  it('prints the lines that sshd and ssh take, of the keys that sign', async () => {
+    const cwd = newFolder()
+    await run(cwd, 'init', '--domain', 'edge.localhost', '--dev-identity')
+    const show = ['ca', 'ssh', 'show', '--config', path.join(cwd, 'edge.yaml')]
+    const { stdout } = await run(cwd, ...show)
+    const lineOf = (kind: string) => readFileSync(path.join(cwd, `data/ca/ssh-${kind}-ca.pub`), 'utf8').trim()
+    const [user, host] = [lineOf('user'), lineOf('host')]
+    assert.equal(
+      stdout,
+      `# users: TrustedUserCAKeys of sshd\n${user} postern-user-ca\n` +
+        `# hosts: known_hosts of clients\n@cert-authority *.edge.localhost ${host}\n`,
+    )
+    assert.deepEqual(JSON.parse((await run(cwd, ...show, '--json')).stdout), {
+      sshUserCa: user,
+      sshHostCa: host,
+    })
+    // each half as the file it is for
+    writeFileSync(path.join(cwd, 'ca.pub'), stdout.split('\n').slice(0, 2).join('\n'))
+    writeFileSync(path.join(cwd, 'known_hosts'), stdout.split('\n').slice(2).join('\n'))
+    const listed = execFileSync('ssh-keygen', ['-l', '-f', path.join(cwd, 'ca.pub')], { encoding: 'utf8' })
+    assert.match(listed, /^256 SHA256:\S+ postern-user-ca \(ED25519\)$/m)
+    const asked = ['-F', 'any-label-1.edge.localhost', '-f', path.join(cwd, 'known_hosts')]
+    assert.match(execFileSync('ssh-keygen', asked, { encoding: 'utf8' }), /found: line 2 CA/)
+  })
+})
+
 describe('help', () => {
   for (const command of [['init'], ['serve'], ['dev'], ['config', 'check']]) {
     it(`of ${command.join(' ')} has examples`, async () => {
@@ -205,14 +232,33 @@ describe('the program', () => {
     const text: string[] = []
     for await (const line of { [Symbol.asyncIterator]: () => edge.stderr }) text.push(line)
     assert.equal(await edge.exited, 2)
-    assert.equal(text[0], `postern-edge: ${file} has 3 problems`)
+    assert.equal(text[0], `postern-edge: ${file} has 3 problems (CONFIG_INVALID)`)
     assert.match(text.join('\n'), /line 1: domian: is not a key, did you mean domain\?/)
     assert.match(text.at(-1)!, /^ {2}correct the file and try/)
   })
 
-  it('exits 2 for an unknown option or command', async () => {
-    for (const args of [['serve', '--nope'], ['swerve'], ['serve']]) {
+  for (const [args, problem, nextStep] of [
+    [['serve', '--config', 'x', '--nope'], "unknown option '--nope'", /--help/],
+    [['swerve'], "unknown command 'swerve'", /^ {2}did you mean serve\?$/],
+    [['serve'], "required option '--config <file>' not specified", /--help/],
+    [['serve', '--config', 'x', '--log-level', 'loud'], /'--log-level <level>' argument 'loud'/, /--help/],
+    [['config', 'check', 'x', '--config', 'x'], /too many arguments/, /--help/],
+  ] as const) {
+    it(`refuses \`${args.join(' ')}\` with code, next step and exit 2`, async () => {
       const edge = start(...args)
+      const told = /^postern-edge: (.+) \(USAGE_INVALID\)$/.exec(await nextLine(edge.stderr))
+      if (typeof problem === 'string') assert.equal(told?.[1], problem)
+      else assert.match(told?.[1] ?? '', problem)
+      assert.match(await nextLine(edge.stderr), nextStep)
+      assert.ok((await edge.stderr.next()).done, 'it is told once')
+      assert.equal(await edge.exited, 2)
+    })
+  }
+
+  it('shows the help where a command is missing, and exits 2', async () => {
+    for (const args of [[], ['config'], ['ca', 'ssh']]) {
+      const edge = start(...args)
+      assert.match(await nextLine(edge.stderr), /^Usage: postern-edge /)
       assert.equal(await edge.exited, 2, args.join(' '))
     }
   })

@@ -45,7 +45,8 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
     .configureOutput({
       writeOut: (text) => parts.stdout.write(text),
       writeErr: (text) => parts.stderr.write(text),
-      outputError: (text, write) => write(text.replace(/^error: /, 'postern-edge: ')),
+      // main.ts tells it, as every other failure
+      outputError: () => {},
     })
     .exitOverride()
   addInit(program, parts)
