@@ -210,6 +210,37 @@ describe('the command line', () => {
     })
   }
 
+  test('a CA file that is not there or is no CA: which file, and who has the right one', async () => {
+    const none = path.join(makeTempFolder('ca'), 'none.pem')
+    const other = path.join(makeTempFolder('ca'), 'other.pem')
+    writeFileSync(other, 'hello')
+    for (const [file, message] of [
+      [none, `cannot read ${none}: there is no such file`],
+      [path.dirname(none), `cannot read ${path.dirname(none)}: it is a folder`],
+      [other, `${other} holds no certificate in PEM`],
+    ] as const) {
+      const result = await runPostern(['login', '--edge', edge.origin, '--ca-file', file], { home: operator })
+      assertExplained(result, 2, 'USAGE_INVALID', /^ {2}ask whoever runs the edge for its CA/m)
+      assert.ok(result.stderr.startsWith(`postern: ${message} (USAGE_INVALID)\n`), result.stderr)
+    }
+  })
+
+  test('a type of record that there is not: all that there are', async () => {
+    const result = await runPostern(['audit', 'list', '--type', 'nope'], { home: operator })
+    assertExplained(result, 2, 'REQUEST_INVALID', /^ {2}the types are: .*certificate\.issued.*flow\.decided/m)
+    const right = await runPostern(['audit', 'list', '--type', 'identity.locked'], { home: operator })
+    assert.equal(right.code, 0, right.stderr)
+    assert.match(right.stderr, /no such records/)
+  })
+
+  test('a host with two labels before the domain of a known edge: how one is written', async () => {
+    for (const host of ['a.b.edge.localhost', 'edge.localhost']) {
+      const result = await reach(host)
+      assertExplained(result, 2, 'USAGE_INVALID', /one label before the domain, as in \S+\.edge\.localhost/)
+      assert.doesNotMatch(result.stderr, /postern login/)
+    }
+  })
+
   test('a word mistyped: what was meant', async () => {
     const result = await runPostern(['servce', 'list'], { home: operator })
     assertExplained(result, 2, 'USAGE_INVALID', /^ {2}did you mean service\?$/m)

@@ -2,6 +2,7 @@ import { createReadStream, readFileSync, statSync } from 'node:fs'
 import { type Checkpoint, findCheckpoint, parseSigner } from '@postern/shared/audit/checkpoint'
 import { ExportVerifier, type VerifiedExport, type VerifyOptions } from '@postern/shared/audit/verify'
 import { PosternError } from '@postern/shared/errors'
+import { unreadableFile } from '../unreadable-file.ts'
 
 /** Verifies an export without an edge and without a network. Reads it as a stream: a file may be larger than memory,
  *  a line may not. */
@@ -18,7 +19,7 @@ export async function verifyFile(file: string, options: VerifyOptions): Promise<
   try {
     await eachLine(input, (line) => verifier.add(line))
   } catch (cause) {
-    throw cause instanceof PosternError ? cause : cannotRead(file, cause)
+    throw cause instanceof PosternError ? cause : unreadableFile(file, cause)
   }
   return verifier.finish()
 }
@@ -95,10 +96,6 @@ function readText(file: string): string {
     if (statSync(file).size > MAX_CHECKPOINT_FILE_BYTES) throw new Error('it is too large')
     return readFileSync(file, 'utf8')
   } catch (cause) {
-    throw cannotRead(file, cause)
+    throw unreadableFile(file, cause)
   }
-}
-
-function cannotRead(file: string, cause: unknown): PosternError {
-  return new PosternError('USAGE_INVALID', `cannot read ${file}: ${(cause as Error).message}`, { cause })
 }

@@ -3,6 +3,7 @@ import { parseEmailAddress, parseEmailDomain } from '@postern/shared/email'
 import { PosternError } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
 import type { Command } from 'commander'
+import { unreadableFile } from '../unreadable-file.ts'
 
 /** Option values, read before anything is asked of the edge. Every parser throws a PosternError with exit code 2. */
 
@@ -35,16 +36,19 @@ export function parseCount(text: string): number {
   return Number(text)
 }
 
+const ABOUT_CA =
+  'ask whoever runs the edge for its CA (ca/edge-ca.pem in its data_dir), or name it with --ca-fingerprint'
+
 /** Certificates in PEM, as `--ca-file` names them. */
 export function readCaFile(file: string): string {
   let pem: string
   try {
     pem = readFileSync(file, 'utf8')
   } catch (cause) {
-    throw new PosternError('USAGE_INVALID', `cannot read ${file}: ${(cause as Error).message}`, { cause })
+    throw unreadableFile(file, cause, ABOUT_CA)
   }
   if (!pem.includes('-----BEGIN CERTIFICATE-----')) {
-    throw new PosternError('USAGE_INVALID', `${file} holds no certificate in PEM`)
+    throw new PosternError('USAGE_INVALID', `${file} holds no certificate in PEM`, { hint: ABOUT_CA })
   }
   return pem
 }

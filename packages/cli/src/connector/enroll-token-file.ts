@@ -2,6 +2,7 @@ import { closeSync, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import path from 'node:path'
 import { ENROLL_TOKEN_FORM } from '@postern/shared/api/enroll'
 import { PosternError } from '@postern/shared/errors'
+import { unreadableFile } from '../unreadable-file.ts'
 
 const MAX_BYTES = 4_096
 
@@ -20,7 +21,7 @@ function readOwn(file: string): string {
   try {
     descriptor = openSync(file, 'r')
   } catch (cause) {
-    throw unreadable(file, (cause as Error).message, cause)
+    throw unreadable(file, cause)
   }
   try {
     // of the open file: what is looked at is what is read
@@ -32,7 +33,7 @@ function readOwn(file: string): string {
 }
 
 function refuseOpen(file: string, stats: Stats): void {
-  if (!stats.isFile() && !stats.isFIFO()) throw unreadable(file, 'it is no file')
+  if (!stats.isFile() && !stats.isFIFO()) throw unreadable(file, new Error('it is no file'))
   if (process.platform === 'win32' || (stats.mode & openBits(file)) === 0) return
   throw new PosternError('USAGE_INVALID', `${file} can be read by other users of this machine`, {
     hint: `make a new token, for this one may be known, and keep it in a file of mode 600: chmod 600 ${file}`,
@@ -56,15 +57,14 @@ function readBounded(file: string, descriptor: number): string {
       if (count === 0 || length > MAX_BYTES) break
     }
   } catch (cause) {
-    throw unreadable(file, (cause as Error).message, cause)
+    throw unreadable(file, cause)
   }
-  if (length > MAX_BYTES) throw unreadable(file, 'it is too long for a token')
+  if (length > MAX_BYTES) throw unreadable(file, new Error('it is too long for a token'))
   return bytes.toString('utf8', 0, length)
 }
 
-function unreadable(file: string, why: string, cause?: unknown): PosternError {
-  return new PosternError('USAGE_INVALID', `cannot read the enroll token in ${file}: ${why}`, {
-    hint: 'make one with postern service enroll-token LABEL, and put it into a file of mode 600',
-    cause,
-  })
+const HOW_TO_MAKE = 'make one with postern service enroll-token LABEL, and put it into a file of mode 600'
+
+function unreadable(file: string, cause: unknown): PosternError {
+  return unreadableFile(`the enroll token in ${file}`, cause, HOW_TO_MAKE)
 }

@@ -22,15 +22,32 @@ test('a host belongs to the known edge one label above it', () => {
   know('https://other.example.com:8443')
   const found = findEdgeOfHost(home, 'Crimson-Thunder-8434.EDGE.example.com.')
   assert.deepEqual([found.edge.origin, found.label], ['https://edge.example.com', 'crimson-thunder-8434'])
-  for (const host of [
-    'a.b.edge.example.com',
-    'edge.example.com',
-    'db.example.com',
-    'db.xedge.example.com',
-    'mtls.edge.example.com',
-  ]) {
+  for (const host of ['db.example.com', 'db.xedge.example.com']) {
     assert.throws(() => findEdgeOfHost(home, host), { code: 'EDGE_UNKNOWN' }, host)
   }
+})
+
+test('under a known domain, what can be no service leads to no sign-in', () => {
+  know('https://edge.localhost:8443')
+  for (const host of ['a.b.edge.localhost', 'edge.localhost', 'mtls.edge.localhost']) {
+    for (const port of [undefined, 8443, 9443]) {
+      assert.throws(
+        () => findEdgeOfHost(home, host, { port }),
+        ({ code, message, hint }) =>
+          code === 'USAGE_INVALID' &&
+          message === `${host} is not the host name of a service` &&
+          /one label before the domain, as in \S+\.edge\.localhost;/.test(hint) &&
+          !/login/.test(hint),
+        host,
+      )
+    }
+  }
+})
+
+test('an edge whose domain lies under that of another has its services', () => {
+  know('https://edge.localhost:8443')
+  know('https://b.edge.localhost:9443')
+  assert.equal(findEdgeOfHost(home, 'one.b.edge.localhost').edge.origin, 'https://b.edge.localhost:9443')
 })
 
 test('an unknown edge gets the line to paste', () => {

@@ -91,7 +91,8 @@ export function withoutDummy(host: string): string {
 
 /** Finds the edge of a service's host among the known ones.
  *  @param wanted `port` and `origin` of the edge, to tell edges with the same domain apart
- *  @throws EDGE_UNKNOWN with the exact login line · USAGE_INVALID when several edges fit, or it is no host name */
+ *  @throws EDGE_UNKNOWN with the exact login line · USAGE_INVALID when several edges fit, or it is no host name of a
+ *    service */
 export function findEdgeOfHost(
   home: string,
   hostText: string,
@@ -105,7 +106,7 @@ export function findEdgeOfHost(
       (wanted.origin === undefined || edge.origin === wanted.origin),
   )
   const [edge] = fitting
-  if (!edge) throw unknownEdge(host, wanted)
+  if (!edge) throw noService(host, listEdges(home)) ?? unknownEdge(host, wanted)
   if (fitting.length > 1) {
     throw new PosternError('USAGE_INVALID', `several edges you signed in to serve ${edge.domain}`, {
       hint: `name the edge's port: --port ${fitting.map(edgePort).join(' or --port ')}`,
@@ -135,6 +136,15 @@ export function pickEdge(home: string, origin?: string): KnownEdge {
 /** At least two labels of DNS. The line to paste is made of it, and ssh hands over whatever was typed, or linked to:
  *  nothing in it may mean anything to a shell. */
 const HOST_NAME = /^(?!.{254})[a-z0-9](?:[a-z0-9-]{0,62})(?:\.[a-z0-9][a-z0-9-]{0,62})+$/
+
+/** Under the domain of an edge that is known, and still not what a service there can be called: no sign-in helps. */
+function noService(host: string, edges: readonly KnownEdge[]): PosternError | undefined {
+  const edge = edges.find(({ domain }) => host === domain || host.endsWith(`.${domain}`))
+  if (!edge || !HOST_NAME.test(host) || labelOfHost(host, edge.domain) !== undefined) return undefined
+  return new PosternError('USAGE_INVALID', `${host} is not the host name of a service`, {
+    hint: `a service has one label before the domain, as in crimson-thunder-8434.${edge.domain}; yours: postern service list`,
+  })
+}
 
 function unknownEdge(
   host: string,

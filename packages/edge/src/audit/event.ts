@@ -1,14 +1,14 @@
 import type { RevocationRequest, RevocationResponse } from '@postern/shared/api/revocations'
 import type { SshSettings } from '@postern/shared/api/ssh'
 import type { Checkpoint } from '@postern/shared/audit/checkpoint'
-import type { ErrorCode } from '@postern/shared/errors'
+import { type ErrorCode, PosternError } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
 import type { Policy } from '@postern/shared/policy'
 import type { RuleKind } from '../policy/evaluate.ts'
 
 /** What the audit log knows. An event is a fact about people, services and certificates, with the ids that lead
  *  to the rest; never a token, a key, or a byte of a flow. All times are epoch milliseconds; `record` adds when
- *  it happened. Adding a type here is all it takes; renaming one breaks the readers of old logs. */
+ *  it happened. A new type needs its name in `TYPES` too; renaming one breaks the readers of old logs. */
 export type AuditEvent =
   | LoginOk
   | LoginRefused
@@ -45,6 +45,51 @@ export type AuditEvent =
   | AuditPruned
 
 export type AuditEventType = AuditEvent['type']
+
+/** A record of all, so that the compiler misses none. */
+const TYPES: Readonly<Record<AuditEventType, true>> = {
+  'login.ok': true,
+  'login.refused': true,
+  'request.refused': true,
+  'session.ended': true,
+  'certificate.issued': true,
+  'certificate.refused': true,
+  'revocation.done': true,
+  'identity.locked': true,
+  'identity.unlocked': true,
+  'connector.attached': true,
+  'connector.lost': true,
+  'connector.refused': true,
+  'connector.renewed': true,
+  'connector.superseded': true,
+  'service.created': true,
+  'service.updated': true,
+  'service.deleted': true,
+  'policy.updated': true,
+  'ssh.host_keys_recorded': true,
+  'ssh.host_keys_changed': true,
+  'ssh.host_keys_accepted': true,
+  'enroll_token.created': true,
+  'enroll_token.cancelled': true,
+  'enroll_token.used': true,
+  'enroll_token.refused': true,
+  'flow.decided': true,
+  'flow.refused': true,
+  'flow.closed': true,
+  'address.limited': true,
+  'audit.chain_started': true,
+  'audit.checkpoint': true,
+  'audit.read': true,
+  'audit.pruned': true,
+}
+
+/** @throws REQUEST_INVALID with all types there are: a misspelt one must not look like an empty log */
+export function parseEventType(text: string): AuditEventType {
+  if (Object.hasOwn(TYPES, text)) return text as AuditEventType
+  throw new PosternError('REQUEST_INVALID', `there is no record of type ${JSON.stringify(text)}`, {
+    hint: `the types are: ${Object.keys(TYPES).sort().join(', ')}`,
+  })
+}
 
 /** A member that may be missing, or be undefined where it is written. */
 type Maybe<T> = T | undefined

@@ -481,6 +481,11 @@ describe('the audit log', () => {
       assertRefused(await read(query), 400, 'REQUEST_INVALID')
     }
     assertRefused(await read('?identity=ann'), 400, 'ADDRESS_INVALID')
+    for (const type of ['nope', 'login.OK', 'constructor', 'x'.repeat(1_000)]) {
+      const refused = await read(`?type=${type}`)
+      assertRefused(refused, 400, 'REQUEST_INVALID')
+      assert.match(refused.json.error.hint, /^the types are: .*flow\.decided, .*login\.ok/)
+    }
     for (const query of ['?limit=0', '?after=a', '?type=login.ok']) {
       assertRefused(await read(`/export${query}`), 400, 'REQUEST_INVALID')
     }

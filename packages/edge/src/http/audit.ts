@@ -2,6 +2,7 @@ import type { ExportAuditResponse, ListAuditResponse } from '@postern/shared/api
 import { parseEmailAddress } from '@postern/shared/email'
 import { isErrorCode } from '@postern/shared/errors'
 import * as v from 'valibot'
+import { parseEventType } from '../audit/event.ts'
 import { listAuditRecords } from '../audit/list.ts'
 import { readAuditLog } from '../store/audit-events.ts'
 import { listIdentitiesByEmail } from '../store/identities.ts'
@@ -19,7 +20,7 @@ const time = whole(Number.MAX_SAFE_INTEGER)
 const ListQuery = v.strictObject({
   after: v.optional(whole(Number.MAX_SAFE_INTEGER)),
   limit: v.optional(whole(1_000), '100'),
-  type: v.optional(text(64)),
+  type: v.optional(v.string()),
   code: v.optional(
     v.pipe(
       v.string(),
@@ -44,9 +45,10 @@ type AuditParts = Pick<ApiParts, 'db' | 'config' | 'auditReads'>
 export function listAudit({ db, config, auditReads }: AuditParts): ApiHandler {
   return async (c) => {
     const query = c.req.query()
-    const { identity, service, flow, ...page } = readValue(ListQuery, query)
+    const { identity, service, flow, type, ...page } = readValue(ListQuery, query)
     const filter = {
       ...page,
+      type: type === undefined ? undefined : parseEventType(type),
       flowId: flow,
       identityIds: identity === undefined ? undefined : await findIdentities(identity),
       serviceIds: service === undefined ? undefined : await findServices(service),

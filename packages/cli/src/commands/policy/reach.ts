@@ -5,6 +5,7 @@ import type { Policy } from '@postern/shared/policy'
 import { stateFolder } from '../../credentials/home.ts'
 import { type KnownEdge, pickEdge } from '../../credentials/known-edge.ts'
 import type { PolicyDocument } from '../../policy/policy-file.ts'
+import { unreadableFile } from '../../unreadable-file.ts'
 import { reachService, type ServiceOptions } from '../service/reach.ts'
 
 /** What the `policy` commands have in common. */
@@ -27,7 +28,7 @@ export async function readPolicyFile(file: string): Promise<PolicyDocument[]> {
     return parsePolicyFile(readFileSync(file === '-' ? 0 : file, 'utf8'), name)
   } catch (cause) {
     if (cause instanceof PosternError) throw cause
-    throw new PosternError('USAGE_INVALID', `cannot read ${name}: ${(cause as Error).message}`, { cause })
+    throw unreadableFile(name, cause)
   }
 }
 
