@@ -169,7 +169,16 @@ describe('what ssh makes of it', () => {
     assert.deepEqual(await settingsOf(machine, 'other.example'), otherBefore)
     // --print shows the same
     const { stdout } = await sshConfig(machine, '--print')
-    assert.ok(readFileSync(path.join(machine.sshFolder, 'postern.conf'), 'utf8').endsWith(stdout))
+    const own = path.join(machine.sshFolder, 'postern.conf')
+    assert.ok(readFileSync(own, 'utf8').endsWith(stdout))
+    const printed = await runOn(machine, 'postern', ['ssh-config', '--print', '--json'])
+    const { include, ...rest } = JSON.parse(printed.stdout)
+    assert.deepEqual(rest, { file: own, text: stdout, includedBy: machine.configFile })
+    assert.equal(readFileSync(machine.configFile, 'utf8').split('\n')[0], include)
+    const alone = await runOn(machine, 'postern', ['ssh-config', '--uninstall', '--json'])
+    assert.deepEqual([alone.code, alone.stdout], [2, ''])
+    assert.match(alone.stderr, /--json belongs to --print \(USAGE_INVALID\)\n {2}\S/)
+    assert.ok(existsSync(own))
   })
 
   test('doctor finds it well', async () => {

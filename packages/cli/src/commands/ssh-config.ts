@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 import { stateFolder } from '../credentials/home.ts'
 import { type KnownEdge, listEdges, pickEdge } from '../credentials/known-edge.ts'
 import { takeLock } from '../credentials/lock.ts'
-import { print, printable, tell, tellMore } from '../io.ts'
+import { print, printable, printJson, tell, tellMore } from '../io.ts'
 import { configFiles, install, uninstall } from '../ssh/config-file.ts'
 import { sshFolder } from '../ssh/key-files.ts'
 import { formatConfig, formatInclude, readSurroundings, type SshSurroundings } from '../ssh/settings.ts'
@@ -17,6 +17,7 @@ interface SshConfigOptions {
   install?: boolean
   uninstall?: boolean
   print?: boolean
+  json?: boolean
   edge?: string
 }
 
@@ -27,11 +28,23 @@ async function runSshConfig(options: SshConfigOptions): Promise<void> {
   if (wanted.length !== 1) {
     throw new PosternError('USAGE_INVALID', 'say what to do: one of --install, --uninstall and --print')
   }
+  if (options.json && !options.print) throw new PosternError('USAGE_INVALID', '--json belongs to --print')
   const around = readSurroundings()
-  if (options.print) return print(formatConfig(pickEdges(options), around, options.edge))
+  if (options.print) return printConfig(pickEdges(options), around, options)
   using _lock = await takeLock(path.join(stateFolder(), 'ssh-config.lock'), { timeoutMs: LOCK_TIMEOUT_MS })
   if (options.install) installConfig(pickEdges(options), around, options.edge)
   else uninstallConfig(around)
+}
+
+async function printConfig(
+  edges: readonly KnownEdge[],
+  around: SshSurroundings,
+  { edge, json }: SshConfigOptions,
+): Promise<void> {
+  const text = formatConfig(edges, around, edge)
+  if (!json) return print(text)
+  const { own: file, config: includedBy } = configFiles(sshFolder())
+  await printJson({ file, text, includedBy, include: formatInclude(file, around) })
 }
 
 function installConfig(edges: readonly KnownEdge[], around: SshSurroundings, origin?: string): void {
@@ -72,6 +85,7 @@ export function addSshConfig(program: Command): void {
     .option('--install', 'write ~/.ssh/postern.conf and include it at the top of ~/.ssh/config')
     .option('--uninstall', 'take both away again: every other byte stays')
     .option('--print', 'print what --install would write into ~/.ssh/postern.conf')
+    .option('--json', 'with --print: print one JSON object')
     .option('--edge <url>', 'this edge only (default: every edge you have signed in to)', parseEdgeOrigin)
     .action(runSshConfig)
   addExamples(command, [

@@ -30,12 +30,15 @@ export async function reloadSshd(reload: Reload): Promise<void> {
 }
 
 async function askForReload(reload: Reload): Promise<void> {
-  if (reload.reloadCommand !== undefined) return runCommand('/bin/sh', ['-c', reload.reloadCommand])
+  for (const [program, ...args] of await findReloadCommands(reload)) await runCommand(program, args)
+}
+
+/** How this sshd is told: each command as words, the program first. None where each new connection reads the files.
+ *  @throws SSHD_SETUP_FAILED nobody knows how */
+export async function findReloadCommands(reload: Reload): Promise<[string, ...string[]][]> {
+  if (reload.reloadCommand !== undefined) return [['/bin/sh', '-c', reload.reloadCommand]]
   const pid = await findPid(reload)
-  if (pid !== undefined) {
-    process.kill(pid, 'SIGHUP')
-    return
-  }
+  if (pid !== undefined) return [['/bin/sh', '-c', `kill -HUP ${pid}`]]
   const systemctl = existsSync('/run/systemd/system') ? findProgram('systemctl') : undefined
   if (!systemctl) {
     throw new PosternError('SSHD_SETUP_FAILED', 'cannot find the running sshd to reload it', {
@@ -49,7 +52,10 @@ async function askForReload(reload: Reload): Promise<void> {
       return code === 0 ? [unit] : []
     }),
   )
-  for (const unit of units.flat().slice(0, 1)) await runCommand(systemctl, ['reload', unit])
+  return units
+    .flat()
+    .slice(0, 1)
+    .map((unit) => [systemctl, 'reload', unit])
 }
 
 /** The process that the configuration's PidFile names, if it is an sshd. */

@@ -43,12 +43,19 @@ export function scheduleFiles(scheduler: Scheduler, command: readonly string[]):
   }
 }
 
-/** systemd has to be told; cron looks by itself.
- *  @throws SSHD_SETUP_FAILED */
+/** systemd has to be told; cron looks by itself. Each command as words. */
+export function scheduleCommands(scheduler: Scheduler): [string, ...string[]][] {
+  if (scheduler !== 'systemd') return []
+  return [
+    ['systemctl', 'daemon-reload'],
+    ['systemctl', 'enable', '--quiet', '--now', TIMER_UNIT],
+  ]
+}
+
+/** @throws SSHD_SETUP_FAILED */
 export async function startSchedule(scheduler: Scheduler): Promise<void> {
-  if (scheduler !== 'systemd') return
-  for (const args of [['daemon-reload'], ['enable', '--quiet', '--now', TIMER_UNIT]]) {
-    const { code, stderr } = await runProgram(requireProgram('systemctl'), args)
+  for (const [program, ...args] of scheduleCommands(scheduler)) {
+    const { code, stderr } = await runProgram(requireProgram(program), args)
     if (code !== 0) throw new PosternError('SSHD_SETUP_FAILED', `systemctl fails: ${lastLines(stderr)}`)
   }
 }

@@ -9,8 +9,9 @@ import type { Command } from 'commander'
 import { callSignedIn } from '../../credentials/fresh.ts'
 import { stateFolder } from '../../credentials/home.ts'
 import { findEdgeOfHost, type KnownEdge } from '../../credentials/known-edge.ts'
-import { print, printable, tell, tellMore } from '../../io.ts'
+import { print, printable, printJson, tell, tellMore } from '../../io.ts'
 import { layoutOf, parseLocalUser } from '../../sshd/drop-in.ts'
+import { findReloadCommands } from '../../sshd/reload.ts'
 import { requireProgram } from '../../sshd/run-program.ts'
 import {
   commandLine,
@@ -18,9 +19,11 @@ import {
   parseScheduler,
   SCHEDULE_FOLDERS,
   type Scheduler,
+  scheduleCommands,
 } from '../../sshd/schedule.ts'
 import { planSetup, type SetupWishes, setUpSshd } from '../../sshd/setup.ts'
 import { confirmSetup, undoSetup, undoUnlessConfirmed } from '../../sshd/undo.ts'
+import { unreadableFile } from '../../unreadable-file.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
 import { collectList, parseEdgeOrigin } from '../options.ts'
@@ -41,6 +44,7 @@ interface SetupOptions extends AskOptions {
   scheduler?: Scheduler
   edge?: string
   dryRun?: boolean
+  json?: boolean
   confirm?: boolean
   undo?: boolean
   /** Hidden: how the process that takes it back is started. */
@@ -49,6 +53,7 @@ interface SetupOptions extends AskOptions {
 
 async function runSetup(options: SetupOptions): Promise<void> {
   if (options.confirm && options.undo) throw new PosternError('USAGE_INVALID', 'either --confirm or --undo')
+  if (options.json && !options.dryRun) throw new PosternError('USAGE_INVALID', '--json belongs to --dry-run')
   const layout = layoutOf(options.sshdConfig)
   if (options.unlessConfirmedWithin !== undefined) {
     return undoUnlessConfirmed(layout, options.unlessConfirmedWithin)
@@ -62,7 +67,7 @@ async function runSetup(options: SetupOptions): Promise<void> {
     return tell(`confirmed: this sshd admits certificates of ${printable(serviceHost)}`)
   }
   const wishes = await readWishes(options)
-  if (options.dryRun) return printPlan(wishes)
+  if (options.dryRun) return printPlan(wishes, options)
   await setUpSshd(wishes)
   tellWhatIsNext(wishes, options)
 }
@@ -120,7 +125,7 @@ function readCa(file: string): string {
   try {
     text = readFileSync(file, 'utf8')
   } catch (cause) {
-    throw new PosternError('USAGE_INVALID', `cannot read ${file}: ${(cause as Error).message}`, { cause })
+    throw unreadableFile(file, cause)
   }
   return canonical(text)
 }
@@ -138,10 +143,19 @@ function defaultUser(): string {
   })
 }
 
-async function printPlan(wishes: SetupWishes): Promise<void> {
+async function printPlan(wishes: SetupWishes, { json }: SetupOptions): Promise<void> {
   const { ours, system } = await planSetup(wishes, [])
-  const files = [...ours, ...system].map(({ file, text }) => `==> ${file}\n${text}`)
-  await print(`${files.join('\n')}\n`)
+  const { files, reloadCommand, scheduler, serviceHost } = wishes
+  const planned = [...ours, ...system]
+  const commands = [
+    ...(await findReloadCommands({ ...files, reloadCommand })),
+    ...scheduleCommands(scheduler),
+  ]
+  if (json) await printJson({ host: serviceHost, files: planned, commands })
+  else {
+    const texts = planned.map(({ file, text }) => `==> ${file}\n${text}`)
+    await print([...texts, ...commands.map((words) => `$ ${commandLine(words)}`), ''].join('\n'))
+  }
   tell('nothing was changed; revoked certificates and host certificates come along when it is done')
 }
 
@@ -190,7 +204,8 @@ export function addSshdSetup(parent: Command): void {
       'what brings revocations: systemd, cron or none (default: found out)',
       parseScheduler,
     )
-    .option('--dry-run', 'print what would be written, and change nothing')
+    .option('--dry-run', 'print what would be written and run, and change nothing')
+    .option('--json', 'with --dry-run: print one JSON object')
     .option('--confirm', 'keep what was set up')
     .option('--undo', 'put everything back as it was')
     .option('--edge <url>', 'the edge, when you know several', parseEdgeOrigin)
