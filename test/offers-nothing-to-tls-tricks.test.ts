@@ -16,6 +16,7 @@ import { startEcho, startTcpService, type TcpService } from './support/tcp-servi
 import { makeTempFolder } from './support/temp-folder.ts'
 import {
   attempt,
+  CLOSED_WITHOUT_A_WORD,
   clientCertificateOf,
   dial,
   dialOver,
@@ -151,9 +152,10 @@ describe('chains and strangers', () => {
       const ca = { certificate: `${files(kind)}.pem`, key: `${files(kind)}.key` }
       const leaf = forgeCertificate({ ca, subjectAltName })
       const identity = { ...leaf, cert: leaf.cert + readFileSync(ca.certificate, 'utf8') }
-      for (const alpn of [{ alpn: ALPN_FLOW }, {}]) {
-        assert.equal((await attempt(edge, { serverName: service.host, identity, ...alpn })).bytes, '')
-      }
+      assert.equal((await attempt(edge, { serverName: service.host, identity })).bytes, '')
+      const framed = await attempt(edge, { serverName: service.host, identity, alpn: ALPN_FLOW })
+      assert.equal(framed.bytes, '')
+      assert.match(String(framed.code), CLOSED_WITHOUT_A_WORD)
     }
     // a client certificate is no CA, whatever it signs
     const ca = { certificate: path.join(makeTempFolder('leaf'), 'leaf.pem'), key: '' }

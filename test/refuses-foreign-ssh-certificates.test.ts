@@ -135,6 +135,26 @@ test('expired, not valid yet, of a foreign CA, altered', async () => {
   assert.notEqual(result.code, 0, 'altered')
 })
 
+test('a forced command is the only one, and an address that is not named opens nothing', async () => {
+  const { host, label } = two.service
+  const renew = async (...settings: string[]) => {
+    const update = ['service', 'update', label, '--batch', ...settings]
+    const { code, stderr } = await runPostern(update, { home: operator })
+    assert.equal(code, 0, stderr)
+    rmSync(path.join(operator, '.ssh', host), { force: true })
+    rmSync(path.join(operator, '.ssh', `${host}-cert.pub`), { force: true })
+    return signedByEdge(two.service)
+  }
+  const forced = await logInDirectly(two.sshd, await renew('--ssh-force-command', 'echo forced'))
+  assert.deepEqual([forced.code, forced.stdout], [0, 'forced\n'], forced.stderr)
+
+  const elsewhere = await renew('--ssh-force-command', '', '--ssh-source-addresses', '192.0.2.0/24')
+  assert.ok(!(await opens(two.sshd, elsewhere)))
+  assert.match(two.sshd.log(), /not from a permitted source address|source address/i)
+  assert.ok(await opens(two.sshd, await renew('--ssh-source-addresses', '192.0.2.0/24,127.0.0.0/8')))
+  assert.ok(await opens(two.sshd, await renew('--ssh-source-addresses', '')))
+})
+
 test('somebody who was taken off the list gets no further certificate, and never one for a name like root', async () => {
   const partner = await makePerson(edge, 'root@partner.example')
   const certificate = path.join(partner, '.ssh', `${one.service.host}-cert.pub`)

@@ -5,8 +5,9 @@ import { after, before, test } from 'node:test'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
-import { keygen, type OwnSshd, opens, startOwnSshd } from './support/own-sshd.ts'
+import { keygen, makeKey, type OwnSshd, opens, startOwnSshd } from './support/own-sshd.ts'
 import { runPostern } from './support/postern.ts'
+import { makeTempFolder } from './support/temp-folder.ts'
 
 /** A certificate that is valid for minutes still, and worthless at once. */
 
@@ -90,6 +91,28 @@ test('everything of a person, at once', async () => {
   assert.ok(await opens(sshd, his))
   assert.equal((await postern(['revoke', '--identity', 'bob@mycorp.com', '--batch'])).code, 0)
   assert.equal((await refresh()).code, 0)
+  assert.ok(!(await opens(sshd, his)))
+})
+
+test('a list that names certificates of another CA is not taken', async () => {
+  const stateFile = path.join(sshd.folder, 'postern', 'state.json')
+  const state = readFileSync(stateFile, 'utf8')
+  const kept = readFileSync(krlFile())
+  // revoked once more, so that there is a newer list to take; for a server of another CA it is somebody else's
+  const his = await sign(await makePerson(edge, 'carl@mycorp.com'))
+  assert.equal((await postern(['revoke', '--certificate', his.serial, '--batch'])).code, 0)
+  const other = `${makeKey(path.join(makeTempFolder('ca'), 'ca'))}.pub`
+  const userCa = readFileSync(other, 'utf8').split(' ').slice(0, 2).join(' ')
+  writeFileSync(stateFile, JSON.stringify({ ...JSON.parse(state), userCa }))
+  const refused = await refresh()
+  assert.equal(refused.code, 1)
+  assert.match(refused.stderr, /names certificates of another CA \(KRL_INVALID\)/)
+  assert.deepEqual(readFileSync(krlFile()), kept)
+  assert.ok(await opens(sshd, his), 'the list of before still holds')
+
+  writeFileSync(stateFile, state)
+  assert.equal((await refresh()).code, 0)
+  assert.ok(isListed(his.certificateFile))
   assert.ok(!(await opens(sshd, his)))
 })
 

@@ -149,6 +149,31 @@ describe('nothing is changed', { concurrency: 3 }, () => {
     await refusal(sshd, /a certificate for \S+ would not let \S+ in/)
   })
 
+  for (const [what, when, message] of [
+    ['a key that opens it would not any more', '-i', /a key of \S+ that worked would not work any more/],
+    [
+      'it would change more than it should',
+      '',
+      /would change more for \S+ than it should: authorizedkeysfile/,
+    ],
+  ] as const) {
+    test(`where ${what}`, async () => {
+      await using sshd = await startOwnSshd()
+      // an sshd that, with our lines, reads no authorized_keys: for a login, or for whoever asks it
+      const dropIn = path.join(sshd.dropIns, '00-postern.conf')
+      const program = path.join(makeTempFolder('sshd'), 'sshd')
+      writeFileSync(
+        program,
+        `#!/bin/sh
+case " $* " in *" ${when}"*) test ! -e '${dropIn}' || set -- -o AuthorizedKeysFile=none "$@" ;; esac
+exec /usr/sbin/sshd "$@"
+`,
+        { mode: 0o755 },
+      )
+      await refusal(sshd, message, ...wanted(sshd), '--sshd', program)
+    })
+  }
+
   test('for a user whom this machine does not have', async () => {
     await using sshd = await startOwnSshd()
     await refusal(sshd, /there is no local user nobody-here/, '--host', service.host, '--user', 'nobody-here')
@@ -178,6 +203,46 @@ describe('nothing is changed', { concurrency: 3 }, () => {
     assert.match(stdout, /^==> \S+\/sshd_config\.d\/00-postern\.conf$/m)
     assert.match(stdout, /^TrustedUserCAKeys "\S+\/postern\/user-ca\.pub"$/m)
     assert.match(stdout, new RegExp(`^${service.host.replaceAll('.', '\\.')}$`, 'm'))
+    const pid = readFileSync(path.join(sshd.folder, 'sshd.pid'), 'utf8').trim()
+    assert.match(stdout, new RegExp(`^\\$ /bin/sh -c 'kill -HUP ${pid}'$`, 'm'))
     assert.deepEqual(photograph(sshd.folder), untouched)
+    assert.equal(restarts(sshd), 0)
+  })
+
+  test('by --dry-run --json, which a program can read; and --json alone is refused', async () => {
+    await using sshd = await startOwnSshd()
+    const untouched = photograph(sshd.folder)
+    const { code, stdout, stderr } = await setup(
+      sshd,
+      ...[...wanted(sshd), '--dry-run', '--json', '--scheduler', 'systemd', '--reload-command', 'reload it'],
+    )
+    assert.equal(code, 0, stderr)
+    const { host, files, commands } = JSON.parse(stdout) as {
+      host: string
+      files: { file: string; text: string }[]
+      commands: string[][]
+    }
+    assert.equal(host, service.host)
+    assert.deepEqual(
+      files.map(({ file }) => file),
+      [
+        path.join(sshd.folder, 'postern/user-ca.pub'),
+        path.join(sshd.folder, 'postern/principals', sshd.user),
+        path.join(sshd.dropIns, '00-postern.conf'),
+        '/etc/systemd/system/postern-sshd-refresh.service',
+        '/etc/systemd/system/postern-sshd-refresh.timer',
+      ],
+    )
+    assert.equal(files[1]!.text, `${service.host}\n`)
+    assert.deepEqual(commands, [
+      ['/bin/sh', '-c', 'reload it'],
+      ['systemctl', 'daemon-reload'],
+      ['systemctl', 'enable', '--quiet', '--now', 'postern-sshd-refresh.timer'],
+    ])
+    const alone = await setup(sshd, ...wanted(sshd), '--json')
+    assert.deepEqual([alone.code, alone.stdout], [2, ''])
+    assert.match(alone.stderr, /--json belongs to --dry-run \(USAGE_INVALID\)\n {2}\S/)
+    assert.deepEqual(photograph(sshd.folder), untouched)
+    assert.equal(restarts(sshd), 0)
   })
 })

@@ -87,6 +87,10 @@ export function attempt(
   })
 }
 
+/** What a framed attempt ends with that the handshake has refused: whatever is refused behind it says why in an error
+ *  frame, and this is none. */
+export const CLOSED_WITHOUT_A_WORD = /^(FLOW_CUT|ECONNRESET|EPIPE|ERR_SSL_\w+)$/
+
 /** A leaf made with openssl, signed by any CA whose files one has: also by the edge's own, which nobody else has. */
 export function forgeCertificate(options: {
   /** Left out: a CA made up on the spot. */
