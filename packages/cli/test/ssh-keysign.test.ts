@@ -8,12 +8,15 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import path from 'node:path'
 import { describe, it } from 'node:test'
+import { findEdgeOfHost } from '../src/credentials/known-edge.ts'
+import { issueKeyFiles, lockDestination } from '../src/ssh/issue-key.ts'
 import { FakeEdge, refusal } from './fake-edge.ts'
 import { createHome, runPostern } from './run-postern.ts'
 import { knownEdge, signedIn } from './signed-in.ts'
@@ -98,6 +101,30 @@ describe('client ssh-keysign', () => {
     const { key, certificate } = filesIn(home.folder)
     assert.ok(keygen('-Lf', certificate).includes(keygen('-lf', key).split(' ')[1]!))
     assert.deepEqual(readdirSync(path.dirname(key)).sort(), [HOST, `${HOST}-cert.pub`])
+  })
+
+  it('takes what another process is just writing for no file of somebody else', async () => {
+    using home = createHome()
+    await using edge = await new FakeEdge().start()
+    signedIn(home.folder, edge)
+    await keysign(home.folder)
+    const asked = signed(edge)
+    const destination = findEdgeOfHost(home.folder, HOST)
+    const record = path.join(destination.edge.folder, 'ssh', `${destination.label}.key.json`)
+    const text = readFileSync(record)
+    const lock = await lockDestination(destination)
+    const { HOME } = process.env
+    process.env.HOME = home.folder
+    try {
+      rmSync(record) // as seen by whoever has looked before it was written
+      const issuing = issueKeyFiles(destination, undefined, { mayAsk: false })
+      writeFileSync(record, text)
+      lock[Symbol.dispose]()
+      await issuing
+    } finally {
+      process.env.HOME = HOME
+    }
+    assert.equal(signed(edge), asked, 'the key that is there is good')
   })
 
   it('another kind of key replaces both files', async () => {

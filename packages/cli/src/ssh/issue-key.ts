@@ -33,12 +33,25 @@ export async function issueKeyFiles(
   wanted: SshKeyType | undefined,
   policy: LoginPolicy,
 ): Promise<void> {
-  readOwnKey(destination) // refuses other people's files before anybody is asked anything
+  await refuseForeignFiles(destination) // before anybody is asked anything
   await callSignedIn(destination.edge, policy, async (api, session) => {
     // inside: who waits for a login waits for that, and gives up when it fails
     using _lock = await lockDestination(destination)
     if (!hasFreshFiles(destination, wanted)) await issue(api, session, destination, wanted)
   })
+}
+
+/** What looks like somebody else's may be what another process writes at this moment: it holds the lock until the record
+ *  and both files are there.
+ *  @throws SSH_FILE_FOREIGN */
+async function refuseForeignFiles(destination: SshDestination): Promise<void> {
+  try {
+    readOwnKey(destination)
+  } catch (error) {
+    if (!(error instanceof PosternError) || error.code !== 'SSH_FILE_FOREIGN') throw error
+    using _lock = await lockDestination(destination)
+    readOwnKey(destination)
+  }
 }
 
 /** Of twenty processes one asks the edge. */
