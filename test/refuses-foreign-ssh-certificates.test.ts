@@ -90,6 +90,31 @@ test('a certificate opens the server of its service, and no other', async () => 
   assert.ok(await opens(two.sshd, await signedByEdge(two.service)))
 })
 
+test('the lines that service show prints make a server of it, by hand', async () => {
+  const { stdout, code, stderr } = await runPostern(['service', 'show', one.service.label], {
+    home: operator,
+  })
+  assert.equal(code, 0, stderr)
+  const linesUnder = (title: string) =>
+    stdout
+      .slice(stdout.indexOf(`\n# ${title}`) + 1)
+      .split('\n# ', 1)[0]!
+      .split('\n')
+      .slice(1)
+      .join('\n')
+  writeFileSync(at('ca.pub'), linesUnder('/etc/ssh/ca.pub'))
+  writeFileSync(at('authorized_principals'), linesUnder('~USER/.ssh/authorized_principals'))
+  const config = linesUnder('sshd_config').replace('/etc/ssh', folder).replace('%h/.ssh', folder)
+  await using sshd = await startOwnSshd({ lines: [config] })
+  writeFileSync(path.join(sshd.folder, 'authorized_keys'), '')
+  assert.ok(await opens(sshd, await signedByEdge(one.service)), sshd.log())
+  assert.ok(!(await opens(sshd, await signedByEdge(two.service))), 'a certificate of another service')
+  assert.match(
+    linesUnder('known_hosts'),
+    new RegExp(`^@cert-authority ${one.service.host} ecdsa-sha2-nistp256 AAAA`),
+  )
+})
+
 test('it opens it for the local users named at the setup only', async () => {
   const forOne = await signedByEdge(one.service)
   for (const user of ['nobody', 'daemon', 'sshd']) {

@@ -148,7 +148,10 @@ describe('postern-edge ca ssh show', () => {
     await run(cwd, 'init', '--domain', 'edge.localhost', '--dev-identity')
     const show = ['ca', 'ssh', 'show', '--config', path.join(cwd, 'edge.yaml')]
     const { stdout } = await run(cwd, ...show)
-    const lineOf = (kind: string) => readFileSync(path.join(cwd, `data/ca/ssh-${kind}-ca.pub`), 'utf8').trim()
+    const lineOf = (kind: string) => {
+      const [type, blob] = readFileSync(path.join(cwd, `data/ca/ssh-${kind}-ca.pub`), 'utf8').split(' ')
+      return `${type} ${blob}`
+    }
     const [user, host] = [lineOf('user'), lineOf('host')]
     assert.equal(
       stdout,
