@@ -9,12 +9,25 @@ const STEP_MS = 60_000
 
 /** The newest nonce; accepted for at least three minutes from now. */
 export function nextNonce(secret: Buffer, now: number): string {
-  return derive(secret, Math.floor(now / STEP_MS) + 1)
+  return nonceOf(secret, Math.floor(now / STEP_MS) + 1)
 }
 
 export function isFreshNonce(secret: Buffer, nonce: string, now: number): boolean {
   const step = Math.floor(now / STEP_MS)
-  return [step - 2, step - 1, step, step + 1, step + 2].some((at) => same(derive(secret, at), nonce))
+  return [step - 2, step - 1, step, step + 1, step + 2].some((at) => same(nonceOf(secret, at), nonce))
+}
+
+/** Of each secret the nonces around now: every request asks for six of them. */
+const derived = new WeakMap<Buffer, Map<number, string>>()
+const MAX_DERIVED = 8
+
+function nonceOf(secret: Buffer, step: number): string {
+  const known = derived.get(secret) ?? new Map<number, string>()
+  derived.set(secret, known)
+  const nonce = known.get(step) ?? derive(secret, step)
+  known.set(step, nonce)
+  if (known.size > MAX_DERIVED) known.delete(known.keys().next().value!)
+  return nonce
 }
 
 function derive(secret: Buffer, step: number): string {
