@@ -53,7 +53,6 @@ export async function bundleProgram(
     plugins: options.plugins ?? [],
     entryPoints: await findEntryPoints(path.join(packageFolder, 'src')),
     outdir,
-    outbase: path.join(packageFolder, 'src'),
     chunkNames: 'chunks/[name]-[hash]',
     define: { POSTERN_VERSION: JSON.stringify(version) },
   })
@@ -62,12 +61,14 @@ export async function bundleProgram(
   await removeOldChunks(path.join(outdir, 'chunks'), written)
 }
 
-/** `main.ts`, and every `*-worker.ts`: a worker thread is loaded by its file's name. */
-async function findEntryPoints(source: string): Promise<string[]> {
+/** `main.ts`, and every `*-worker.ts`: a thread is loaded by its file's name, from beside the chunk that starts it. */
+async function findEntryPoints(source: string): Promise<{ in: string; out: string }[]> {
   const files = await readdir(source, { recursive: true })
-  return files
-    .filter((file) => file === 'main.ts' || file.endsWith('-worker.ts'))
-    .map((file) => path.join(source, file))
+  const workers = files.filter((file) => file.endsWith('-worker.ts'))
+  return [
+    { in: path.join(source, 'main.ts'), out: 'main' },
+    ...workers.map((file) => ({ in: path.join(source, file), out: `chunks/${path.basename(file, '.ts')}` })),
+  ]
 }
 
 /** The version in its package.json. */

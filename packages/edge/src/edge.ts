@@ -14,6 +14,7 @@ import { type AuditLog, openAuditLog } from './audit/record.ts'
 import { pruneAuditLog } from './audit/retention.ts'
 import { Sinks } from './audit/sinks.ts'
 import { openAuthorities } from './ca/authorities.ts'
+import { IssuingThread } from './ca/issuing-thread.ts'
 import { openSshAuthorities } from './ca/ssh-authorities.ts'
 import type { EdgeConfig } from './config/config.ts'
 import { type ControlTimings, openControl } from './connectors/control.ts'
@@ -102,6 +103,7 @@ export async function startEdge(
   })
   const authorities = await openAuthorities(config.dataDir, clock())
   const sshAuthorities = await openSshAuthorities(config.dataDir, config.ssh.caKeyType)
+  const issuing = opened.use(new IssuingThread(authorities.client, sshAuthorities.user))
   const store = opened.use(await openStore(config.store, clock, metrics.observeQuery))
   const db = overrides.db?.(store.db) ?? store.db
   const { id, key, signer } = await openChainKeys(config.dataDir, config.audit.checkpointKeyFile)
@@ -187,7 +189,7 @@ export async function startEdge(
     auditReads: new AuditReads(audit, clock),
     login,
     roles,
-    authorities,
+    issuing,
     sshAuthorities,
     connectors,
     connectorIssuer: {

@@ -21,16 +21,23 @@ import { x509 } from './x509.ts'
 export const AUTHORITY_KINDS = ['client', 'connector', 'edge'] as const
 export type AuthorityKind = (typeof AUTHORITY_KINDS)[number]
 
-export interface Authority {
+/** What an authority is made of. */
+export interface KeptAuthority {
   kind: AuthorityKind
   /** PEM, for `ca:` of a room and for clients. */
   certificatePem: string
   /** Where the PEM lies. */
   certificateFile: string
+  /** A handle: nothing gets the key out of it. */
+  signingKey: webcrypto.CryptoKey
+}
+
+export interface Authority extends KeptAuthority {
   certificate: InstanceType<typeof x509.X509Certificate>
   /** What `identify` verifies leaves with. */
   publicKey: KeyObject
-  signingKey: webcrypto.CryptoKey
+  /** How every leaf names the key that signed it. */
+  keyIdentifier: InstanceType<typeof x509.AuthorityKeyIdentifierExtension>
 }
 
 export type Authorities = Readonly<Record<AuthorityKind, Authority>>
@@ -112,18 +119,16 @@ async function loadAuthority(folder: string, kind: AuthorityKind): Promise<Autho
   try {
     await refuseOpenToOthers(keyFile(folder, kind))
     const certificatePem = await readFile(certificateFile(folder, kind), 'utf8')
-    const certificate = new x509.X509Certificate(certificatePem)
     const privateKey = createPrivateKey(await readFile(keyFile(folder, kind), 'utf8'))
     const parsed = new X509Certificate(certificatePem)
     if (!parsed.checkPrivateKey(privateKey)) throw new Error('the key belongs to another certificate')
-    return {
+    const signingKey = toSigningKey(privateKey)
+    return await openAuthority({
       kind,
       certificatePem,
       certificateFile: certificateFile(folder, kind),
-      certificate,
-      publicKey: parsed.publicKey,
-      signingKey: toSigningKey(privateKey),
-    }
+      signingKey,
+    })
   } catch (cause) {
     if (cause instanceof PosternError) throw cause
     const reason = cause instanceof Error ? cause.message : String(cause)
@@ -131,6 +136,17 @@ async function loadAuthority(folder: string, kind: AuthorityKind): Promise<Autho
       hint: 'bring the folder back from a backup; postern-edge init makes a new one in an empty data_dir',
       cause,
     })
+  }
+}
+
+/** The same authority in another thread: what cannot be handed over is made again. */
+export async function openAuthority(kept: KeptAuthority): Promise<Authority> {
+  const certificate = new x509.X509Certificate(kept.certificatePem)
+  return {
+    ...kept,
+    certificate,
+    publicKey: new X509Certificate(kept.certificatePem).publicKey,
+    keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(certificate.publicKey),
   }
 }
 

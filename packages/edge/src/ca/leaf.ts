@@ -1,6 +1,6 @@
 import { type KeyObject, randomBytes } from 'node:crypto'
 import type { Authority } from './authorities.ts'
-import { spkiHash } from './public-key.ts'
+import { hashOfSpki } from './public-key.ts'
 import { x509 } from './x509.ts'
 
 /** A certificate under one of the authorities. Times in epoch milliseconds, whole seconds. */
@@ -33,31 +33,38 @@ const MAX_COMMON_NAME = 64
 /** Signs exactly the profile: one leaf, no authority of its own, digitalSignature, one extended usage. */
 export async function signLeaf(authority: Authority, profile: LeafProfile): Promise<IssuedLeaf> {
   const spki = profile.publicKey.export({ type: 'spki', format: 'der' })
-  const publicKey = new x509.PublicKey(spki)
   const notBefore = wholeSeconds(profile.notBefore)
   const notAfter = wholeSeconds(profile.notAfter)
   const serial = randomSerial()
+  const keyHash = hashOfSpki(spki)
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: serial,
     issuer: authority.certificate.subjectName,
     subject: nameOf(profile.commonName),
     notBefore: new Date(notBefore),
     notAfter: new Date(notAfter),
-    publicKey,
+    publicKey: new x509.PublicKey(spki),
     signingKey: authority.signingKey,
     signingAlgorithm: SIGNING_ALGORITHM,
     extensions: [
-      new x509.BasicConstraintsExtension(false, undefined, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage[profile.usage]]),
+      ...FIXED_EXTENSIONS[profile.usage],
       new x509.SubjectAlternativeNameExtension([...profile.names]),
-      await x509.AuthorityKeyIdentifierExtension.create(authority.certificate.publicKey),
-      await x509.SubjectKeyIdentifierExtension.create(publicKey),
+      authority.keyIdentifier,
+      new x509.SubjectKeyIdentifierExtension(keyHash), // RFC 7093 §2, method 4
     ],
   })
-  const pem = `${certificate.toString('pem')}\n`
-  return { certificate: pem, serial, keyHash: spkiHash(profile.publicKey), notBefore, notAfter }
+  return { certificate: `${certificate.toString('pem')}\n`, serial, keyHash, notBefore, notAfter }
 }
+
+/** What every leaf says alike is composed once: each extension that is made is written and read again. */
+const NO_AUTHORITY = [
+  new x509.BasicConstraintsExtension(false, undefined, true),
+  new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+]
+const FIXED_EXTENSIONS = {
+  clientAuth: [...NO_AUTHORITY, new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth])],
+  serverAuth: [...NO_AUTHORITY, new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth])],
+} as const
 
 export const SIGNING_ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 

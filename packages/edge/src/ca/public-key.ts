@@ -26,7 +26,11 @@ export async function readCsrPublicKey(csr: string): Promise<KeyObject> {
 /** How a key is told apart from all others: SHA-256 of its SubjectPublicKeyInfo in lower-case hex. `identify`
  *  computes the same from the certificate it is shown. */
 export function spkiHash(publicKey: KeyObject): string {
-  const spki = publicKey.export({ type: 'spki', format: 'der' })
+  return hashOfSpki(publicKey.export({ type: 'spki', format: 'der' }))
+}
+
+/** @param spki in DER */
+export function hashOfSpki(spki: Buffer): string {
   return createHash('sha256').update(spki).digest('hex')
 }
 

@@ -1,7 +1,5 @@
 import { ClientCertificateRequest, type ClientCertificateResponse } from '@postern/shared/api/certificates'
 import { labelOfHost, normalizeHost } from '@postern/shared/service-label'
-import { issueClientCertificate } from '../ca/issue-client.ts'
-import { readCsrPublicKey } from '../ca/public-key.ts'
 import { denied } from '../flow/authorize.ts'
 import { contextOf } from '../policy/context.ts'
 import { decide } from '../policy/decide.ts'
@@ -15,11 +13,11 @@ import { recordOwnRefusal } from './record-refusal.ts'
 
 /** `POST /v1/certificates/client`: only for whom the service admits now. */
 export function issueClient(parts: ApiParts): ApiHandler {
-  const { audit, authorities, clock, config, db } = parts
+  const { audit, clock, config, db, issuing } = parts
   return async (c) => {
     const { identity, session } = c.get('caller')
     const request = await readBody(c, ClientCertificateRequest)
-    const publicKey = await readCsrPublicKey(request.csr)
+    const publicKey = await issuing.readCsrPublicKey(request.csr)
     const host = normalizeHost(request.host)
     const label = labelOfHost(host, config.domain) ?? host
     const service = await findServiceByLabel(db, label)
@@ -43,8 +41,7 @@ export function issueClient(parts: ApiParts): ApiHandler {
     }
     const now = clock()
     const { ttlMs, backdateMs } = config.certificates
-    const issued = await issueClientCertificate(
-      authorities.client,
+    const issued = await issuing.issueClient(
       {
         domain: config.domain,
         email: identity.email,

@@ -6,7 +6,7 @@ import type { Handler, MiddlewareHandler } from 'hono'
 import type { Kysely } from 'kysely'
 import type { AuditReads } from '../audit/reads.ts'
 import type { AuditLog } from '../audit/record.ts'
-import type { Authorities } from '../ca/authorities.ts'
+import type { IssuingThread } from '../ca/issuing-thread.ts'
 import type { SshAuthorities } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
 import type { ConnectorIssuer } from '../connectors/certificates.ts'
@@ -33,7 +33,7 @@ export interface ApiParts {
   auditReads: AuditReads
   login: Login
   roles: Roles
-  authorities: Authorities
+  issuing: IssuingThread
   sshAuthorities: SshAuthorities
   connectors: ConnectorRegistry
   connectorIssuer: ConnectorIssuer

@@ -3,7 +3,7 @@ import { parseSshPublicKey, type SshPublicKey } from '@postern/shared/certs/ssh-
 import { PosternError } from '@postern/shared/errors'
 import type { Identity } from '@postern/shared/identity'
 import { labelOfHost, normalizeHost } from '@postern/shared/service-label'
-import { type IssuedSshCertificate, issueSshCertificate } from '../ca/issue-ssh.ts'
+import type { IssuedSshCertificate } from '../ca/issue-ssh.ts'
 import { denied } from '../flow/authorize.ts'
 import type { PolicyContext } from '../policy/conditions.ts'
 import { contextOf } from '../policy/context.ts'
@@ -125,14 +125,14 @@ function composeGrant(
 /** Valid as the service says, but no longer than the edge says and the session lives. */
 async function sign(
   of: { subject: SshPublicKey; grant: SshGrant; service: ServiceRecord; session: Session },
-  { sshAuthorities, config, clock }: Pick<ApiParts, 'sshAuthorities' | 'config' | 'clock'>,
+  { issuing, config, clock }: Pick<ApiParts, 'issuing' | 'config' | 'clock'>,
 ): Promise<IssuedSshCertificate> {
   const now = clock()
   if (of.session.expiresAt < now + 1_000) {
     throw new PosternError('SESSION_ENDED', 'nothing is left of the session')
   }
   const ttlMs = Math.min(config.ssh.ttlMs, of.service.ssh.ttlMs ?? config.ssh.ttlMs)
-  return issueSshCertificate(sshAuthorities.user, {
+  return issuing.issueSshUser({
     kind: 'user',
     subject: of.subject,
     ...of.grant,
