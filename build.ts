@@ -1,4 +1,5 @@
 import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { isBuiltin } from 'node:module'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type BuildOptions, build, type Metafile, type Plugin } from 'esbuild'
@@ -23,11 +24,18 @@ const SHARED_OPTIONS: BuildOptions = {
   legalComments: 'none',
   metafile: true,
   logLevel: 'warning',
+}
+
+const EDGE_OPTIONS: BuildOptions = {
+  keepNames: true, // oidc-provider finds its settings by the names of its classes
   // some packages are CommonJS and call require for what Node has built in
   banner: {
     js: "import{createRequire as __createRequire}from'node:module';const require=__createRequire(import.meta.url);",
   },
 }
+
+/** What `postern client` needs to start: with a live certificate, and to get one. */
+const START = ['commands/client/tls.ts', 'commands/client/ssh-keysign.ts', 'credentials/issue.ts']
 
 export type ProgramName = 'cli' | 'edge'
 
@@ -39,26 +47,30 @@ if (import.meta.main) {
   }
 }
 
-/** @param options for builds that are not to be handed out: another folder, version, source */
+/** @param options for builds that are not to be handed out: another folder, version, source
+ *  @returns which file of the sources went where */
 export async function bundleProgram(
   name: ProgramName,
   options: { outdir?: string; version?: string; plugins?: Plugin[] } = {},
-): Promise<void> {
+): Promise<Metafile> {
   const packageFolder = path.join(ROOT, 'packages', name)
   const outdir = options.outdir ?? path.join(packageFolder, 'dist')
   const version = options.version ?? (await readVersion(packageFolder))
+  const source = path.join(packageFolder, 'src')
   const result = await build({
     ...SHARED_OPTIONS,
-    keepNames: name === 'edge', // oidc-provider finds its settings by the names of its classes
-    plugins: options.plugins ?? [],
-    entryPoints: await findEntryPoints(path.join(packageFolder, 'src')),
+    ...(name === 'edge' ? EDGE_OPTIONS : {}),
+    plugins: [...(options.plugins ?? []), ...(name === 'cli' ? [takeBuiltins(), joinStart(source)] : [])],
+    entryPoints: await findEntryPoints(source),
     outdir,
     chunkNames: 'chunks/[name]-[hash]',
     define: { POSTERN_VERSION: JSON.stringify(version) },
   })
-  await writeFile(path.join(outdir, 'third-party-licenses.txt'), await collectLicenses(result.metafile!))
-  const written = new Set(Object.keys(result.metafile!.outputs).map((file) => path.basename(file)))
+  const metafile = result.metafile!
+  await writeFile(path.join(outdir, 'third-party-licenses.txt'), await collectLicenses(metafile))
+  const written = new Set(Object.keys(metafile.outputs).map((file) => path.basename(file)))
   await removeOldChunks(path.join(outdir, 'chunks'), written)
+  return metafile
 }
 
 /** `main.ts`, and every `*-worker.ts`: a thread is loaded by its file's name, from beside the chunk that starts it. */
@@ -69,6 +81,71 @@ async function findEntryPoints(source: string): Promise<{ in: string; out: strin
     { in: path.join(source, 'main.ts'), out: 'main' },
     ...workers.map((file) => ({ in: path.join(source, file), out: `chunks/${path.basename(file, '.ts')}` })),
   ]
+}
+
+/** Takes what Node has built in from the process instead of importing it: for an import Node looks at every member of
+ *  the module, and so loads much that nobody asked for, such as `fs.promises` and the streams of `fs`. */
+function takeBuiltins(): Plugin {
+  return {
+    name: 'take-builtins',
+    setup({ onResolve, onLoad }) {
+      onResolve({ filter: /^[a-z_:/0-9]+$/ }, ({ path: id, kind }) => {
+        if (!isBuiltin(id)) return undefined
+        const namespace = kind === 'require-call' ? 'required-builtin' : 'builtin'
+        return { path: id.replace(/^node:/, ''), namespace, sideEffects: false }
+      })
+      onLoad({ filter: /./, namespace: 'required-builtin' }, ({ path: id }) => ({
+        contents: `module.exports = ${takeBuiltin(id)}`,
+      }))
+      onLoad({ filter: /./, namespace: 'builtin' }, ({ path: id }) => ({ contents: describeBuiltin(id) }))
+    },
+  }
+}
+
+function takeBuiltin(id: string): string {
+  return `process.getBuiltinModule('node:${id}')`
+}
+
+/** One constant for each member, which the bundler leaves out where nobody imports it. */
+function describeBuiltin(id: string): string {
+  const names = Object.keys(process.getBuiltinModule(`node:${id}`)!).filter((name) => name !== 'default')
+  const members = names.map(
+    (name, index) => `const m${index} = /* @__PURE__ */ take('${name}'); export { m${index} as ${name} }`,
+  )
+  return `const builtin = ${takeBuiltin(id)}
+const take = (name) => builtin[name]
+export default builtin
+${members.join('\n')}`
+}
+
+/** Puts what `main.ts` loads at once into one chunk, and what a new certificate takes into a second: a dozen small ones
+ *  take twice as long. The bundler makes a chunk of the files that the same entry points share, and each late import is an
+ *  entry point: so each of them gets all files of the start. */
+function joinStart(source: string): Plugin {
+  const imports = START.map((file) => `import ${JSON.stringify(path.join(source, file))}`).join('\n')
+  return {
+    name: 'join-start',
+    async setup({ onLoad }) {
+      const entryPoints = new Set(await findLateImports(source))
+      onLoad({ filter: /\.ts$/ }, async ({ path: file }) => {
+        if (!entryPoints.has(file)) return undefined
+        return { contents: `${await readFile(file, 'utf8')}\n${imports}`, loader: 'ts' }
+      })
+    },
+  }
+}
+
+/** The files that are imported when they are needed. */
+async function findLateImports(source: string): Promise<string[]> {
+  const files = (await readdir(source, { recursive: true })).filter((file) => file.endsWith('.ts'))
+  const found = await Promise.all(
+    files.map(async (name) => {
+      const file = path.join(source, name)
+      const late = (await readFile(file, 'utf8')).matchAll(/\bimport\('(\..+?)'\)/g)
+      return [...late].map((match) => path.join(path.dirname(file), match[1]!))
+    }),
+  )
+  return found.flat()
 }
 
 /** The version in its package.json. */

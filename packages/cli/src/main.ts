@@ -1,5 +1,7 @@
 import { PosternError } from '@postern/shared/errors'
 import { explainComplaint, HELP_SHOWN } from '@postern/shared/usage-complaint'
+import { readUsualKeysign, runKeysign } from './commands/client/ssh-keysign.ts'
+import { readUsualArguments, runClientTls } from './commands/client/tls.ts'
 import { tellError } from './io.ts'
 
 /** `postern`: the command line. The only file that reads the arguments and sets the exit code.
@@ -31,18 +33,16 @@ async function run(args: string[]): Promise<number> {
   }
 }
 
-/** The two commands that ssh starts again and again, each without commander and without the other.
+/** The two commands that ssh starts again and again, without commander. What they need is one chunk, see build.ts.
  *  @returns whether it was one of them, with nothing unusual about it */
 async function runUsual([group, command, ...args]: string[]): Promise<boolean> {
   if (group !== 'client') return false
   if (command === 'tls') {
-    const { readUsualArguments, runClientTls } = await import('./commands/client/tls.ts')
     const usual = readUsualArguments(args)
     if (usual) await runClientTls(usual)
     return usual !== undefined
   }
   if (command !== 'ssh-keysign') return false
-  const { readUsualKeysign, runKeysign } = await import('./commands/client/ssh-keysign.ts')
   const usual = readUsualKeysign(args)
   if (usual) await runKeysign(usual)
   return usual !== undefined
