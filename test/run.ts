@@ -31,6 +31,7 @@ const ONCE: readonly string[] = [
   'keeps-its-word-when-killed', // on PostgreSQL a transaction outlives the edge; by itself it runs there too
   'keeps-one-agent-key-per-host', // a person's ssh-agent
   'listens-for-local-programs', // a port of a person's machine
+  'moves-bytes-in-few-calls', // calls of the kernel
   'moves-to-postgresql', // from one to the other
   'notices-a-machine-that-is-gone', // a minute of silence on sockets
   'opens-the-persons-own-browser',
@@ -39,6 +40,7 @@ const ONCE: readonly string[] = [
   'runs-under-systemd',
   'sets-up-sshd-without-locking-anyone-out', // files of a server
   'signs-in-once-for-many', // counts tokens in the database's file
+  'starts-with-little', // files that are loaded, and connections
   'stays-up-under-abuse', // sockets, long before anything is stored
   'stops-clearly-without-a-disk', // the database's file on a disk of its own
   'survives-descriptor-exhaustion',

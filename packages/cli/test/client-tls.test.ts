@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, it } from 'node:test'
 import { PosternError } from '@postern/shared/errors'
@@ -48,6 +48,24 @@ describe('client tls', () => {
     for (let run = 0; run < 2; run++) await runPostern(home.folder, TLS, { stdin: 'x' })
     // the first request is repeated with the nonce that its answer brought
     assert.equal(edge.callsTo('/v1/certificates/client').length, 2)
+  })
+
+  it('asks the edge one thing when the certificate has run out, and nothing while it lives', async () => {
+    using home = createHome()
+    await using edge = await new FakeEdge().start()
+    const { folder } = signedIn(home.folder, edge)
+    echo(edge)
+    await runPostern(home.folder, TLS, { stdin: 'x' })
+    const asked = async () => {
+      const before = edge.calls.length
+      const { code, stderr } = await runPostern(home.folder, TLS, { stdin: 'x' })
+      assert.equal(code, 0, stderr)
+      return edge.calls.slice(before).map((call) => `${call.method} ${call.path}`)
+    }
+    assert.deepEqual(await asked(), [])
+    const file = path.join(folder, 'certificates', `${HOST.split('.')[0]}.json`)
+    writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), notAfter: Date.now() }))
+    assert.deepEqual(await asked(), ['POST /v1/certificates/client'])
   })
 
   it('ends at once when the service ends, with stdin still open', async () => {
