@@ -108,10 +108,11 @@ test('killed at any moment under load, it goes on with its chain', async () => {
 })
 
 test('names the first record that was changed, removed, moved, put in or cut off, without an edge', async () => {
-  const lines = await exportLog()
+  // first the checkpoints: one that is newer than the export would rightly accuse it
   const checkpoints = path.join(folder, 'kept.jsonl')
   const listed = await run(['audit', 'list', '--type', 'audit.checkpoint', '--json'])
   writeFileSync(checkpoints, listed.stdout)
+  const lines = await exportLog()
   const whole = await verify(lines, '--checkpoint', checkpoints)
   assert.deepEqual([whole.code, whole.answer.verified], [0, true], whole.stderr)
   assert.ok(lines.length > 15)
