@@ -4,8 +4,9 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { describe, it } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
 import { BusyReader } from './busy-reader.ts'
-import { type Lender, type Loan, SLAB_BYTES, SlabReader } from './slab-reader.ts'
+import { type Lender, type Loan, SLAB_BYTES, SlabReader, SPARE_MS } from './slab-reader.ts'
 import { connectTcp, connectTls } from './socket-pair.test-support.ts'
 
 const MIB = 1024 * 1024
@@ -97,6 +98,35 @@ for (const [transport, connect] of [
       from.end(randomBytes(MIB))
       await once(to, 'end')
       assert.equal(sizes.at(-1), SLAB_BYTES)
+    })
+
+    it('keeps no empty slabs for a connection that has nothing to say for a second', async () => {
+      const [from, to] = await connect()
+      const slabs = new Set<ArrayBufferLike>()
+      const loans: Loan[] = []
+      let bytesRead = 0
+      let awaited = { bytes: MIB, ...Promise.withResolvers<void>() }
+      SlabReader.attach(to, (bytes, lender) => {
+        slabs.add(bytes.buffer)
+        loans.push(lender!.borrow())
+        bytesRead += bytes.length
+        if (bytesRead >= awaited.bytes) awaited.resolve()
+      })
+      to.resume()
+      const send = async () => {
+        awaited = { bytes: bytesRead + MIB, ...Promise.withResolvers<void>() }
+        from.write(randomBytes(MIB))
+        await awaited.promise
+        for (const giveBack of loans.splice(0)) giveBack()
+      }
+      await send()
+      const first = slabs.size
+      await send()
+      const busy = slabs.size
+      assert.ok(busy <= first + 1, `used again while it is busy, not ${first} and then ${busy} slabs`)
+      await pause(SPARE_MS + 200) // the silence itself
+      await send()
+      assert.ok(slabs.size > busy + 2, 'new ones after the silence')
     })
 
     it('stops and goes on with the stream', async () => {

@@ -21,8 +21,11 @@ const QUIET_TURNS = 16
 const QUIET_BYTES = 4 * 1024
 /** Where a quiet connection is read into. What lies in it is copied. */
 const QUIET_BUFFER_BYTES = 4 * 1024
-/** Empty slabs that one reader keeps. A slab never serves another connection: no bytes of one can show up in another. */
-const MAX_SPARE = 4
+/** Empty slabs that one reader keeps: as many as can wait to be written, or a slow receiver makes garbage of the rest
+ *  with every round. A slab never serves another connection: no bytes of one can show up in another. */
+const MAX_SPARE = 16
+/** After so long without a byte they are given up. */
+export const SPARE_MS = 1_000
 
 /** Memory that is lent: whoever passes the bytes on borrows it first, and gives it back when they are written. What
  *  nobody borrows belongs to whoever got it, for as long as they like. */
@@ -54,6 +57,8 @@ interface Handle {
 class Slab implements Lender {
   readonly memory: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES)
   #loans = 0
+  /** How often, until now. */
+  borrowed = 0
   /** Somebody has bytes of it that were not borrowed, or were not written: it is not filled again. */
   isGivenAway = false
   /** Hears that all loans are back. */
@@ -63,11 +68,8 @@ class Slab implements Lender {
     return this.#loans === 0 && !this.isGivenAway
   }
 
-  get loans(): number {
-    return this.#loans
-  }
-
   borrow(): Loan {
+    this.borrowed++
     this.#loans++
     return (error) => {
       this.#loans--
@@ -80,6 +82,7 @@ class Slab implements Lender {
 export class SlabReader {
   readonly #onBytes: (bytes: Buffer, lender?: Lender) => void
   readonly #spare: Slab[] = []
+  readonly #spareTime: NodeJS.Timeout
   #slab: Slab | undefined
   /** In `#slab`, or of the quiet buffer: read and not passed on. */
   #from = 0
@@ -107,18 +110,20 @@ export class SlabReader {
 
   private constructor(onBytes: (bytes: Buffer, lender?: Lender) => void) {
     this.#onBytes = onBytes
+    this.#spareTime = setTimeout(() => this.#giveUpSpare(), SPARE_MS).unref()
   }
 
   /** Passes on what has arrived. To be called before an end of the input is acted on. */
   flush(): void {
     if (this.#to === this.#from) return
+    this.#spareTime.refresh()
     const [from, to, slab] = [this.#from, this.#to, this.#slab!]
     this.#from = to
     this.#noteQuiet(to - from)
-    const loans = slab.loans
+    const { borrowed } = slab
     this.#onBytes(slab.memory.subarray(from, to), slab)
     // whoever keeps the bytes without a loan keeps the slab
-    if (slab.loans === loans) slab.isGivenAway = true
+    if (slab.borrowed === borrowed) slab.isGivenAway = true
   }
 
   #onRead(count: number): boolean {
@@ -147,7 +152,7 @@ export class SlabReader {
     if (this.#quietTurns >= QUIET_TURNS) {
       this.flush()
       this.#slab = undefined
-      this.#spare.length = 0
+      this.#giveUpSpare()
       return this.#quiet
     }
     if (!this.#slab || SLAB_BYTES - this.#to < LEAST_ROOM) {
@@ -159,10 +164,15 @@ export class SlabReader {
     return this.#slab.memory.subarray(this.#to)
   }
 
+  #giveUpSpare(): void {
+    this.#spare.length = 0
+  }
+
   #retire(slab: Slab | undefined): void {
     if (!slab || slab.isGivenAway) return
     slab.onFree = () => {
       slab.onFree = undefined
+      this.#spareTime.refresh()
       if (this.#spare.length < MAX_SPARE && this.#slab) this.#spare.push(slab)
     }
     if (slab.isFree) slab.onFree()
