@@ -32,6 +32,7 @@ export function drawChart({ rows }: Results): string {
     return group
   })
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${top}" font-family="sans-serif" font-size="12">
+<title>Postern beside other tunnels: throughput, and how far each goal is reached</title>
 <rect width="100%" height="100%" fill="#ffffff"/>
 ${groups.join('\n')}
 </svg>
