@@ -12,7 +12,7 @@ import { PASSWORD, ROLE, startPostgres } from '../packages/edge/test/postgres.ts
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { logIn, makeDevBrowser, makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
-import { connectTo, readToEnd, startListener } from './support/listen.ts'
+import { connectTo, endOfRefused, readToEnd, startListener } from './support/listen.ts'
 import { runPostern, spawnPostern } from './support/postern.ts'
 import {
   patternChunks,
@@ -219,8 +219,7 @@ describe('a cut is never an end of file', () => {
     await first.kill9()
     assert.equal((await within('the reset', ended)).ending, 'ECONNRESET')
 
-    const refused = await connectTo(listener.port)
-    assert.equal((await within('a reset', readToEnd(refused))).ending, 'ECONNRESET')
+    assert.equal(await within('a reset', endOfRefused(listener.port)), 'ECONNRESET')
     assert.equal((await listener.event('flow.refused')).code, 'EDGE_UNREACHABLE')
 
     await using _edge = await startEdge({ dataDir: first.dataDir, port: first.port })
@@ -251,8 +250,7 @@ describe('a cut is never an end of file', () => {
     })
     const [, local] = await program.matches(/is at 127\.0\.0\.1:(\d+)/)
     for (let attempt = 0; attempt < 2; attempt++) {
-      const socket = await connectTo(Number(local))
-      assert.equal((await within('a reset', readToEnd(socket))).ending, 'ECONNRESET')
+      assert.equal(await within('a reset', endOfRefused(Number(local))), 'ECONNRESET')
     }
     await program.matches(/(SERVICE_REFUSED.*){2}/s)
     assert.equal(program.stdout, '')
@@ -371,8 +369,7 @@ describe('what lasts longer than a certificate', () => {
     await using program = spawnPostern(args, { home })
     const [, port] = await program.matches(/is at 127\.0\.0\.1:(\d+)/)
     await runOutSession(home)
-    const refused = await connectTo(Number(port))
-    assert.equal((await within('a reset', readToEnd(refused))).ending, 'ECONNRESET')
+    assert.equal(await within('a reset', endOfRefused(Number(port))), 'ECONNRESET')
     await program.matches(/\(SESSION_ENDED\)\n {2}sign in: postern login --edge https:\/\/edge\.localhost/)
     await logIn(edge, home, 'dev@mycorp.com')
     const served = await connectTo(Number(port))

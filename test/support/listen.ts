@@ -54,3 +54,8 @@ export async function readToEnd(socket: Socket): Promise<{ bytes: Buffer; ending
   socket.destroy()
   return { bytes: Buffer.concat(chunks), ending }
 }
+
+/** How a connection ends that is not served. Its reset may arrive before it is known to stand. */
+export async function endOfRefused(port: number): Promise<string> {
+  return (await readToEnd(net.connect({ port, host: '127.0.0.1', allowHalfOpen: true }))).ending
+}
