@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Program } from '../demo/program.ts'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
@@ -63,7 +64,8 @@ test('kill -9 of the connector in mid-transfer: the client exits 6, the service 
     connected.program.signal('SIGSTOP')
     await until('the connector stands still', () => stateOf(connected.pid) === 'T')
     const { socket } = await service.connection()
-    socket.write('unread') // arrives at once, or waits behind what nobody reads either
+    const written = new Promise((resolve) => socket.write('unread', resolve))
+    await Promise.race([written, pause(2_000)]) // it has arrived, or it waits behind what nobody reads either
     await connected.kill9()
   })
   assert.equal(ended.code, 6)
