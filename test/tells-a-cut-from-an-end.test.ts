@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { setTimeout as pause } from 'node:timers/promises'
 import type { Program } from '../demo/program.ts'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
@@ -20,6 +19,13 @@ interface Transfer {
 /** `T` is stopped. @see proc_pid_stat(5) */
 function stateOf(pid: number): string | undefined {
   return /\) (\S) /.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1]
+}
+
+/** Bytes that have arrived at the local socket of these loopback ports, and that nobody has read. @see proc_net(5) */
+function unreadBytes(localPort: number, remotePort: number): number {
+  const hex = (port: number) => `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`
+  const line = new RegExp(`${hex(localPort)} ${hex(remotePort)} \\w+ \\w+:(\\w+)`)
+  return Number.parseInt(line.exec(readFileSync('/proc/net/tcp', 'utf8'))?.[1] ?? '0', 16)
 }
 
 /** A flow that echoes for ever, in the middle of its transfer; `act` breaks it. */
@@ -64,8 +70,9 @@ test('kill -9 of the connector in mid-transfer: the client exits 6, the service 
     connected.program.signal('SIGSTOP')
     await until('the connector stands still', () => stateOf(connected.pid) === 'T')
     const { socket } = await service.connection()
-    const written = new Promise((resolve) => socket.write('unread', resolve))
-    await Promise.race([written, pause(2_000)]) // it has arrived, or it waits behind what nobody reads either
+    const [from, to] = [socket.remotePort, socket.localPort].map(Number) as [number, number]
+    socket.write('unread')
+    await until('bytes of the service wait in the connector', () => unreadBytes(from, to) > 0)
     await connected.kill9()
   })
   assert.equal(ended.code, 6)
