@@ -190,6 +190,11 @@ describe('the command line', () => {
     ['a missing option of client tls', ['client', 'tls']],
     ['a port that is none', ['client', 'tls', '--host', 'a-1.edge.localhost', '--port', 'ssh']],
     ['a port out of range', ['connect', '--name', 'x', '--port', '65536']],
+    ['no port and no target', ['connect', '--name', 'x']],
+    ['a target and a port', ['connect', '--name', 'x', '--target', 'db:5432', '--port', '5432']],
+    ['an IPv6 target without brackets', ['connect', '--name', 'x', '--target', '::1:5432']],
+    ['a socket that is no absolute path', ['connect', '--name', 'x', '--target', 'unix:db.sock']],
+    ['ssh at a socket', ['connect', '--name', 'x', '--target', 'unix:/run/db.sock', '--ssh']],
     ['an edge without https', ['login', '--edge', 'http://edge.localhost']],
     ['an edge with a path', ['login', '--edge', 'https://edge.localhost/login']],
     [

@@ -23,6 +23,7 @@ const ONCE: readonly string[] = [
   'carries-changes-to-every-edge', // on PostgreSQL by itself: several edges share one
   'completes-commands',
   'demo-does-the-whole-round',
+  'exposes-any-private-service', // what stands behind a connector
   'finds-secrets-in-output', // starts no edge
   'follows-the-operations-page', // runs SQL on the database's file
   'holds-back-a-fast-sender', // a minute of one flow's memory

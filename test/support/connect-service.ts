@@ -5,8 +5,9 @@ import { spawnPostern } from './postern.ts'
 export interface ConnectOptions {
   /** State folder of a signed-in operator. */
   home: string
-  /** Port of the private service. */
-  port: number
+  /** The private service: its port, or all of it. */
+  port?: number
+  target?: string
   /** Name of the service, `db` by default. */
   name?: string
   /** Who may enter. Left out: mycorp.com, unless `args` names somebody. An empty list: no option at all. */
@@ -63,13 +64,14 @@ export async function connectService(
 
 /** Starts `postern connect --json` without waiting: for the ones that must fail. */
 export function spawnConnect(options: ConnectOptions): Program {
-  const { home, env, program, port, name = 'db', args = [] } = options
+  const { home, env, program, port, target, name = 'db', args = [] } = options
   const list = (option: string, values: readonly string[] | undefined) =>
     values && values.length > 0 ? [option, values.join(',')] : []
   const named = options.allowedEmailDomains || options.allowedEmailAddresses
   const domains = options.allowedEmailDomains ?? (named || args.some(namesWho) ? [] : ['mycorp.com'])
   const words = [
-    ...['connect', '--json', '--name', name, '--port', String(port)],
+    ...['connect', '--json', '--name', name],
+    ...(target === undefined ? ['--port', String(port)] : ['--target', target]),
     ...list('--allowed-email-domains', domains),
     ...list('--allowed-email-addresses', options.allowedEmailAddresses),
     ...args,

@@ -12,6 +12,7 @@ import {
   takeSlot,
   takeStoredSlot,
 } from '../connector/slots.ts'
+import { parseTarget, type Target, type TcpTarget } from '../connector/target.ts'
 import { callSignedIn } from '../credentials/fresh.ts'
 import { stateFolder } from '../credentials/home.ts'
 import { edgeNow, type KnownEdge, pickEdge } from '../credentials/known-edge.ts'
@@ -27,7 +28,8 @@ import { type AllowOptions, addAllowOptions, parseAllowList, parseEdgeOrigin, pa
 
 interface ConnectOptions extends AllowOptions, AskOptions, CaOptions {
   name: string
-  port: number
+  target?: Target
+  port?: number
   host: string
   type: string
   label?: string
@@ -50,6 +52,8 @@ interface Start {
 async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSignal): Promise<void> {
   const allow = parseAllowList(options)
   checkOptions(options)
+  const target = readTarget(options)
+  const sshServer = findSshServer(target, options.ssh)
   const { reportToPeople } = await import('../connector/events.ts')
   const readerGone = new AbortController()
   const report: Report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople
@@ -57,15 +61,20 @@ async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSi
   using _slot = slot
 
   const { runConnector } = await import('../connector/connector.ts')
-  const target = { host: options.host, port: options.port }
   const signal = AbortSignal.any([takeStopSignal(), readerGone.signal])
   const checkService = (service: { name: string; allow: AllowList }) => {
     if (allow && !options.replaceAllowList) refuseDifference(service.name, service.allow, allow)
   }
   const leaving = new AbortController()
-  const watched = speaksSsh(options)
+  const watched = sshServer
     ? import('../connector/host-keys.ts').then(({ watchHostKeys }) =>
-        watchHostKeys({ edge, slot, target, report, signal: AbortSignal.any([signal, leaving.signal]) }),
+        watchHostKeys({
+          edge,
+          slot,
+          target: sshServer,
+          report,
+          signal: AbortSignal.any([signal, leaving.signal]),
+        }),
       )
     : undefined
   try {
@@ -80,9 +89,23 @@ async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSi
   if (!options.json) tell('the connector has left; the service stays, offline')
 }
 
-/** Other services are not asked: some count a caller that says nothing as an attack. */
-function speaksSsh({ ssh, port }: ConnectOptions): boolean {
-  return ssh ?? port === SSH_PORT
+/** @throws USAGE_INVALID nothing says where the service is */
+function readTarget({ target, host, port }: ConnectOptions): Target {
+  if (target) return target
+  if (port !== undefined) return { host, port }
+  throw new PosternError('USAGE_INVALID', 'nothing says where the private service is', {
+    hint: 'name its port, or all of it: --port 5432, --target db.internal:5432, --target unix:/run/db.sock',
+  })
+}
+
+/** Other services are not asked: some count a caller that says nothing as an attack.
+ *  @returns where host keys are looked for, if anywhere */
+function findSshServer(target: Target, ssh: boolean | undefined): TcpTarget | undefined {
+  if (!('path' in target)) return (ssh ?? target.port === SSH_PORT) ? target : undefined
+  if (!ssh) return undefined
+  throw new PosternError('USAGE_INVALID', '--ssh looks for host keys at a port, and the target is a socket', {
+    hint: 'leave --ssh out, or name the port of the ssh server',
+  })
 }
 
 async function begin(options: ConnectOptions, allow: AllowList | undefined, report: Report): Promise<Begun> {
@@ -202,8 +225,16 @@ export function addConnect(program: Command, takeStopSignal: () => AbortSignal):
     .command('connect')
     .description('expose a private port as a service, for as long as this command runs')
     .requiredOption('--name <text>', 'name of the service; with its owner it stands for one service for ever')
-    .requiredOption('--port <number>', 'port of the private service', parsePort)
-    .option('--host <host>', 'host of the private service, as this machine sees it', 'localhost')
+    .addOption(
+      new Option(
+        '--target <target>',
+        'the private service, as this machine sees it: HOST:PORT, [IPV6]:PORT or unix:/PATH',
+      )
+        .argParser(parseTarget)
+        .conflicts(['port', 'host']),
+    )
+    .option('--port <number>', 'in place of --target: its port', parsePort)
+    .option('--host <host>', 'and the host of that port', 'localhost')
     .option('--type <type>', 'type of the service', 'tls')
     .option('--label <label>', 'first part of its host name (default: a generated one)')
   addAllowOptions(command)
@@ -231,6 +262,7 @@ export function addConnect(program: Command, takeStopSignal: () => AbortSignal):
       'on a server without a person',
       'postern connect --name db --port 5432 --edge https://edge.example.com --enroll-token-file /etc/postern-connect/db.token',
     ],
-    ['for a program that starts it', 'postern connect --name db --host 10.0.0.5 --port 5432 --json --batch'],
+    ['for a program that starts it', 'postern connect --name db --target 10.0.0.5:5432 --json --batch'],
+    ['a socket of this machine', 'postern connect --name db --target unix:/run/postgresql/.s.PGSQL.5432'],
   ])
 }

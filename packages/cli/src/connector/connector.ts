@@ -8,9 +8,9 @@ import { errorFields } from '../events.ts'
 import { renewalTime, renewConnector } from './certificate.ts'
 import { type Attachment, attach } from './control.ts'
 import { serveDataConnection } from './data.ts'
-import type { Target } from './dial-service.ts'
 import type { Report } from './events.ts'
 import type { ConnectorCertificate, Slot } from './slots.ts'
+import type { Target } from './target.ts'
 import { WarmConnections } from './warm-connections.ts'
 
 const FIRST_RETRY_MS = 500

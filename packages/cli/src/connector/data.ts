@@ -7,8 +7,9 @@ import { resetSocket } from '@postern/shared/stream/reset-socket'
 import { splice } from '@postern/shared/stream/splice'
 import { type Dial, dialEdge } from '../tunnel/dial-edge.ts'
 import { HeldEnd } from '../tunnel/held-end.ts'
-import { dialService, type Target } from './dial-service.ts'
+import { dialService } from './dial-service.ts'
 import type { Report } from './events.ts'
+import type { Target } from './target.ts'
 
 /** One data connection: dial the edge, say hello, wait for a flow, join it to the service. */
 

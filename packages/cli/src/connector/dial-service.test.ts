@@ -1,5 +1,9 @@
+import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { test } from 'node:test'
 import { dialService } from './dial-service.ts'
 
@@ -19,5 +23,25 @@ test('a service on one loopback address only is reached however busy the connect
   } finally {
     busy = false
     server.close()
+  }
+})
+
+test('a socket of this machine: gone, stale and there', async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'postern-dial-'))
+  const target = { path: path.join(folder, 'db.sock') }
+  const server = createServer((socket) => socket.end('hello'))
+  try {
+    await assert.rejects(dialService(target), { code: 'SERVICE_REFUSED' })
+    writeFileSync(target.path, '')
+    await assert.rejects(dialService(target), { code: 'SERVICE_REFUSED' })
+    rmSync(target.path)
+    server.listen(target.path)
+    await once(server, 'listening')
+    const socket = await dialService(target)
+    assert.equal(String((await once(socket, 'data'))[0]), 'hello')
+    socket.destroy()
+  } finally {
+    server.close()
+    rmSync(folder, { recursive: true })
   }
 })

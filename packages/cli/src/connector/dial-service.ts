@@ -2,12 +2,7 @@ import net, { type LookupFunction, type Socket } from 'node:net'
 import { PosternError } from '@postern/shared/errors'
 import { lookupHost } from '@postern/shared/lookup-host'
 import { SOCKET_BUFFER_BYTES } from '../tunnel/dial-edge.ts'
-
-/** Where the connector's flows go. Known to the connector only: the edge never hears it. */
-export interface Target {
-  host: string
-  port: number
-}
+import type { Target } from './target.ts'
 
 export const SERVICE_DIAL_TIMEOUT_MS = 10_000
 const KEEPALIVE_MS = 30_000
@@ -19,9 +14,8 @@ const ATTEMPT_TIMEOUT_MS = 4_000
  *  @throws SERVICE_REFUSED when its machine says no · SERVICE_UNREACHABLE for everything else */
 export function dialService(target: Target, signal?: AbortSignal): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = net.connect({
-      host: target.host,
-      port: target.port,
+    const options = {
+      ...target,
       lookup: lookupService,
       autoSelectFamily: true,
       autoSelectFamilyAttemptTimeout: ATTEMPT_TIMEOUT_MS,
@@ -30,7 +24,8 @@ export function dialService(target: Target, signal?: AbortSignal): Promise<Socke
       keepAlive: true,
       keepAliveInitialDelay: KEEPALIVE_MS,
       highWaterMark: SOCKET_BUFFER_BYTES,
-    } as net.NetConnectOpts)
+    }
+    const socket = net.connect(options)
     const settle = () => {
       clearTimeout(timer)
       signal?.removeEventListener('abort', onAbort)
@@ -65,7 +60,9 @@ const lookupService: LookupFunction = (hostname, options, callback) => {
 function explainDialError(cause: unknown): PosternError {
   if (cause instanceof PosternError) return cause
   const { code, errors } = cause as { code?: string; errors?: { code?: string }[] }
-  const refused = code === 'ECONNREFUSED' || errors?.some((error) => error.code === 'ECONNREFUSED')
+  // a socket whose service has gone is there and refuses, or is not there
+  const refused =
+    code === 'ECONNREFUSED' || code === 'ENOENT' || errors?.some((error) => error.code === 'ECONNREFUSED')
   return refused
     ? new PosternError('SERVICE_REFUSED', 'the service refused the connection', { cause })
     : new PosternError('SERVICE_UNREACHABLE', 'the service does not answer', { cause })

@@ -7,9 +7,9 @@ import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
 import { errorFields } from '../events.ts'
 import { findProgram, lastLines, runProgram } from '../sshd/run-program.ts'
 import { callClaims, signConnectorCall } from './certificate.ts'
-import type { Target } from './dial-service.ts'
 import type { Report } from './events.ts'
 import { type ConnectorCertificate, readSlot, type Slot } from './slots.ts'
+import type { TcpTarget } from './target.ts'
 
 /** Tells the edge which host keys an ssh server shows, for servers that cannot show a certificate. The edge keeps
  *  and signs the first answer; clients believe that record, and another key is refused until its owner accepts. */
@@ -25,7 +25,7 @@ const MAX_KEYS = 8
 export async function watchHostKeys(parts: {
   edge: KnownEdge
   slot: Slot
-  target: Target
+  target: TcpTarget
   report: Report
   signal: AbortSignal
 }): Promise<void> {
@@ -61,7 +61,7 @@ async function reportHostKeys(
 
 /** The keys that the target shows, in a fixed order.
  *  @throws SERVICE_UNREACHABLE when it shows none */
-export async function scanHostKeys(target: Target): Promise<string[]> {
+export async function scanHostKeys(target: TcpTarget): Promise<string[]> {
   const program = findProgram('ssh-keyscan')
   if (!program) {
     throw new PosternError('SERVICE_UNREACHABLE', 'this machine has no program ssh-keyscan', {
