@@ -1,5 +1,6 @@
 import { BINARY_TARGETS } from './binary-targets.ts'
 import { CHANGES_TARGET } from './changes-target.ts'
+import { CRL_TARGET } from './crl-target.ts'
 import { KRL_TARGET } from './krl-target.ts'
 import { RENEWAL_TARGET } from './renewal-target.ts'
 import { SSH_TARGETS } from './ssh-targets.ts'
@@ -11,6 +12,7 @@ export const TARGETS: readonly Target[] = [
   ...TEXT_TARGETS,
   RENEWAL_TARGET,
   KRL_TARGET,
+  CRL_TARGET,
   CHANGES_TARGET,
   ...SSH_TARGETS,
 ]

@@ -36,6 +36,7 @@ const ONCE: readonly string[] = [
   'moves-to-postgresql', // from one to the other
   'notices-a-machine-that-is-gone', // a minute of silence on sockets
   'opens-the-persons-own-browser',
+  'publishes-what-is-revoked', // what OpenSSL makes of a list
   'records-who-did-what', // looks for secrets in the database's file
   'restores-from-a-backup',
   'runs-under-systemd',

@@ -190,6 +190,7 @@ export async function startEdge(
     login,
     roles,
     issuing,
+    authorities,
     sshAuthorities,
     connectors,
     connectorIssuer: {

@@ -1,6 +1,7 @@
 import { VERSION } from '@postern/shared/version'
 import { Command } from 'commander'
 import { addAuditKey } from './commands/audit-key.ts'
+import { addCaCrl } from './commands/ca-crl.ts'
 import { addCaSshShow } from './commands/ca-ssh-show.ts'
 import { addConfigCheck } from './commands/config-check.ts'
 import { addDev } from './commands/dev.ts'
@@ -53,7 +54,11 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
   addServe(program, parts, finish)
   addDev(program, parts, finish)
   addConfigCheck(program.command('config').description('look at the configuration').helpCommand(false), parts)
-  const ca = program.command('ca').description('look at the keys that sign').helpCommand(false)
+  const ca = program
+    .command('ca')
+    .description('the keys that sign, and what they have signed')
+    .helpCommand(false)
+  addCaCrl(ca, parts)
   addCaSshShow(ca.command('ssh').description('the CAs of ssh').helpCommand(false), parts)
   addAuditKey(program.command('audit').description('look after the audit log').helpCommand(false), parts)
   const store = program.command('store').description('look after keys and store').helpCommand(false)

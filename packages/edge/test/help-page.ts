@@ -12,6 +12,7 @@ export const COMMANDS: readonly string[] = [
   'serve',
   'dev',
   'config check',
+  'ca crl',
   'ca ssh show',
   'audit key',
   'store backup',

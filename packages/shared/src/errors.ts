@@ -160,6 +160,12 @@ export const ERRORS = {
     1,
     'the last good list stays; look at the edge, and try again: postern sshd refresh',
   ),
+  CRL_INVALID: hidden(500, 1, 'fetch it anew from the edge: https://HOST/v1/crl/client.crl'),
+  CRL_EXPIRED: hidden(
+    500,
+    1,
+    'fetch it more often than ca.crl_lifetime, from https://HOST/v1/crl/client.crl',
+  ),
   AUDIT_BROKEN: kind(
     500,
     1,

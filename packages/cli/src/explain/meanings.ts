@@ -95,6 +95,16 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     meaning: "No connector has this id, or it serves somebody else's service.",
     next: 'Look for its id in the audit log: postern audit list.',
   },
+  CRL_EXPIRED: {
+    meaning:
+      "postern-edge ca crl --check looked at a copy of the edge's list of revoked certificates whose nextUpdate has passed. Programs that read it refuse every certificate, or no longer notice what is revoked.",
+    next: 'Fetch it from https://HOST/v1/crl/client.crl more often than ca.crl_lifetime.',
+  },
+  CRL_INVALID: {
+    meaning:
+      "postern-edge ca crl --check looked at a copy of the edge's list of revoked certificates and does not believe it: it is damaged, of another CA, wrongly signed, or not valid yet.",
+    next: 'Fetch it anew from https://HOST/v1/crl/client.crl. Where it comes out wrong again, look at who serves it.',
+  },
   DOMAIN_INVALID: {
     meaning:
       'Something in a list of domains is not a domain. Nothing was created or changed. Domains match exactly, so there are no wildcards; sub-domains are other domains.',

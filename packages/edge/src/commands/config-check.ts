@@ -35,7 +35,7 @@ Examples:
 
 /** Every setting by its key in the file, as people read it. Never the secret. */
 export function describeConfig(config: EdgeConfig): [string, string][] {
-  const { listen, certificates, limits, ssh, tls } = config
+  const { ca, listen, certificates, limits, ssh, tls } = config
   const host = listen.host === '' ? 'every address' : listen.host
   return [
     ['domain', config.domain],
@@ -53,6 +53,7 @@ export function describeConfig(config: EdgeConfig): [string, string][] {
     ['certificates.session', duration(certificates.sessionMs)],
     ['certificates.connector_ttl', duration(certificates.connectorTtlMs)],
     ['certificates.enroll_token_max_ttl', duration(certificates.enrollTokenMaxTtlMs)],
+    ['ca.crl_lifetime', duration(ca.crlLifetimeMs)],
     ['ssh.ttl', duration(ssh.ttlMs)],
     ['ssh.host_ttl', duration(ssh.hostTtlMs)],
     ['ssh.shared_principal', String(ssh.sharedPrincipal)],

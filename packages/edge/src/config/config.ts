@@ -33,6 +33,10 @@ export interface EdgeConfig {
     /** An enroll token may not be made to live longer. */
     enrollTokenMaxTtlMs: number
   }
+  ca: {
+    /** A list of revoked certificates says that the next one comes after this. */
+    crlLifetimeMs: number
+  }
   ssh: {
     /** User certificates: valid this long ahead. */
     ttlMs: number

@@ -149,6 +149,7 @@ function toConfig(
       connectorTtlMs: file.certificates.connector_ttl,
       enrollTokenMaxTtlMs: file.certificates.enroll_token_max_ttl,
     },
+    ca: { crlLifetimeMs: file.ca.crl_lifetime },
     ssh: {
       ttlMs: file.ssh.ttl,
       hostTtlMs: file.ssh.host_ttl,

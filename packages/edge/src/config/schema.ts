@@ -148,6 +148,7 @@ export const ConfigFile = v.object(
       ),
       {},
     ),
+    ca: v.optional(v.object({ crl_lifetime: duration('24h', '1s', '30d') }, 'must be a section'), {}),
     ssh: v.optional(
       v.object(
         {
@@ -252,6 +253,7 @@ export const EXAMPLES: Readonly<Record<string, string>> = {
   'certificates.session': '12h',
   'certificates.connector_ttl': '24h',
   'certificates.enroll_token_max_ttl': '7d',
+  'ca.crl_lifetime': '24h',
   'ssh.ttl': '5m',
   'ssh.host_ttl': '7d',
   'ssh.shared_principal': 'true',

@@ -6,6 +6,7 @@ import type { Handler, MiddlewareHandler } from 'hono'
 import type { Kysely } from 'kysely'
 import type { AuditReads } from '../audit/reads.ts'
 import type { AuditLog } from '../audit/record.ts'
+import type { Authorities } from '../ca/authorities.ts'
 import type { IssuingThread } from '../ca/issuing-thread.ts'
 import type { SshAuthorities } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
@@ -34,6 +35,7 @@ export interface ApiParts {
   login: Login
   roles: Roles
   issuing: IssuingThread
+  authorities: Authorities
   sshAuthorities: SshAuthorities
   connectors: ConnectorRegistry
   connectorIssuer: ConnectorIssuer

@@ -183,6 +183,25 @@ export async function revokeServiceCertificates(
   return revokeClientCertificates(db, { column: 'service_id', value: serviceId }, revocation, change)
 }
 
+/** Certificates of a kind that are refused before their end: revoked, or of a login that has ended.
+ *  @param endsAfter what has run out before that is left out */
+export async function listRevokedSerials(
+  db: Kysely<Database>,
+  kind: CertificateRecord['kind'],
+  endsAfter: number,
+): Promise<{ serial: string; revokedAt: number }[]> {
+  const rows = await db
+    .selectFrom('certificates')
+    .leftJoin('sessions', 'sessions.id', 'certificates.session_id')
+    .select(['serial', 'revoked_at', 'sessions.ended_at'])
+    .where('certificates.kind', '=', kind)
+    .where('not_after', '>', endsAfter)
+    .where((is) => is.or([is('revoked_at', 'is not', null), is('sessions.ended_at', 'is not', null)]))
+    .orderBy('serial')
+    .execute()
+  return rows.map((row) => ({ serial: row.serial, revokedAt: row.revoked_at ?? row.ended_at! }))
+}
+
 const SERIALS_PER_QUERY = 500
 
 /** Those of them that are there and were not revoked. */

@@ -5,6 +5,7 @@ import type { ServiceLabel } from '@postern/shared/service-label'
 import {
   findCertificate,
   insertCertificate,
+  listRevokedSerials,
   type NewCertificate,
   renewCertificate,
   revokeConnectorLineage,
@@ -24,7 +25,7 @@ import {
   type NewService,
   updateService,
 } from './services.ts'
-import { createSession } from './sessions.ts'
+import { createSession, endSession } from './sessions.ts'
 
 const ALLOW = { emailDomains: ['mycorp.com'], emailAddresses: [], anyAuthenticated: false }
 
@@ -193,6 +194,22 @@ export function describeDomainTables(name: string, openEmpty: StoreFactory): voi
       assert.equal(await revokeSessionCertificates(store.db, certificate.sessionId!, revocation), 1)
       assert.equal((await findCertificate(store.db, certificate.serial))?.revokedAt, NOW + 9)
       assert.equal((await findCertificate(store.db, '0a'))?.revokedAt, undefined)
+    })
+
+    it('lists what is refused before its end: revoked, or of a login that has ended', async () => {
+      await using store = await openEmpty()
+      const certificate = await clientCertificate(store)
+      await insertCertificate(store.db, certificate)
+      const other = { kind: 'connector', sessionId: undefined, connectorId: 'con_1' } as const
+      await insertCertificate(store.db, { ...certificate, ...other, serial: '0a' })
+      const list = (kind: 'client' | 'connector', endsAfter = NOW) =>
+        listRevokedSerials(store.db, kind, endsAfter)
+      assert.deepEqual([await list('client'), await list('connector')], [[], []])
+      await revokeConnectorLineage(store.db, 'con_1', { reason: 'revoked', now: NOW + 5 })
+      await endSession(store.db, certificate.sessionId!, { reason: 'logout', now: NOW + 6 })
+      assert.deepEqual(await list('client'), [{ serial: certificate.serial, revokedAt: NOW + 6 }])
+      assert.deepEqual(await list('connector'), [{ serial: '0a', revokedAt: NOW + 5 }])
+      assert.deepEqual(await list('client', certificate.notAfter), [])
     })
 
     it('forgets certificates and their sessions long after they ended', async () => {
