@@ -47,6 +47,7 @@ const ONCE: readonly string[] = [
   'stops-clearly-without-a-disk', // the database's file on a disk of its own
   'survives-descriptor-exhaustion',
   'survives-stray-callbacks', // looks for secrets in the database's file
+  'takes-new-certificate-files', // files and TLS, nothing that is stored
   'understands-its-neighbour-versions', // what programs say to each other
 ].map((name) => `test/${name}.test.ts`)
 /** A test, or a file of tests, that takes longer hangs. */

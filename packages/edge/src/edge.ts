@@ -100,6 +100,7 @@ export async function startEdge(
     auditWaiting: () => ownAudit.waiting,
     auditSinkLags: () => sinks.lags(),
     serverCertificateExpiresAt: () => expiryOf(serverIdentity.current.cert),
+    now: clock,
   })
   const authorities = await openAuthorities(config.dataDir, clock())
   const sshAuthorities = await openSshAuthorities(config.dataDir, config.ssh.caKeyType)
@@ -258,7 +259,14 @@ export async function startEdge(
     isStopping: () => isStopping,
     isStoreLost: () => storeWatch.isLost,
   }
-  const serverIdentity = opened.use(await openServerIdentity(config, authorities.edge, { clock, log }))
+  const serverIdentity = opened.use(
+    await openServerIdentity(config, authorities.edge, {
+      clock,
+      log,
+      countRenewed: metrics.countServerCertificateRenewed,
+      countFailed: metrics.countServerCertificateFailed,
+    }),
+  )
   const rooms = openRooms({
     domain,
     serverIdentity: serverIdentity.current,

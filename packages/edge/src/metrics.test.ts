@@ -26,6 +26,7 @@ const SOURCES: MetricSources = {
     { size: { idle: 3, inUse: 4 }, waiting: 5 },
   ],
   serverCertificateExpiresAt: () => 1_800_000_000_500,
+  now: () => 1_800_000_000_500 - 30 * 86_400_000,
   controlConnections: () => 2,
   auditWaiting: () => 9,
   auditSinkLags: () => [3, 0],
@@ -69,6 +70,7 @@ describe('the metrics', () => {
         'postern_data_connections{state="in_use"} 6',
         'postern_flows_waiting 5',
         'postern_server_certificate_expires_timestamp_seconds 1800000000.5',
+        'postern_server_certificate_days_left 30',
         'postern_audit_waiting 9',
       ])
         assert.ok(now.includes(line), line)

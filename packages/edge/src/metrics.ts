@@ -27,6 +27,8 @@ export interface MetricSources {
   auditSinkLags(): readonly number[]
   /** Epoch milliseconds. */
   serverCertificateExpiresAt(): number
+  /** Epoch milliseconds. */
+  now(): number
 }
 
 export interface Metrics {
@@ -43,6 +45,10 @@ export interface Metrics {
   countControlCrowdedOut(): void
   countAddressLimited(limit: AddressLimit): void
   countSshWithdrawFailed(): void
+  /** The edge shows another certificate than before. */
+  countServerCertificateRenewed(): void
+  /** And could not have one. */
+  countServerCertificateFailed(code: ErrorCode): void
   /** A flow was ended this long after a change or its time called for it. */
   observeRevocation(ms: number): void
   /** A flow is relayed this long after its handshake. */
@@ -132,6 +138,15 @@ export function createMetrics(sources: MetricSources): Metrics {
     'postern_ssh_withdraw_failed_total',
     'Changes whose ssh certificates could not be revoked at once; tried again before the next list is given out',
   )
+  const serverRenewed = counter(
+    'postern_server_certificate_renewed_total',
+    'New certificates that the edge shows',
+  )
+  const serverFailed = counter(
+    'postern_server_certificate_failed_total',
+    'Times that a new certificate for the edge could not be had or used: the one before stays',
+    'code',
+  )
   const revocation = histogram(
     'postern_revocation_seconds',
     'From a change, or the end of what a policy allows, to the end of each flow it ends',
@@ -197,6 +212,8 @@ export function createMetrics(sources: MetricSources): Metrics {
     countControlCrowdedOut: () => crowdedOut.inc(),
     countAddressLimited: (limit) => limited.inc({ limit }),
     countSshWithdrawFailed: () => withdrawFailed.inc(),
+    countServerCertificateRenewed: () => serverRenewed.inc(),
+    countServerCertificateFailed: (code) => serverFailed.inc({ code }),
   }
 }
 
@@ -237,6 +254,11 @@ function addGauges(registry: Registry, sources: MetricSources): void {
     'postern_server_certificate_expires_timestamp_seconds',
     'End of the certificate that the edge shows, in seconds since 1970',
     () => sources.serverCertificateExpiresAt() / 1_000,
+  )
+  gauge(
+    'postern_server_certificate_days_left',
+    'Days until the end of the certificate that the edge shows',
+    () => (sources.serverCertificateExpiresAt() - sources.now()) / 86_400_000,
   )
   gauge('postern_control_connections', 'Control connections, attached or not', sources.controlConnections)
   gauge('postern_audit_waiting', 'Audit events that are not on disk yet', sources.auditWaiting)

@@ -4,9 +4,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, before, describe, it, mock } from 'node:test'
-import { PosternError } from '@postern/shared/errors'
+import type { PosternError } from '@postern/shared/errors'
 import { Heard, TestLog } from '../test/edge-stage.ts'
 import { type Authority, createAuthorities } from './ca/authorities.ts'
+import { issueEdgeCertificate } from './ca/issue-edge.ts'
 import type { ServerIdentity } from './flow/rooms.ts'
 import { openServerIdentity } from './server-identity.ts'
 
@@ -50,21 +51,73 @@ describe('the certificate of the edge', () => {
     mock.timers.reset()
   })
 
-  it('is read from files where there are some', async () => {
+  describe('in files', () => {
     const [certificateFile, keyFile] = [path.join(scratch, 'cert.pem'), path.join(scratch, 'key.pem')]
-    writeFileSync(certificateFile, 'CERT')
-    writeFileSync(keyFile, 'KEY')
-    const parts = { clock: Date.now, log: new TestLog() }
     const config = { domain: DOMAIN, tls: { certificateFile, keyFile } }
-    using identity = await openServerIdentity(config, authority, parts)
-    assert.deepEqual(identity.current, { cert: 'CERT', key: 'KEY' })
-    assert.equal(identity.caFile, undefined)
-    const missing = { ...config, tls: { certificateFile, keyFile: path.join(scratch, 'missing.pem') } }
-    await assert.rejects(openServerIdentity(missing, authority, parts), (error: unknown) => {
-      assert.ok(error instanceof PosternError)
-      assert.equal(error.code, 'CONFIG_INVALID')
-      assert.match(error.message, /missing\.pem cannot be read \(ENOENT\)/)
-      return true
+    const issue = () => issueEdgeCertificate(authority, DOMAIN, Date.now())
+    const write = ({ certificate, key }: { certificate: string; key: string }) => {
+      writeFileSync(certificateFile, certificate)
+      writeFileSync(keyFile, key)
+    }
+    const serialOf = ({ cert }: ServerIdentity) => new X509Certificate(cert).serialNumber.toLowerCase()
+
+    it('is taken when they change, and kept when what they hold is no good', async () => {
+      mock.timers.enable({ apis: ['setInterval'] })
+      const log = new TestLog()
+      const failed: string[] = []
+      const first = await issue()
+      write(first)
+      const parts = { clock: Date.now, log, countFailed: (code: string) => void failed.push(code) }
+      using identity = await openServerIdentity(config, authority, parts)
+      assert.equal(serialOf(identity.current), first.serial)
+      assert.equal(identity.caFile, undefined)
+      const shown: string[] = []
+      identity.onRenewed((next) => shown.push(serialOf(next)))
+      const look = async (isOver: () => boolean) => {
+        for (let turn = 0; turn < 10_000 && !isOver(); turn++) {
+          mock.timers.tick(2_000)
+          await new Promise(setImmediate)
+        }
+        assert.ok(isOver())
+      }
+
+      const second = await issue()
+      write(second)
+      await look(() => shown.length === 1)
+      const bad: [string, { certificate: string; key: string }, RegExp][] = [
+        ['another key', { ...second, key: first.key }, /does not belong to the key/],
+        ['no certificate', { ...second, certificate: 'CERT' }, /is not a certificate in PEM/],
+        ['other names', await issueEdgeCertificate(authority, 'x.example.com', Date.now()), /not valid for/],
+        ['expired', await issueEdgeCertificate(authority, DOMAIN, Date.now() - 31 * DAY_MS), /has expired/],
+        ['too long', { ...second, certificate: ' '.repeat(300_000) }, /more than 262144 bytes/],
+      ]
+      for (const [index, [what, pair, reason]] of bad.entries()) {
+        write(pair)
+        await look(() => failed.length === index + 1)
+        const told = log.events('edge.certificate_renewal_failed').at(-1)?.error as PosternError
+        assert.equal(told.code, 'TLS_FILES_INVALID', what)
+        assert.match(told.message, reason, what)
+      }
+      const third = await issue()
+      write(third)
+      await look(() => shown.length === 2)
+      assert.deepEqual(shown, [second.serial, third.serial])
+      assert.equal(failed.length, bad.length)
+      mock.timers.reset()
+    })
+
+    it('is refused at the start when it cannot be used', async () => {
+      const parts = { clock: Date.now, log: new TestLog() }
+      const missing = { ...config, tls: { certificateFile, keyFile: path.join(scratch, 'missing.pem') } }
+      await assert.rejects(openServerIdentity(missing, authority, parts), {
+        code: 'CONFIG_INVALID',
+        message: /missing\.pem cannot be read \(ENOENT\)/,
+      })
+      writeFileSync(certificateFile, 'CERT')
+      await assert.rejects(openServerIdentity(config, authority, parts), {
+        code: 'CONFIG_INVALID',
+        message: /cert\.pem is not a certificate/,
+      })
     })
   })
 })

@@ -1,12 +1,18 @@
-import { readFile } from 'node:fs/promises'
-import { PosternError } from '@postern/shared/errors'
+import { X509Certificate } from 'node:crypto'
+import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import { type Authority, fingerprintOf } from './ca/authorities.ts'
-import { issueEdgeCertificate, renewEdgeCertificate } from './ca/issue-edge.ts'
+import { type EdgeCertificate, issueEdgeCertificate, renewEdgeCertificate } from './ca/issue-edge.ts'
 import type { EdgeConfig } from './config/config.ts'
 import type { ServerIdentity } from './flow/rooms.ts'
+import {
+  type CertificateFiles,
+  readCertificateFiles,
+  watchCertificateFiles,
+} from './server-certificate/files.ts'
 
-/** The certificate the edge shows: from files, or from its own CA and then renewed without a restart. */
+/** The certificate the edge shows: from files that are read again when they change, or from its own CA and then renewed.
+ *  Either without a restart, and without a word to the flows that run. */
 export interface OpenServerIdentity extends Disposable {
   readonly current: ServerIdentity
   /** What clients must be given to trust it; undefined with a public certificate. */
@@ -16,55 +22,101 @@ export interface OpenServerIdentity extends Disposable {
   onRenewed(listener: (identity: ServerIdentity) => void): void
 }
 
-/** @throws CONFIG_INVALID a file cannot be read */
+export interface IdentityParts {
+  clock: () => number
+  log: Logger
+  /** Told of each new certificate, and of each that could not be had. */
+  countRenewed?: () => void
+  countFailed?: (code: ErrorCode) => void
+}
+
+/** @throws CONFIG_INVALID a file cannot be used */
 export async function openServerIdentity(
-  config: Pick<EdgeConfig, 'domain' | 'tls'>,
+  { domain, tls }: Pick<EdgeConfig, 'domain' | 'tls'>,
   authority: Authority,
-  { clock, log }: { clock: () => number; log: Logger },
+  parts: IdentityParts,
 ): Promise<OpenServerIdentity> {
-  if (config.tls) {
-    const [cert, key] = await Promise.all([config.tls.certificateFile, config.tls.keyFile].map(readPem))
-    return {
-      current: { cert: cert!, key: key! },
-      caFile: undefined,
-      caFingerprint: undefined,
-      onRenewed: () => {},
-      [Symbol.dispose]: () => {},
-    }
-  }
-  const first = await issueEdgeCertificate(authority, config.domain, clock())
-  let listener = (_identity: ServerIdentity) => {}
-  let current = { key: first.key, cert: withCa(first.certificate, authority) }
-  const renewal = renewEdgeCertificate(authority, first, {
-    domain: config.domain,
-    clock,
-    onRenewed(renewed) {
-      log.info('edge.certificate_renewed', { serial: renewed.serial, notAfter: renewed.notAfter })
-      current = { key: renewed.key, cert: withCa(renewed.certificate, authority) }
-      listener(current)
-    },
-    onError: (error) => log.error('edge.certificate_renewal_failed', { error }),
+  if (tls) return identityFromFiles(tls, domain, parts)
+  return identityFromOwnCa(authority, domain, parts)
+}
+
+async function identityFromFiles(
+  files: CertificateFiles,
+  domain: string,
+  parts: IdentityParts,
+): Promise<OpenServerIdentity> {
+  const pair = await readCertificateFiles(files, { domain }).catch((cause: PosternError) => {
+    throw new PosternError('CONFIG_INVALID', cause.message, { cause })
   })
-  return {
-    get current() {
-      return current
-    },
-    caFile: authority.certificateFile,
-    caFingerprint: fingerprintOf(authority),
-    onRenewed(next) {
-      listener = next
-    },
-    [Symbol.dispose]: () => renewal[Symbol.dispose](),
+  const shown = new ShownIdentity(pair, parts)
+  shown.renewal = watchCertificateFiles(files, pair, {
+    domain,
+    clock: parts.clock,
+    onChanged: (next) => shown.replace(next),
+    onRefused: (error) => shown.fail(error),
+  })
+  return shown
+}
+
+async function identityFromOwnCa(
+  authority: Authority,
+  domain: string,
+  parts: IdentityParts,
+): Promise<OpenServerIdentity> {
+  const first = await issueEdgeCertificate(authority, domain, parts.clock())
+  const shown = new ShownIdentity(withCa(first, authority), parts)
+  shown.caFile = authority.certificateFile
+  shown.caFingerprint = fingerprintOf(authority)
+  shown.renewal = renewEdgeCertificate(authority, first, {
+    domain,
+    clock: parts.clock,
+    onRenewed: (renewed) => shown.replace(withCa(renewed, authority)),
+    onError: (error) => shown.fail(toPosternError(error, 'INTERNAL', 'the edge cannot sign its certificate')),
+  })
+  return shown
+}
+
+/** What is shown now, and how it is replaced: in one step for all rooms. */
+class ShownIdentity implements OpenServerIdentity {
+  current: ServerIdentity
+  caFile: string | undefined
+  caFingerprint: string | undefined
+  renewal: Disposable | undefined
+  readonly #parts: IdentityParts
+  #listener = (_identity: ServerIdentity) => {}
+
+  constructor(first: ServerIdentity, parts: IdentityParts) {
+    this.current = first
+    this.#parts = parts
+  }
+
+  replace(next: ServerIdentity): void {
+    this.current = next
+    this.#listener(next)
+    const { serialNumber, validToDate } = new X509Certificate(next.cert)
+    this.#parts.countRenewed?.()
+    this.#parts.log.info('edge.certificate_renewed', {
+      serial: serialNumber.toLowerCase(),
+      notAfter: validToDate.getTime(),
+    })
+  }
+
+  /** The one there is stays. */
+  fail(error: PosternError): void {
+    this.#parts.countFailed?.(error.code)
+    this.#parts.log.error('edge.certificate_renewal_failed', { error })
+  }
+
+  onRenewed(listener: (identity: ServerIdentity) => void): void {
+    this.#listener = listener
+  }
+
+  [Symbol.dispose](): void {
+    this.renewal?.[Symbol.dispose]()
   }
 }
 
 /** The CA goes along, so that who knows its fingerprint can find it in the handshake. */
-function withCa(certificate: string, authority: Authority): string {
-  return `${certificate.trimEnd()}\n${authority.certificatePem}`
-}
-
-async function readPem(file: string): Promise<string> {
-  return readFile(file, 'utf8').catch((cause: NodeJS.ErrnoException) => {
-    throw new PosternError('CONFIG_INVALID', `the file ${file} cannot be read (${cause.code})`, { cause })
-  })
+function withCa({ certificate, key }: EdgeCertificate, authority: Authority): ServerIdentity {
+  return { key, cert: `${certificate.trimEnd()}\n${authority.certificatePem}` }
 }

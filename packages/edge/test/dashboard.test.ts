@@ -14,6 +14,7 @@ const PANELS = DASHBOARD.panels.filter(({ type }) => type !== 'row')
 
 /** Of these the dashboard shows others that say the same, or they are for somebody who looks for a leak. */
 const NOT_SHOWN: ReadonlySet<string> = new Set([
+  'postern_server_certificate_expires_timestamp_seconds',
   'process_cpu_seconds_total',
   'process_start_time_seconds',
   'process_virtual_memory_bytes',

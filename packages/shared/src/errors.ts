@@ -146,6 +146,11 @@ export const ERRORS = {
     'the edge cannot write its audit log, and does not relay what it cannot record',
   ),
   STATE_INVALID: kind(500, 1, 'move the named file away and sign in again'),
+  TLS_FILES_INVALID: hidden(
+    500,
+    1,
+    'the edge goes on with the certificate it has; write a certificate with its key, for the names of the edge',
+  ),
   SSH_FILE_FOREIGN: kind(
     409,
     1,

@@ -354,6 +354,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       "The service would admit you, but your login did not use the methods that it asks for, a second factor for example, or the company's provider does not tell.",
     next: 'Sign in again with a second factor: postern login --edge https://HOST. If that does not help, the provider does not report methods (amr, acr): tell the administrator of the edge.',
   },
+  TLS_FILES_INVALID: {
+    meaning:
+      "The files of the edge's own certificate (tls.certificate_file, tls.key_file) have changed, and what they hold cannot be used: no certificate, another key, other names, expired, unreadable. The message says which. The edge goes on with the certificate it had, and looks every two seconds.",
+    next: "Write a certificate with its chain and its key there, valid for the edge's name and for mtls. that name. The edge takes it by itself.",
+  },
   TOO_MANY_FLOWS: {
     meaning: 'You have as many connections open as the policy lets one person have.',
     next: 'Close one and try again. postern flow list shows them.',

@@ -1,7 +1,8 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
+import { namesOfEdge } from '../server-certificate/files.ts'
+import { checkPair } from '../server-certificate/pair.ts'
 import type { EdgeConfig } from './config.ts'
 import { type ConfigFiles, parseConfig } from './parse.ts'
 
@@ -60,23 +61,8 @@ function checkMode(file: string) {
 }
 
 function checkCertificate(certificateFile: string, keyFile: string, domain: string): void {
-  const certificate = parseAs('a certificate in PEM', () => new X509Certificate(readOf(certificateFile)))
-  const key = parseAs(`a certificate whose key ${keyFile} can be read`, () =>
-    createPrivateKey(readOf(keyFile)),
-  )
-  if (!certificate.checkPrivateKey(key)) throw new Error(`does not belong to the key ${keyFile}`)
-  for (const host of [domain, `mtls.${domain}`]) {
-    if (!certificate.checkHost(host))
-      throw new Error(`is not valid for ${host}: it needs ${domain} and *.${domain}`)
-  }
-}
-
-function parseAs<T>(what: string, parse: () => T): T {
-  try {
-    return parse()
-  } catch (cause) {
-    throw new Error(`is not ${what}: ${reasonOf(cause)}`, { cause })
-  }
+  const pair = { cert: readOf(certificateFile), key: readOf(keyFile) }
+  checkPair(pair, { names: namesOfEdge(domain), keyName: keyFile })
 }
 
 function statOf(file: string) {
