@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import type { Socket } from 'node:net'
+import { mkdtempSync, rmSync } from 'node:fs'
+import net, { type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { test } from 'node:test'
 import { resetSocket } from './reset-socket.ts'
 import { connectTcp } from './socket-pair.test-support.ts'
@@ -48,3 +51,29 @@ for (const [when, wait] of [
     await lostToWriter(far)
   })
 }
+
+test('a socket that is a file is closed: with bytes of its peer unread that is a reset, else an end', async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'postern-reset-'))
+  const server = net.createServer({ pauseOnConnect: true }).listen(path.join(folder, 's'))
+  await once(server, 'listening')
+  try {
+    for (const [sent, ending] of [
+      ['unread', 'ECONNRESET'],
+      ['', 'end'],
+    ] as const) {
+      const far = net.connect(path.join(folder, 's'))
+      const [near] = (await once(server, 'connection')) as [Socket]
+      const ended = new Promise<string>((resolve) => {
+        far.once('end', () => resolve('end'))
+        far.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? ''))
+      })
+      if (sent !== '') await new Promise<unknown>((resolve) => far.write(sent, resolve))
+      resetSocket(near)
+      far.resume()
+      assert.equal(await ended, ending)
+    }
+  } finally {
+    server.close()
+    rmSync(folder, { recursive: true })
+  }
+})
