@@ -35,6 +35,7 @@ const ONCE: readonly string[] = [
   'moves-bytes-in-few-calls', // calls of the kernel
   'moves-to-postgresql', // from one to the other
   'notices-a-machine-that-is-gone', // a minute of silence on sockets
+  'offers-services-as-sockets', // files of a person's machine
   'opens-the-persons-own-browser',
   'publishes-what-is-revoked', // what OpenSSL makes of a list
   'records-who-did-what', // looks for secrets in the database's file

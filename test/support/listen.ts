@@ -4,8 +4,9 @@ import type { Program } from '../../demo/program.ts'
 import { type EventLine, readEvents, waitForEvent } from './event-lines.ts'
 import { type PosternOptions, spawnPostern } from './postern.ts'
 
-/** A running `postern client listen --json` at a port of its own choice. */
+/** A running `postern client listen --json`. */
 export interface Listener extends AsyncDisposable {
+  /** The one that it took; NaN for a socket. */
   port: number
   program: Program
   events(): EventLine[]
@@ -13,13 +14,17 @@ export interface Listener extends AsyncDisposable {
   event(name: string, matches?: (event: EventLine) => boolean): Promise<EventLine>
 }
 
-/** @param args more options of the command */
+/** @param local a port of its own choice when left out
+ *  @param args more options of the command */
 export async function startListener(
-  options: { host: string; args?: readonly string[] } & Pick<PosternOptions, 'home' | 'browser' | 'env'>,
+  options: { host: string; local?: string; args?: readonly string[] } & Pick<
+    PosternOptions,
+    'home' | 'browser' | 'env'
+  >,
 ): Promise<Listener> {
-  const { host, args = [], ...postern } = options
+  const { host, local = '0', args = [], ...postern } = options
   const program = spawnPostern(
-    ['client', 'listen', '--host', host, '--local', '0', '--json', ...args],
+    ['client', 'listen', '--host', host, '--local', local, '--json', ...args],
     postern,
   )
   const event: Listener['event'] = (name, matches) => waitForEvent(program, name, matches)
@@ -36,9 +41,12 @@ export async function startListener(
   }
 }
 
-/** A connection of a local program, with half-close. */
-export async function connectTo(port: number): Promise<Socket> {
-  const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
+/** A connection of a local program, with half-close.
+ *  @param place a port, or the file of a socket */
+export async function connectTo(place: number | string): Promise<Socket> {
+  const where =
+    typeof place === 'string' ? { path: place } : { port: place, host: '127.0.0.1', noDelay: true }
+  const socket = net.connect({ ...where, allowHalfOpen: true })
   await once(socket, 'connect')
   return socket
 }

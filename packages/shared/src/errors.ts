@@ -136,6 +136,11 @@ export const ERRORS = {
     5,
     'start postern client listen as that user, too; --unsafe-any-local-user serves everybody on the machine',
   ),
+  LOCAL_USER_UNKNOWN: kind(
+    403,
+    5,
+    'let it wait for the other end (nc -N), or use --local unix:PATH, which needs no look-up; --unsafe-any-local-user serves everybody on the machine',
+  ),
 
   // our side
   RATE_LIMITED: kind(429, 6, 'wait a minute and try again'),

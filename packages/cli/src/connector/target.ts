@@ -16,7 +16,7 @@ export interface UnixTarget {
 const HINT = 'write it as HOST:PORT, [IPV6]:PORT or unix:/PATH, for example db.internal:5432'
 const HOST_NAME = /^(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?$/i
 /** Of the kernel's `sun_path`: a longer one is cut off by some systems, and leads to another socket. */
-const MAX_SOCKET_PATH_BYTES = process.platform === 'linux' ? 107 : 103
+export const MAX_SOCKET_PATH_BYTES: number = process.platform === 'linux' ? 107 : 103
 
 /** @param text `HOST:PORT`, `[IPV6]:PORT` or `unix:/PATH`
  *  @throws USAGE_INVALID with what is wrong with it */

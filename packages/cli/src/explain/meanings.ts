@@ -200,13 +200,18 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
   },
   LISTEN_FAILED: {
     meaning:
-      'postern client listen cannot have the address or port it was given: another program listens there, the user may not, or the machine has no such address.',
-    next: 'Choose another port, or port 0 for any free one; ss -ltnp shows who has it.',
+      'postern client listen cannot have the place it was given. A port: another program listens there, the user may not, or the machine has no such address. A socket: another program listens there, something else has that name, or everybody may write to its folder. What a killed listener left behind is no reason: it is removed.',
+    next: 'Choose another port, or port 0 for any free one; ss -ltnp shows who has it. For a socket name a file in a folder of your own; a file that is in the way stays until you remove it.',
   },
   LOCAL_USER_REFUSED: {
     meaning:
-      'A program of another user of this machine connected to the port of postern client listen, and was cut off. Every account can reach a loopback port, and what enters there enters in the name of the person who started the listener. It is also said of a program that was gone before its user could be looked up: one that connects, writes and closes at once, without waiting for anything.',
+      'A program of another user of this machine connected to the port of postern client listen, and was cut off. Every account can reach a loopback port, and what enters there enters in the name of the person who started the listener.',
     next: 'That user starts a listener of their own. --unsafe-any-local-user serves everybody on the machine.',
+  },
+  LOCAL_USER_UNKNOWN: {
+    meaning:
+      'A program connected to the port of postern client listen, wrote and closed at once, without waiting for anything, and was gone before its user could be looked up. Nobody can tell whose it was, so it was cut off, and what it sent is lost; it has not noticed. Linux 6.17 and newer remember the user for a moment longer, which is mostly enough.',
+    next: 'Let the program wait for the other end before it closes: nc -N, or in Python shutdown(SHUT_WR) and then recv. Or listen with --local unix:PATH: only your own programs can open that file, so nothing has to be looked up. --unsafe-any-local-user serves everybody on the machine.',
   },
   LOGIN_FAILED: {
     meaning:

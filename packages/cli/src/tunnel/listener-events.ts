@@ -2,16 +2,19 @@ import { type ErrorCode, PosternError } from '@postern/shared/errors'
 import type { SignInEvent } from '../credentials/live-certificate.ts'
 import type { FlowTraffic } from '../events.ts'
 import { printable, tell, tellError, tellMore } from '../io.ts'
+import { formatLocal, type LocalPlace } from './local-place.ts'
 
 /** What a listener tells: lines for people on stderr, or one JSON object per line on stdout. */
 export type ListenerEvent =
-  | { event: 'ready'; host: string; address: string; port: number; edge: string }
+  | ({ event: 'ready'; host: string; edge: string } & LocalPlace)
   | { event: 'flow.opened'; flowId: string; from: string }
   | ({ event: 'flow.closed'; flowId: string; from: string } & FlowTraffic & Partial<Cut>)
   | ({ event: 'flow.refused'; from: string; flowId?: string; code: ErrorCode } & Reason)
-  | { event: 'user.refused'; code: string; message: string; connections: number }
+  | ({ event: 'user.refused'; code: ErrorCode; connections: number } & Reason)
   | { event: 'renewed'; notAfter: number }
   | SignInEvent
+
+type RefusedUser = Extract<ListenerEvent, { event: 'user.refused' }>
 
 interface Reason {
   message: string
@@ -40,7 +43,7 @@ export const reportToPeople: Report = (event) => {
     case 'flow.refused':
       return tellFailure(event)
     case 'user.refused':
-      return tell(`${printable(event.message)} (${event.code})${describeCount(event.connections)}`)
+      return tellRefusedUser(event)
     case 'sign-in.needed':
       return tell(`${printable(event.message)}: new connections wait for the sign-in (${event.code})`)
     case 'sign-in.failed':
@@ -49,16 +52,18 @@ export const reportToPeople: Report = (event) => {
   }
 }
 
-function tellReady({ host, address, port }: { host: string; address: string; port: number }): void {
-  tell(`${printable(host)} is at ${address.includes(':') ? `[${address}]` : address}:${port}`)
+function tellReady({ host, ...place }: { host: string } & LocalPlace): void {
+  tell(`${printable(host)} is at ${printable(formatLocal(place))}`)
   tellMore('Ctrl-C ends it, with all connections through it')
+}
+
+function tellRefusedUser({ code, message, hint, connections }: RefusedUser): void {
+  const count = connections > 1 ? `, ${connections} connections` : ''
+  tell(`${printable(message)} (${code})${count}`)
+  tellMore(printable(hint))
 }
 
 function tellFailure(failure: { code: ErrorCode; flowId?: string } & Partial<Reason>): void {
   const { code, message = '', hint = '', flowId } = failure
   tellError(new PosternError(code, message, { hint, ...(flowId ? { details: { flowId } } : {}) }))
-}
-
-function describeCount(connections: number): string {
-  return connections > 1 ? `, ${connections} connections` : ''
 }

@@ -1,16 +1,18 @@
 import { once } from 'node:events'
-import net, { type AddressInfo, type Server, type Socket } from 'node:net'
-import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
+import type { Server, Socket } from 'node:net'
+import { type PosternError, toPosternError } from '@postern/shared/errors'
 import { RawEnd } from '@postern/shared/stream/raw-end'
 import { resetSocket } from '@postern/shared/stream/reset-socket'
 import type { Traffic } from '@postern/shared/stream/splice'
 import { withOrigin } from '../credentials/known-edge.ts'
 import type { LiveCertificate } from '../credentials/live-certificate.ts'
-import { SOCKET_BUFFER_BYTES, type Trust } from './dial-edge.ts'
+import type { Trust } from './dial-edge.ts'
 import { HeldEnd } from './held-end.ts'
 import type { Report } from './listener-events.ts'
-import { type Endpoint, findLocalUser, isLoopback } from './local-user.ts'
+import { formatLocal, placeOf } from './local-place.ts'
+import { endpointsOf } from './local-user.ts'
 import { dialService, joinService, type ServicePlace, spoilsCertificate } from './service-flow.ts'
+import { createUserGuard } from './user-guard.ts'
 
 /** A local port that is a service: each connection of a program of this machine becomes a flow of its own. What
  *  goes wrong reaches that program as a reset, never as an end of file. */
@@ -25,54 +27,43 @@ export interface ListenerParts {
   signal: AbortSignal
 }
 
-const KEEPALIVE_MS = 30_000
 /** How long a local program may take to see its reset before the process ends. */
 const LEAVE_MS = 2_000
-/** Refused users are told of once in this time: who may not use the port must not fill the log either. */
-const TELL_REFUSED_EVERY_MS = 10_000
-
-/** @param local port 0 takes any free one
- *  @throws LISTEN_FAILED when the address cannot be had */
-export async function openListener(local: Endpoint): Promise<Server> {
-  const server = net.createServer({
-    allowHalfOpen: true,
-    pauseOnConnect: true,
-    noDelay: true,
-    keepAlive: true,
-    keepAliveInitialDelay: KEEPALIVE_MS,
-    highWaterMark: SOCKET_BUFFER_BYTES,
-  })
-  server.listen({ host: local.address, port: local.port })
-  try {
-    await once(server, 'listening')
-    return server
-  } catch (cause) {
-    throw explainListenError(cause as NodeJS.ErrnoException, local)
-  }
-}
 
 /** Serves until its signal aborts. Connections that come before there is a certificate wait for it.
  *  @throws why there is none to begin with */
 export async function serveListener(server: Server, parts: ListenerParts): Promise<void> {
   const { place, certificate, report, signal } = parts
-  const refuseUser = parts.unsafeAnyLocalUser ? () => false : createUserGuard(report)
-  const sockets = new Set<Socket>()
-  server.on('connection', (socket: Socket) => {
-    if (refuseUser(socket)) return
-    sockets.add(socket)
-    socket.once('close', () => sockets.delete(socket))
-    void serveConnection(socket, parts)
-  })
+  const sockets = acceptConnections(server, parts)
   try {
     await certificate.takeFirst(signal)
-    const { address, port } = server.address() as AddressInfo
-    report({ event: 'ready', host: place.host, address, port, edge: place.edge.origin })
+    report({ event: 'ready', host: place.host, ...placeOf(server), edge: place.edge.origin })
     if (!signal.aborted) await once(signal, 'abort')
   } catch (error) {
     if (!signal.aborted) throw error
   } finally {
     await closeListener(server, sockets)
   }
+}
+
+/** @returns those that are open */
+function acceptConnections(server: Server, parts: ListenerParts): ReadonlySet<Socket> {
+  const here = placeOf(server)
+  const isFile = 'path' in here // its mode says who may come
+  const refuseUser = isFile || parts.unsafeAnyLocalUser ? () => false : createUserGuard(parts.report)
+  const sockets = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    if (refuseUser(socket)) return
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+    void serveConnection(isFile ? formatLocal(here) : describePeer(socket), socket, parts)
+  })
+  return sockets
+}
+
+function describePeer(socket: Socket): string {
+  const [{ address, port }] = endpointsOf(socket)
+  return `${address}:${port}`
 }
 
 /** A process that ends before its resets are sent leaves ends of file behind. */
@@ -82,54 +73,9 @@ async function closeListener(server: Server, sockets: ReadonlySet<Socket>): Prom
   await Promise.race([Promise.all(closed), new Promise((resolve) => setTimeout(resolve, LEAVE_MS).unref())])
 }
 
-/** @returns what resets connections of other users, and says whether it did */
-function createUserGuard(report: Report): (socket: Socket) => boolean {
-  const ownUser = process.geteuid?.()
-  if (process.platform !== 'linux' || ownUser === undefined) return () => false
-  let connections = 0
-  let toldAt = Number.NEGATIVE_INFINITY
-  return (socket) => {
-    const reason = explainForeignUser(socket, ownUser)
-    if (reason === undefined) return false
-    socket.on('error', () => undefined)
-    resetSocket(socket)
-    connections += 1
-    if (performance.now() - toldAt < TELL_REFUSED_EVERY_MS) return true
-    toldAt = performance.now()
-    report({
-      event: 'user.refused',
-      code: 'LOCAL_USER_REFUSED' satisfies ErrorCode,
-      message: reason,
-      connections,
-    })
-    connections = 0
-    return true
-  }
-}
-
-/** @returns undefined for a program of this user, and for whoever comes over a network */
-function explainForeignUser(socket: Socket, ownUser: number): string | undefined {
-  const [peer, here] = endpointsOf(socket)
-  if (!isLoopback(here.address)) return undefined
-  const user = findLocalUser(peer, here)
-  if (user === ownUser) return undefined
-  const who = user === undefined ? 'that was gone before its user could be found' : `of user ${user}`
-  return `a program ${who} was refused`
-}
-
-function endpointsOf(socket: Socket): [peer: Endpoint, here: Endpoint] {
-  const { remoteAddress = '', remotePort = 0, localAddress = '', localPort = 0 } = socket
-  return [
-    { address: remoteAddress, port: remotePort },
-    { address: localAddress, port: localPort },
-  ]
-}
-
 /** One local connection until it is over. Never rejects. */
-async function serveConnection(socket: Socket, parts: ListenerParts): Promise<void> {
+async function serveConnection(from: string, socket: Socket, parts: ListenerParts): Promise<void> {
   const { place, report, certificate } = parts
-  const [{ address, port }] = endpointsOf(socket)
-  const from = `${address}:${port}`
   const startedAt = performance.now()
   const left = new AbortController()
   const program = new RawEnd(socket, socket, () => resetSocket(socket))
@@ -171,14 +117,4 @@ function describeRefusal({ code, message, hint, details }: PosternError, from: s
   const { flowId } = details ?? {}
   const known = typeof flowId === 'string' ? { flowId } : {}
   return { event: 'flow.refused', from, code, message, hint, ...known } as const
-}
-
-function explainListenError(cause: NodeJS.ErrnoException, { address, port }: Endpoint): PosternError {
-  const reasons: Readonly<Record<string, string>> = {
-    EADDRINUSE: 'another program listens there',
-    EACCES: 'this user may not',
-    EADDRNOTAVAIL: 'this machine has no such address',
-  }
-  const reason = reasons[cause.code ?? ''] ?? cause.message
-  return new PosternError('LISTEN_FAILED', `cannot listen on ${address}, port ${port}: ${reason}`, { cause })
 }

@@ -8,8 +8,8 @@ import { findLocalUser, isLoopback } from './local-user.ts'
 const HEADER =
   '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n'
 
-function row(addresses: string, uid: number, inode: number): string {
-  return `   0: ${addresses} 01 00000000:00000000 00:00000000 00000000 ${String(uid).padStart(5)}        0 ${inode} 1 0\n`
+function row(addresses: string, uid: number, inode: number, state = '01'): string {
+  return `   0: ${addresses} ${state} 00000000:00000000 00:00000000 00000000 ${String(uid).padStart(5)}        0 ${inode} 1 0\n`
 }
 
 const PEER = { address: '127.0.0.1', port: 0xd431 }
@@ -48,6 +48,20 @@ test('what is not certain is nobody: gone sockets, which the kernel gives to roo
   const twice = HEADER + row(addresses, 1000, 12) + row(addresses, 1000, 13)
   assert.equal(findLocalUser(PEER, HERE, [twice]), undefined)
   assert.equal(findLocalUser(PEER, HERE, ['', '']), undefined)
+})
+
+test('a socket that was closed with bytes on the way is somebody where the kernel remembers', () => {
+  const closed = (uid: number, state: string) => HEADER + row('0100007F:D431 0100007F:1538', uid, 0, state)
+  const find = (list: string, kernel: string) => findLocalUser(PEER, HERE, [list], kernel)
+  for (const kernel of ['6.17.0', '6.18.44-fc', '7.0']) {
+    assert.equal(find(closed(1000, '04'), kernel), 1000)
+    assert.equal(find(closed(0, '04'), kernel), 0)
+    for (const state of ['05', '06']) assert.equal(find(closed(0, state), kernel), undefined, state)
+  }
+  // root may be anybody there
+  for (const kernel of ['6.16.9', '6.1.0-37-amd64', '5.99', '']) {
+    assert.equal(find(closed(0, '04'), kernel), undefined, kernel)
+  }
 })
 
 for (const [address, listen] of [

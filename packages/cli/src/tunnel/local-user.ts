@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
-import { endianness } from 'node:os'
+import type { Socket } from 'node:net'
+import { endianness, release } from 'node:os'
 
 /** Which user of this machine is behind a loopback connection. TCP does not say; Linux lists it in /proc/net. */
 
@@ -10,9 +11,15 @@ export interface Endpoint {
 
 /** As the kernel's lists give it, `inode` 0 when no process holds the socket any more. */
 interface ListedSocket {
+  state: string
   uid: number
   inode: number
 }
+
+/** Closed, with bytes on the way: the last moment at which the kernel may still know whose it was. */
+const FIN_WAIT1 = '04'
+/** The first Linux that remembers the user of a closed socket; older ones give it to root. */
+const REMEMBERS_SINCE = [6, 17] as const
 
 const LISTS = ['/proc/net/tcp', '/proc/net/tcp6']
 
@@ -22,11 +29,29 @@ export function findLocalUser(
   peer: Endpoint,
   here: Endpoint,
   lists: readonly string[] = LISTS.map(readList),
+  kernel: string = release(),
 ): number | undefined {
   const found = lists.flatMap((list) => findSocket(list, peer, here))
   const [socket] = found
   if (!socket || found.length > 1) return undefined
-  return socket.inode === 0 && socket.uid === 0 ? undefined : socket.uid
+  const { state, uid, inode } = socket
+  const isRemembered = inode !== 0 || uid !== 0 || (state === FIN_WAIT1 && remembersUsers(kernel))
+  return isRemembered ? uid : undefined
+}
+
+/** @param kernel as `uname -r` prints it */
+function remembersUsers(kernel: string): boolean {
+  const [major = 0, minor = 0] = kernel.split('.', 2).map(Number.parseFloat)
+  const [sinceMajor, sinceMinor] = REMEMBERS_SINCE
+  return major > sinceMajor || (major === sinceMajor && minor >= sinceMinor)
+}
+
+export function endpointsOf(socket: Socket): [peer: Endpoint, here: Endpoint] {
+  const { remoteAddress = '', remotePort = 0, localAddress = '', localPort = 0 } = socket
+  return [
+    { address: remoteAddress, port: remotePort },
+    { address: localAddress, port: localPort },
+  ]
 }
 
 export function isLoopback(address: string): boolean {
@@ -52,8 +77,8 @@ function rowsAfter(list: string, start: string): ListedSocket[] {
   for (let at = list.indexOf(start); at >= 0; at = list.indexOf(start, at + 1)) {
     const lineEnd = list.indexOf('\n', at)
     const rest = list.slice(at + start.length, lineEnd < 0 ? undefined : lineEnd)
-    const [, , , , uid, , inode] = rest.trim().split(/\s+/)
-    sockets.push({ uid: Number(uid), inode: Number(inode) })
+    const [state = '', , , , uid, , inode] = rest.trim().split(/\s+/)
+    sockets.push({ state, uid: Number(uid), inode: Number(inode) })
   }
   return sockets
 }

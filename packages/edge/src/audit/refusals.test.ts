@@ -57,6 +57,7 @@ const NEVER_THE_EDGES: Partial<Record<ErrorCode, string>> = {
   CHECK_FAILED: 'the doctor says it',
   LISTEN_FAILED: "about a port of the person's machine",
   LOCAL_USER_REFUSED: "about another user of the person's machine",
+  LOCAL_USER_UNKNOWN: "about a program of the person's machine",
   INTERRUPTED: 'the person has ended the command',
 }
 /** Where the edge answers requests; what is beside it is said before it listens. */

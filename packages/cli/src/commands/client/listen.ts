@@ -1,5 +1,3 @@
-import { isIP } from 'node:net'
-import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { type ClientCertificate, forgetCertificate, readCertificate } from '../../credentials/cache.ts'
 import type { LoginPolicy } from '../../credentials/fresh.ts'
@@ -7,9 +5,10 @@ import { withOrigin } from '../../credentials/known-edge.ts'
 import { LiveCertificate } from '../../credentials/live-certificate.ts'
 import { createJsonReport } from '../../events.ts'
 import type { Trust } from '../../tunnel/dial-edge.ts'
-import { openListener, serveListener } from '../../tunnel/listener.ts'
+import { serveListener } from '../../tunnel/listener.ts'
 import { type Report, reportToPeople } from '../../tunnel/listener-events.ts'
-import { type Endpoint, isLoopback } from '../../tunnel/local-user.ts'
+import { type LocalPlace, parseLocal, refusePublicAddress } from '../../tunnel/local-place.ts'
+import { openListener } from '../../tunnel/open-listener.ts'
 import type { ServicePlace } from '../../tunnel/service-flow.ts'
 import { loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
@@ -18,14 +17,14 @@ import { addEdgeOptions, type ClientTlsOptions, findService } from './tls.ts'
 /** `postern client listen`: a service at a port of this machine, for programs that know TCP and nothing else. */
 
 interface ListenOptions extends ClientTlsOptions {
-  local: Endpoint
+  local: LocalPlace
   unsafeListenAll?: boolean
   unsafeAnyLocalUser?: boolean
   json?: boolean
 }
 
 async function runListen(options: ListenOptions, takeStopSignal: () => AbortSignal): Promise<void> {
-  refusePublicAddress(options)
+  if (!options.unsafeListenAll) refusePublicAddress(options.local, '--unsafe-listen-all')
   const place = findService(options)
   const server = await openListener(options.local)
   const readerGone = new AbortController()
@@ -64,35 +63,15 @@ function createSource({ edge, label }: ServicePlace, policy: LoginPolicy, report
   }
 }
 
-/** `PORT`, `ADDRESS:PORT` or `[IPV6]:PORT`; port 0 is any free one. */
-export function parseLocal(text: string): Endpoint {
-  const [, v6, v4OrName, digits] = /^(?:(?:\[([^\]]*)\]|([^:]*)):)?(\d{1,5})$/.exec(text) ?? []
-  const name = v6 ?? v4OrName ?? 'localhost'
-  const address = name === 'localhost' ? '127.0.0.1' : name
-  const port = Number(digits)
-  const isAddress = isIP(address) === (v6 === undefined ? 4 : 6)
-  if (digits !== undefined && port <= 65_535 && isAddress) return { address, port }
-  throw new PosternError('USAGE_INVALID', `${JSON.stringify(text)} is not a local address`, {
-    hint: 'write a port, or an address of this machine with a port: 5432, 127.0.0.1:5432 or [::1]:5432; port 0 takes any free one',
-  })
-}
-
-function refusePublicAddress({ local, unsafeListenAll }: ListenOptions): void {
-  if (unsafeListenAll || isLoopback(local.address)) return
-  throw new PosternError('USAGE_INVALID', `${local.address} can be reached by other machines`, {
-    hint: 'listen on 127.0.0.1 or [::1]; --unsafe-listen-all serves whoever reaches the port, in your name',
-  })
-}
-
 export function addClientListen(parent: Command, takeStopSignal: () => AbortSignal): void {
   const command = parent
     .command('listen')
-    .description('offer a service at a port of this machine, to programs that know TCP and nothing else')
+    .description('offer a service at a port or socket of this machine, to programs that know nothing else')
     .requiredOption('--host <host>', 'full name of the service, LABEL.DOMAIN')
     .requiredOption(
-      '--local <[address:]port>',
-      'where to listen; 127.0.0.1 unless an address is given, port 0 takes any free one',
-      parseLocal,
+      '--local <place>',
+      'where to listen: [ADDRESS:]PORT, on 127.0.0.1 unless an address is given, port 0 takes any free one; or unix:PATH',
+      (text: string) => parseLocal(text),
     )
     .option('--unsafe-any-local-user', 'serve programs of every user of this machine, not only your own')
     .option('--unsafe-listen-all', 'allow an address that other machines reach: they enter in your name')
@@ -102,6 +81,11 @@ export function addClientListen(parent: Command, takeStopSignal: () => AbortSign
   addExamples(command, [
     ['a database at port 5432 of this machine', `postern client listen --host ${host} --local 5432`],
     ['and then', 'psql -h 127.0.0.1 -p 5432'],
+    [
+      'a socket that only you can open, for programs that write and leave at once',
+      `postern client listen --host ${host} --local unix:$XDG_RUNTIME_DIR/carbon.sock`,
+    ],
+    ['and then', 'echo "build.seconds 12 $(date +%s)" | socat - UNIX-CONNECT:$XDG_RUNTIME_DIR/carbon.sock'],
     [
       'any free port, told on stdout, for a program that starts it',
       `postern client listen --host ${host} --local 0 --json --batch`,
