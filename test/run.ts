@@ -29,6 +29,7 @@ const ONCE: readonly string[] = [
   'holds-back-a-fast-sender', // a minute of one flow's memory
   'installs-from-tarballs',
   'installs-ssh-config-and-takes-it-back', // files of a person
+  'keeps-ca-keys-encrypted', // files of the edge
   'keeps-its-word-when-killed', // on PostgreSQL a transaction outlives the edge; by itself it runs there too
   'keeps-one-agent-key-per-host', // a person's ssh-agent
   'listens-for-local-programs', // a port of a person's machine

@@ -1,5 +1,5 @@
 import { generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
-import { toPem } from '@postern/shared/certs/csr'
+import { toPem } from '@postern/shared/certs/der'
 
 /** X.509 certificates for the fake edge, in the few lines of DER that tests need (RFC 5280 §4.1). */
 

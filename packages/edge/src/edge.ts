@@ -102,8 +102,8 @@ export async function startEdge(
     serverCertificateExpiresAt: () => expiryOf(serverIdentity.current.cert),
     now: clock,
   })
-  const authorities = await openAuthorities(config.dataDir, clock())
-  const sshAuthorities = await openSshAuthorities(config.dataDir, config.ssh.caKeyType)
+  const authorities = await openAuthorities(config.dataDir, clock(), config.ca.keyLock)
+  const sshAuthorities = await openSshAuthorities(config.dataDir, config.ssh.caKeyType, config.ca.keyLock)
   const issuing = opened.use(new IssuingThread(authorities.client, sshAuthorities.user))
   const store = opened.use(await openStore(config.store, clock, metrics.observeQuery))
   const db = overrides.db?.(store.db) ?? store.db

@@ -2,6 +2,7 @@ import { VERSION } from '@postern/shared/version'
 import { Command } from 'commander'
 import { addAuditKey } from './commands/audit-key.ts'
 import { addCaCrl } from './commands/ca-crl.ts'
+import { addCaEncryptKeys } from './commands/ca-encrypt-keys.ts'
 import { addCaSshShow } from './commands/ca-ssh-show.ts'
 import { addConfigCheck } from './commands/config-check.ts'
 import { addDev } from './commands/dev.ts'
@@ -59,6 +60,7 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
     .description('the keys that sign, and what they have signed')
     .helpCommand(false)
   addCaCrl(ca, parts)
+  addCaEncryptKeys(ca, parts)
   addCaSshShow(ca.command('ssh').description('the CAs of ssh').helpCommand(false), parts)
   addAuditKey(program.command('audit').description('look after the audit log').helpCommand(false), parts)
   const store = program.command('store').description('look after keys and store').helpCommand(false)

@@ -111,7 +111,7 @@ export class EdgeStage implements AsyncDisposable {
         connectorTtlMs: 86_400_000,
         enrollTokenMaxTtlMs: 7 * 86_400_000,
       },
-      ca: { crlLifetimeMs: 86_400_000 },
+      ca: { crlLifetimeMs: 86_400_000, keyLock: undefined },
       ssh: {
         ttlMs: 300_000,
         hostTtlMs: 7 * 86_400_000,

@@ -13,6 +13,7 @@ export const COMMANDS: readonly string[] = [
   'dev',
   'config check',
   'ca crl',
+  'ca encrypt-keys',
   'ca ssh show',
   'audit key',
   'store backup',

@@ -170,6 +170,11 @@ export const ERRORS = {
     1,
     'the last good list stays; look at the edge, and try again: postern sshd refresh',
   ),
+  CA_KEY_LOCKED: hidden(
+    500,
+    2,
+    'name the right passphrase file: ca.key_passphrase_file in the configuration',
+  ),
   CRL_INVALID: hidden(500, 1, 'fetch it anew from the edge: https://HOST/v1/crl/client.crl'),
   CRL_EXPIRED: hidden(
     500,

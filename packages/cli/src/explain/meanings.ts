@@ -39,6 +39,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       'Another postern process holds the lock of this session, and did not let go within the time for it.',
     next: 'Wait for it, or end it: often a sign-in page that nobody has answered.',
   },
+  CA_KEY_LOCKED: {
+    meaning:
+      "The keys of the edge's CAs are encrypted, and the passphrase that the configuration names does not open them, or none is named. The edge does not start: without its keys it could issue nothing.",
+    next: 'Name the file with the passphrase in ca.key_passphrase_file. After a restore from a backup it is the passphrase of that time; postern-edge ca encrypt-keys --old-passphrase-file FILE brings the keys to the new one.',
+  },
   CERTIFICATE_EXPIRED: {
     meaning:
       'The certificate is past its time. Client certificates live for minutes; a connector’s may be renewed up to 30 days after it expired.',

@@ -1,6 +1,5 @@
 import {
   createHash,
-  createPrivateKey,
   generateKeyPairSync,
   type KeyObject,
   randomBytes,
@@ -11,6 +10,7 @@ import { readFile, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { explainDisk, makePrivateFolder, writePrivateFile } from '../private-file.ts'
+import { encodeKey, type KeyLock, readKey } from './key-file.ts'
 import { nameOf, randomSerial, SIGNING_ALGORITHM } from './leaf.ts'
 import { x509 } from './x509.ts'
 
@@ -54,12 +54,12 @@ const LIFETIME_MS = 10 * 365 * 86_400_000
 /** Creates all kinds, in files that only this user reads: `DATA_DIR/ca/<kind>-ca.pem` and `<kind>-ca.key`. The
  *  folder appears whole or not at all.
  *  @throws CONFIG_INVALID when there is one: keys are never overwritten, every certificate hangs on them */
-export async function createAuthorities(dataDir: string, now: number): Promise<Authorities> {
+export async function createAuthorities(dataDir: string, now: number, lock?: KeyLock): Promise<Authorities> {
   const folder = path.join(dataDir, FOLDER)
   const draft = `${folder}.new-${randomBytes(6).toString('hex')}`
   await makePrivateFolder(draft)
   try {
-    for (const kind of AUTHORITY_KINDS) await writeAuthority(draft, kind, now)
+    for (const kind of AUTHORITY_KINDS) await writeAuthority(draft, kind, now, lock)
     await rename(draft, folder) // fails on a folder that has files
   } catch (cause) {
     await rm(draft, { recursive: true, force: true })
@@ -69,28 +69,35 @@ export async function createAuthorities(dataDir: string, now: number): Promise<A
       cause,
     })
   }
-  return loadAuthorities(dataDir)
+  return loadAuthorities(dataDir, lock)
 }
 
-/** @throws CONFIG_INVALID a file is missing, open to others, malformed or does not fit the other */
-export async function loadAuthorities(dataDir: string): Promise<Authorities> {
+/** @param lock of the keys, where they are encrypted
+ *  @throws CONFIG_INVALID a file is missing, open to others, malformed or does not fit the other · CA_KEY_LOCKED */
+export async function loadAuthorities(dataDir: string, lock?: KeyLock): Promise<Authorities> {
   const [client, connector, edge] = await Promise.all(
-    AUTHORITY_KINDS.map((kind) => loadAuthority(path.join(dataDir, FOLDER), kind)),
+    AUTHORITY_KINDS.map((kind) => loadAuthority(path.join(dataDir, FOLDER), kind, lock)),
   )
   return { client: client!, connector: connector!, edge: edge! }
 }
 
 /** Loads them, or creates them in a `dataDir` that has none. */
-export async function openAuthorities(dataDir: string, now: number): Promise<Authorities> {
-  if (await exists(path.join(dataDir, FOLDER))) return loadAuthorities(dataDir)
-  return createAuthorities(dataDir, now).catch((error: unknown) => {
+export async function openAuthorities(dataDir: string, now: number, lock?: KeyLock): Promise<Authorities> {
+  if (await exists(path.join(dataDir, FOLDER))) return loadAuthorities(dataDir, lock)
+  return createAuthorities(dataDir, now, lock).catch((error: unknown) => {
     // another process was faster
-    if (error instanceof PosternError && error.code === 'CONFIG_INVALID') return loadAuthorities(dataDir)
+    if (error instanceof PosternError && error.code === 'CONFIG_INVALID')
+      return loadAuthorities(dataDir, lock)
     throw error
   })
 }
 
-async function writeAuthority(folder: string, kind: AuthorityKind, now: number): Promise<void> {
+async function writeAuthority(
+  folder: string,
+  kind: AuthorityKind,
+  now: number,
+  lock: KeyLock | undefined,
+): Promise<void> {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const spki = publicKey.export({ type: 'spki', format: 'der' })
   const signer = new x509.PublicKey(spki)
@@ -110,16 +117,18 @@ async function writeAuthority(folder: string, kind: AuthorityKind, now: number):
       await x509.SubjectKeyIdentifierExtension.create(signer),
     ],
   })
-  const key = privateKey.export({ type: 'pkcs8', format: 'pem' })
-  await writePrivateFile(keyFile(folder, kind), key.toString())
+  await writePrivateFile(keyFile(folder, kind), encodeKey(privateKey, lock))
   await writePrivateFile(certificateFile(folder, kind), `${certificate.toString('pem')}\n`)
 }
 
-async function loadAuthority(folder: string, kind: AuthorityKind): Promise<Authority> {
+async function loadAuthority(
+  folder: string,
+  kind: AuthorityKind,
+  lock: KeyLock | undefined,
+): Promise<Authority> {
   try {
-    await refuseOpenToOthers(keyFile(folder, kind))
+    const privateKey = await readKey(keyFile(folder, kind), lock)
     const certificatePem = await readFile(certificateFile(folder, kind), 'utf8')
-    const privateKey = createPrivateKey(await readFile(keyFile(folder, kind), 'utf8'))
     const parsed = new X509Certificate(certificatePem)
     if (!parsed.checkPrivateKey(privateKey)) throw new Error('the key belongs to another certificate')
     const signingKey = toSigningKey(privateKey)
@@ -148,14 +157,6 @@ export async function openAuthority(kept: KeptAuthority): Promise<Authority> {
     publicKey: new X509Certificate(kept.certificatePem).publicKey,
     keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(certificate.publicKey),
   }
-}
-
-async function refuseOpenToOthers(file: string): Promise<void> {
-  const { mode } = await stat(file)
-  if (process.platform === 'win32' || (mode & 0o077) === 0) return
-  throw new PosternError('CONFIG_INVALID', `the key ${file} can be read by other users`, {
-    hint: `run: chmod 600 ${file}`,
-  })
 }
 
 function toSigningKey(privateKey: KeyObject): webcrypto.CryptoKey {

@@ -1,3 +1,4 @@
+import { derInteger, toPem } from '@postern/shared/certs/der'
 import { PosternError } from '@postern/shared/errors'
 import type { Authority } from './authorities.ts'
 import { SIGNING_ALGORITHM } from './leaf.ts'
@@ -50,8 +51,7 @@ export async function signCrl(
 }
 
 export function crlToPem(der: Buffer): string {
-  const lines = der.toString('base64').match(/.{1,64}/g) ?? []
-  return `-----BEGIN ${PEM_LABEL}-----\n${lines.join('\n')}\n-----END ${PEM_LABEL}-----\n`
+  return toPem(PEM_LABEL, der)
 }
 
 export interface CheckedCrl {
@@ -110,13 +110,6 @@ async function isSignedBy(crl: InstanceType<typeof x509.X509Crl>, authority: Aut
 
 function isSameName(one: InstanceType<typeof x509.Name>, other: InstanceType<typeof x509.Name>): boolean {
   return Buffer.from(one.toArrayBuffer()).equals(Buffer.from(other.toArrayBuffer()))
-}
-
-function derInteger(value: number): Uint8Array {
-  const hex = value.toString(16)
-  const bytes = Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex')
-  const content = bytes[0]! & 0x80 ? Buffer.concat([Buffer.of(0), bytes]) : bytes
-  return Buffer.concat([Buffer.of(2, content.length), content])
 }
 
 function wholeSecond(ms: number): Date {

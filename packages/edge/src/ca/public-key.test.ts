@@ -5,7 +5,8 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, describe, it } from 'node:test'
-import { createCsr, toPem } from '@postern/shared/certs/csr'
+import { createCsr } from '@postern/shared/certs/csr'
+import { toPem } from '@postern/shared/certs/der'
 import { readCsrPublicKey, spkiHash } from './public-key.ts'
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'postern-csr-'))

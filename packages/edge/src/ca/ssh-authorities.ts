@@ -1,9 +1,10 @@
-import { createPrivateKey, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
+import { generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
 import { link, readFile, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { formatSshPublicKey, type SshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { PosternError } from '@postern/shared/errors'
 import { explainDisk, writePrivateFile } from '../private-file.ts'
+import { encodeKey, type KeyLock, readKey } from './key-file.ts'
 
 /** Who signs for ssh: one key for users, one for hosts, so that neither kind of certificate is good for the other.
  *  They lie beside the authorities of TLS, `DATA_DIR/ca/ssh-user-ca.key` and `.pub`, and are made when they are
@@ -25,23 +26,34 @@ export type SshCaKeyType = (typeof SSH_CA_KEY_TYPES)[number]
 
 /** Loads both, and makes the one that is missing.
  *  @param keyType of a new one; one that exists keeps its own
- *  @throws CONFIG_INVALID a key is open to others, malformed, or does not fit its public file */
-export async function openSshAuthorities(dataDir: string, keyType: SshCaKeyType): Promise<SshAuthorities> {
+ *  @param lock of the keys, where they are encrypted
+ *  @throws CONFIG_INVALID a key is open to others, malformed, or does not fit its public file · CA_KEY_LOCKED */
+export async function openSshAuthorities(
+  dataDir: string,
+  keyType: SshCaKeyType,
+  lock?: KeyLock,
+): Promise<SshAuthorities> {
   const folder = path.join(dataDir, 'ca')
-  const [user, host] = await Promise.all(SSH_AUTHORITY_KINDS.map((kind) => openOne(folder, kind, keyType)))
+  const [user, host] = await Promise.all(
+    SSH_AUTHORITY_KINDS.map((kind) => openOne(folder, kind, keyType, lock)),
+  )
   return { user: user!, host: host! }
 }
 
-async function openOne(folder: string, kind: SshAuthorityKind, keyType: SshCaKeyType): Promise<SshAuthority> {
+async function openOne(
+  folder: string,
+  kind: SshAuthorityKind,
+  keyType: SshCaKeyType,
+  lock: KeyLock | undefined,
+): Promise<SshAuthority> {
   const keyFile = path.join(folder, `ssh-${kind}-ca.key`)
   const publicFile = path.join(folder, `ssh-${kind}-ca.pub`)
   if (!(await exists(keyFile))) {
     if (await exists(publicFile)) throw cannotRead(kind, folder, new Error('the private key is missing'))
-    await writeWhole(keyFile, generateKey(keyType))
+    await writeWhole(keyFile, encodeKey(generateKey(keyType), lock))
   }
   try {
-    await refuseOpenToOthers(keyFile)
-    const signingKey = createPrivateKey(await readFile(keyFile, 'utf8'))
+    const signingKey = await readKey(keyFile, lock)
     const publicKey = toSshPublicKey(signingKey)
     const line = formatSshPublicKey(publicKey)
     await writeWhole(publicFile, `${line} postern-ssh-${kind}-ca\n`)
@@ -53,14 +65,14 @@ async function openOne(folder: string, kind: SshAuthorityKind, keyType: SshCaKey
   }
 }
 
-function generateKey(keyType: SshCaKeyType): string {
+function generateKey(keyType: SshCaKeyType): KeyObject {
   const { privateKey } =
     keyType === 'ed25519'
       ? generateKeyPairSync('ed25519')
       : keyType === 'ecdsa'
         ? generateKeyPairSync('ec', { namedCurve: 'P-256' })
         : generateKeyPairSync('rsa', { modulusLength: 3_072 })
-  return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+  return privateKey
 }
 
 /** Appears with its content or not at all, and never takes the place of another: of two processes that start at once
@@ -76,14 +88,6 @@ export async function writeWhole(file: string, text: string): Promise<void> {
   } finally {
     await rm(draft, { force: true })
   }
-}
-
-async function refuseOpenToOthers(file: string): Promise<void> {
-  const { mode } = await stat(file)
-  if (process.platform === 'win32' || (mode & 0o077) === 0) return
-  throw new PosternError('CONFIG_INVALID', `the key ${file} can be read by other users`, {
-    hint: `run: chmod 600 ${file}`,
-  })
 }
 
 function cannotRead(kind: SshAuthorityKind, folder: string, cause: unknown): PosternError {

@@ -46,7 +46,7 @@ Examples:
     )
     .action(async (options: CrlOptions) => {
       const config = loadConfig(options.config)
-      const { [options.kind]: authority } = await loadAuthorities(config.dataDir)
+      const { [options.kind]: authority } = await loadAuthorities(config.dataDir, config.ca.keyLock)
       if (options.check !== undefined) return checkCopy(options.check, authority, parts)
       if (options.format === 'der' && options.out === undefined) {
         throw new PosternError('USAGE_INVALID', 'DER is not for a terminal', {

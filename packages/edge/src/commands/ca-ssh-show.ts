@@ -19,8 +19,8 @@ Examples:
   $ postern-edge ca ssh show --config /etc/postern-edge/edge.yaml`,
     )
     .action(async (options: { config: string; json?: boolean }) => {
-      const { dataDir, ssh, domain } = loadConfig(options.config)
-      const { user, host } = await openSshAuthorities(dataDir, ssh.caKeyType)
+      const { ca, dataDir, ssh, domain } = loadConfig(options.config)
+      const { user, host } = await openSshAuthorities(dataDir, ssh.caKeyType, ca.keyLock)
       if (options.json) {
         const answer = { sshUserCa: user.line, sshHostCa: host.line }
         parts.stdout.write(`${JSON.stringify(answer, null, 2)}\n`)

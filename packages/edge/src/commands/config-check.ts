@@ -54,6 +54,10 @@ export function describeConfig(config: EdgeConfig): [string, string][] {
     ['certificates.connector_ttl', duration(certificates.connectorTtlMs)],
     ['certificates.enroll_token_max_ttl', duration(certificates.enrollTokenMaxTtlMs)],
     ['ca.crl_lifetime', duration(ca.crlLifetimeMs)],
+    [
+      'ca.key_passphrase_file',
+      ca.keyLock ? `read, ${ca.keyLock.passphrase.length} characters` : 'none: keys are not encrypted',
+    ],
     ['ssh.ttl', duration(ssh.ttlMs)],
     ['ssh.host_ttl', duration(ssh.hostTtlMs)],
     ['ssh.shared_principal', String(ssh.sharedPrincipal)],

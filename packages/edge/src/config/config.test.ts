@@ -5,7 +5,7 @@ import { parse } from 'yaml'
 import { parseConfig } from './parse.ts'
 import { EXAMPLES, listKeys } from './schema.ts'
 
-const FILES = { readSecret: () => 's3cret', checkCertificate: () => {} }
+const FILES = { readSecret: () => 's3cret of some length', checkCertificate: () => {} }
 const parseText = (text: string) =>
   parseConfig(text, { name: 'edge.yaml', folder: '/etc/postern-edge', files: FILES })
 
@@ -69,7 +69,7 @@ describe('docs/config.md', () => {
     const text = readFileSync(new URL('../../../../docs/config.md', import.meta.url), 'utf8')
     const config = parseText(/```yaml\n(.*?)```/s.exec(text)![1]!)
     assert.equal(config.dataDir, '/var/lib/postern-edge')
-    assert.equal(config.identity.kind === 'upstream' && config.identity.clientSecret, 's3cret')
+    assert.equal(config.identity.kind === 'upstream' && config.identity.clientSecret, FILES.readSecret())
   })
 })
 

@@ -1,4 +1,5 @@
 import type { AllowList } from '@postern/shared/identity'
+import type { KeyLock } from '../ca/key-file.ts'
 
 /** The edge's settings after parsing: complete, checked, in the units the names say. Nobody reads the file or
  *  the environment after this. */
@@ -36,6 +37,8 @@ export interface EdgeConfig {
   ca: {
     /** A list of revoked certificates says that the next one comes after this. */
     crlLifetimeMs: number
+    /** What their keys are encrypted under; undefined: they are not. */
+    keyLock: KeyLock | undefined
   }
   ssh: {
     /** User certificates: valid this long ahead. */

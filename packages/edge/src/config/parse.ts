@@ -2,6 +2,7 @@ import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import * as v from 'valibot'
 import { defaultCheckpointKeyFile } from '../audit/chain.ts'
+import type { KeyLock } from '../ca/key-file.ts'
 import { parseStoreLocation, withPassword } from '../store/location.ts'
 import type { AuditConfig, AuditSink, DevIdentity, EdgeConfig, UpstreamIdentity } from './config.ts'
 import { ConfigFile, EXAMPLES, listKeys, sectionOf } from './schema.ts'
@@ -149,7 +150,10 @@ function toConfig(
       connectorTtlMs: file.certificates.connector_ttl,
       enrollTokenMaxTtlMs: file.certificates.enroll_token_max_ttl,
     },
-    ca: { crlLifetimeMs: file.ca.crl_lifetime },
+    ca: {
+      crlLifetimeMs: file.ca.crl_lifetime,
+      keyLock: toKeyLock(file.ca.key_passphrase_file, resolve, parts.files, report),
+    },
     ssh: {
       ttlMs: file.ssh.ttl,
       hostTtlMs: file.ssh.host_ttl,
@@ -177,6 +181,25 @@ function toConfig(
     audit: toAudit(file.audit, dataDir, resolve, parts.files, report),
     metrics: file.metrics.listen,
   }
+}
+
+/** Shorter ones are found by trying, however long each try takes. */
+const MIN_PASSPHRASE_CHARACTERS = 16
+
+function toKeyLock(
+  passphraseFile: string | undefined,
+  resolve: (name: string) => string,
+  files: ConfigFiles,
+  report: Report,
+): KeyLock | undefined {
+  if (passphraseFile === undefined) return undefined
+  const file = resolve(passphraseFile)
+  const complain = (message: string) => report('ca.key_passphrase_file', message, file)
+  const passphrase = attempt(() => files.readSecret(file), complain)
+  if (passphrase !== undefined && passphrase.length < MIN_PASSPHRASE_CHARACTERS) {
+    complain(`holds fewer than ${MIN_PASSPHRASE_CHARACTERS} characters, make one: openssl rand -base64 32`)
+  }
+  return { passphrase: passphrase ?? '', file }
 }
 
 function toAudit(

@@ -148,7 +148,13 @@ export const ConfigFile = v.object(
       ),
       {},
     ),
-    ca: v.optional(v.object({ crl_lifetime: duration('24h', '1s', '30d') }, 'must be a section'), {}),
+    ca: v.optional(
+      v.object(
+        { key_passphrase_file: v.optional(text), crl_lifetime: duration('24h', '1s', '30d') },
+        'must be a section',
+      ),
+      {},
+    ),
     ssh: v.optional(
       v.object(
         {
@@ -254,6 +260,7 @@ export const EXAMPLES: Readonly<Record<string, string>> = {
   'certificates.connector_ttl': '24h',
   'certificates.enroll_token_max_ttl': '7d',
   'ca.crl_lifetime': '24h',
+  'ca.key_passphrase_file': '/etc/postern-edge/ca-passphrase',
   'ssh.ttl': '5m',
   'ssh.host_ttl': '7d',
   'ssh.shared_principal': 'true',

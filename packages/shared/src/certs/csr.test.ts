@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { test } from 'node:test'
-import { createCsr, toPem } from './csr.ts'
+import { createCsr } from './csr.ts'
+import { toPem } from './der.ts'
 
 function openssl(args: string[], input: string) {
   const { status, stdout, stderr } = spawnSync('openssl', args, { input, encoding: 'utf8' })

@@ -1,0 +1,74 @@
+import { readdir } from 'node:fs/promises'
+import path from 'node:path'
+import { PosternError } from '@postern/shared/errors'
+import { type Command, Option } from 'commander'
+import { type KeyLock, relockKeys } from '../ca/key-file.ts'
+import { loadConfig, readSecret } from '../config/load.ts'
+import type { ProgramParts } from '../program.ts'
+import { configOption } from './options.ts'
+
+interface EncryptOptions {
+  config: string
+  oldPassphraseFile?: string
+  unsafeDecrypt?: boolean
+}
+
+export function addCaEncryptKeys(group: Command, parts: ProgramParts): void {
+  group
+    .command('encrypt-keys')
+    .description('encrypt the keys of the CAs under the passphrase that ca.key_passphrase_file names')
+    .addOption(configOption())
+    .option('--old-passphrase-file <file>', 'what opens them now, to change the passphrase')
+    .addOption(
+      new Option(
+        '--unsafe-decrypt',
+        'write them without encryption instead; then take ca.key_passphrase_file out of the configuration',
+      ).conflicts('oldPassphraseFile'),
+    )
+    .addHelpText(
+      'after',
+      `
+Opens every key first and changes nothing when one does not open. A running edge goes on. Backups from before hold the keys
+as they were then.
+
+Examples:
+  $ openssl rand -base64 32 | install -m 600 /dev/stdin /etc/postern-edge/ca-passphrase
+  $ postern-edge ca encrypt-keys --config /etc/postern-edge/edge.yaml`,
+    )
+    .action(async (options: EncryptOptions) => {
+      const { ca, dataDir } = loadConfig(options.config)
+      if (!ca.keyLock) {
+        throw new PosternError('CONFIG_INVALID', 'no passphrase is named', {
+          hint: 'name the file with it in the configuration: ca: { key_passphrase_file: … }',
+        })
+      }
+      const from = readOldLock(options, parts.cwd) ?? ca.keyLock
+      const files = await listKeyFiles(path.join(dataDir, 'ca'))
+      const written = await relockKeys(files, { from, to: options.unsafeDecrypt ? undefined : ca.keyLock })
+      const how = options.unsafeDecrypt ? 'NOT encrypted any more' : 'encrypted'
+      parts.stderr.write(`postern-edge: ${files.length} keys are ${how}, ${written} were written\n`)
+    })
+}
+
+function readOldLock({ oldPassphraseFile }: EncryptOptions, cwd: string): KeyLock | undefined {
+  if (oldPassphraseFile === undefined) return undefined
+  try {
+    const file = path.resolve(cwd, oldPassphraseFile)
+    return { passphrase: readSecret(file), file }
+  } catch (cause) {
+    throw new PosternError('USAGE_INVALID', `${oldPassphraseFile} ${(cause as Error).message}`, { cause })
+  }
+}
+
+async function listKeyFiles(folder: string): Promise<string[]> {
+  const names = await readdir(folder).catch((cause: NodeJS.ErrnoException) => {
+    throw new PosternError('STATE_INVALID', `${folder} cannot be read (${cause.code})`, {
+      hint: 'postern-edge serve makes the keys at its first start, encrypted where a passphrase is named',
+      cause,
+    })
+  })
+  return names
+    .filter((name) => name.endsWith('.key'))
+    .sort()
+    .map((name) => path.join(folder, name))
+}
