@@ -2,6 +2,7 @@ import { BINARY_TARGETS } from './binary-targets.ts'
 import { CHANGES_TARGET } from './changes-target.ts'
 import { CRL_TARGET } from './crl-target.ts'
 import { KRL_TARGET } from './krl-target.ts'
+import { PROXY_TARGETS } from './proxy-targets.ts'
 import { RENEWAL_TARGET } from './renewal-target.ts'
 import { SSH_TARGETS } from './ssh-targets.ts'
 import type { Target } from './target.ts'
@@ -15,4 +16,5 @@ export const TARGETS: readonly Target[] = [
   CRL_TARGET,
   CHANGES_TARGET,
   ...SSH_TARGETS,
+  ...PROXY_TARGETS,
 ]

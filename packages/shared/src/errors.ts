@@ -181,6 +181,11 @@ export const ERRORS = {
     1,
     'fetch it more often than ca.crl_lifetime, from https://HOST/v1/crl/client.crl',
   ),
+  FLOW_IDENTITY_INVALID: kind(
+    403,
+    5,
+    'treat the connection as nobody’s; docs/protocol.md says how the identity of a flow is checked',
+  ),
   AUDIT_BROKEN: kind(
     500,
     1,

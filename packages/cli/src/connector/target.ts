@@ -1,5 +1,6 @@
 import { isIPv4, isIPv6 } from 'node:net'
 import { PosternError } from '@postern/shared/errors'
+import { formatAddress } from '@postern/shared/ip-address'
 
 /** Where a connector's flows go. Known to the connector only: the edge never hears it. */
 export type Target = TcpTarget | UnixTarget
@@ -34,7 +35,7 @@ export function parseTarget(text: string): Target {
 /** As `parseTarget` reads it. */
 export function describeTarget(target: Target): string {
   if ('path' in target) return `unix:${target.path}`
-  return `${target.host.includes(':') ? `[${target.host}]` : target.host}:${target.port}`
+  return formatAddress(target.host, target.port)
 }
 
 function readSocketPath(text: string): string {

@@ -152,6 +152,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       'The connection broke in the middle of a flow: a machine, a process or the network on the way failed. An end of file is never made out of that, so bytes may be missing.',
     next: 'Repeat the transfer.',
   },
+  FLOW_IDENTITY_INVALID: {
+    meaning:
+      'Of a service that checks who comes: the identity in a PROXY header is not one that the edge has signed for this very connection to this service within the last minute. Either somebody else wrote the header, or the reader expects another edge, service or key, or its clock is off.',
+    next: 'Serve nobody on that connection. protocol.md says how an identity is checked, and where the edge shows its keys.',
+  },
   FLOW_REVOKED: {
     meaning:
       'A running flow was ended: you were taken off the allow-list, the session behind it ended, or the service was deleted.',

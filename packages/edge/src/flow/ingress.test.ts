@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test'
 import { Heard, TestLog } from '../../test/edge-stage.ts'
 import type { EdgeLimits } from '../config/config.ts'
 import { Strangers } from '../limits/strangers.ts'
-import { type Arrival, formatAddress, type Ingress, openIngress, type TurnedAway } from './ingress.ts'
+import { type Arrival, type Ingress, openIngress, type TurnedAway } from './ingress.ts'
 
 const HELLO = Buffer.from(
   JSON.parse(readFileSync(new URL('../../vectors/client-hello.json', import.meta.url), 'utf8'))[0].hex,
@@ -295,9 +295,4 @@ describe('ingress under pressure', () => {
     socket.destroy()
     await closing
   })
-})
-
-it('writes addresses with their port', () => {
-  assert.equal(formatAddress('203.0.113.7', 50_514), '203.0.113.7:50514')
-  assert.equal(formatAddress('2001:db8::7', 50_514), '[2001:db8::7]:50514')
 })

@@ -1,6 +1,7 @@
 /** The one TLS port. Reads each connection's ClientHello, leaves the bytes where they were, and hands the
  *  connection to one room by SNI and ALPN. It decides nothing else: who may enter is the room's question. */
 import net, { type Server, type Socket } from 'node:net'
+import { formatAddress } from '@postern/shared/ip-address'
 import type { Logger } from '@postern/shared/logger'
 import type { EdgeLimits } from '../config/config.ts'
 import { Crowd } from '../limits/crowd.ts'
@@ -173,8 +174,4 @@ function peekSocket(
   socket.on('readable', onReadable)
   socket.on('end', onLeft)
   socket.on('close', onLeft)
-}
-
-export function formatAddress(host: string, port: number | undefined): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }

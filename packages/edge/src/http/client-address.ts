@@ -1,5 +1,5 @@
+import { formatAddress } from '@postern/shared/ip-address'
 import type { Context } from 'hono'
-import { formatAddress } from '../flow/ingress.ts'
 import type { ApiEnv } from './parts.ts'
 
 /** The same without the port. */
