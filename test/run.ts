@@ -50,6 +50,7 @@ const ONCE: readonly string[] = [
   'survives-descriptor-exhaustion',
   'survives-stray-callbacks', // looks for secrets in the database's file
   'takes-new-certificate-files', // files and TLS, nothing that is stored
+  'tells-the-service-who-comes', // what a connector writes to its target
   'understands-its-neighbour-versions', // what programs say to each other
 ].map((name) => `test/${name}.test.ts`)
 /** A test, or a file of tests, that takes longer hangs. */

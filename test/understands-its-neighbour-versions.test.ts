@@ -7,6 +7,7 @@ import { findFreePort } from '../demo/free-port.ts'
 import { type ConnectedService, connectService, spawnConnect } from './support/connect-service.ts'
 import { makePerson, tryLogIn } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import { waitForEvent } from './support/event-lines.ts'
 import { buildNeighbour, type NeighbourBuild, type SourceChange } from './support/neighbour-build.ts'
 import { callApi, signInByHand } from './support/oauth-peer.ts'
 import { runPostern } from './support/postern.ts'
@@ -90,16 +91,17 @@ const NEWER_EDGE: SourceChange[] = [
 const OLDER_EDGE: SourceChange[] = [
   rewriteAnswers(`for (const name of ['enrollTokens', 'ssh', 'sshUserCa', 'sshHostCa', 'sshHostKeys']) delete members[name]
       for (const name of ['kind', 'amr', 'acr', 'authTime']) delete members[name]`),
+  { file: 'edge/src/connectors/control.ts', find: 'new Set([FLOW_IDENTITY_FEATURE])', replace: 'new Set()' },
 ]
 
 const NEWER_CLI: SourceChange[] = [
   ...NEWER_FRAMES,
   {
     file: 'cli/src/connector/control.ts',
-    find: 'ws.send(JSON.stringify(attachMessage()))',
+    find: 'ws.send(JSON.stringify(attachMessage(requires)))',
     replace: `{
-      const requires = process.env.TEST_REQUIRES?.split(',') ?? []
-      ws.send(JSON.stringify({ ...attachMessage(), features: ['forecast'], requires, ${LATER} }))
+      const requiring = process.env.TEST_REQUIRES?.split(',') ?? requires
+      ws.send(JSON.stringify({ ...attachMessage(requiring), features: ['forecast'], ${LATER} }))
       for (const unknown of ['{"type":"forecast"}', '{"type":7}', 'no JSON', '[]', Buffer.of(1, 2)]) ws.send(unknown)
     }`,
   },
@@ -236,6 +238,14 @@ test('postern of today at an edge that is one minor version older: everything wo
   const check = await readVersionCheck(person)
   assert.equal(check.state, 'warn')
   assert.ok(check.fix.includes(`operator install ${today}`), check.fix)
+
+  // a service that is told who comes would be told less: that is said, and not done
+  await using program = spawnConnect({
+    ...{ home: person.home, port: echo.port, name: 'tells who comes' },
+    args: ['--allow-any-authenticated', '--proxy-protocol', 'v2'],
+  })
+  const { message } = await waitForEvent(program, 'disconnected')
+  assert.equal(message, 'this edge does not have "flow-identity", which the connector requires')
 })
 
 describe('at an edge of today', () => {

@@ -11,6 +11,7 @@ export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   faketime: 'faketime',
   fish: 'fish',
   git: 'git',
+  haproxy: 'haproxy',
   ip: 'iproute2',
   'nc.openbsd': 'netcat-openbsd',
   openssl: 'openssl',

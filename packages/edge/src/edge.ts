@@ -25,6 +25,7 @@ import { carryChange, readEverythingAgain } from './fleet/carry.ts'
 import { ALONE, type FleetTimings, joinFleet } from './fleet/fleet.ts'
 import { openEnforcement } from './flow/enforce.ts'
 import { serveFlow } from './flow/flow.ts'
+import { openFlowIdentityKey } from './flow/identity-key.ts'
 import { openIngress } from './flow/ingress.ts'
 import { LiveFlows } from './flow/live-flows.ts'
 import { openRooms } from './flow/rooms.ts'
@@ -104,6 +105,7 @@ export async function startEdge(
   })
   const authorities = await openAuthorities(config.dataDir, clock(), config.ca.keyLock)
   const sshAuthorities = await openSshAuthorities(config.dataDir, config.ssh.caKeyType, config.ca.keyLock)
+  const identityKey = await openFlowIdentityKey(config.dataDir)
   const issuing = opened.use(new IssuingThread(authorities.client, sshAuthorities.user))
   const store = opened.use(await openStore(config.store, clock, metrics.observeQuery))
   const db = overrides.db?.(store.db) ?? store.db
@@ -193,6 +195,7 @@ export async function startEdge(
     issuing,
     authorities,
     sshAuthorities,
+    identityKey,
     connectors,
     connectorIssuer: {
       trust,
@@ -253,6 +256,8 @@ export async function startEdge(
     audit,
     strangers,
     limits,
+    identityKey,
+    origin: () => origin,
     flowRate: openRate('flows', limits.flowsPerMinute),
     log,
     clock,

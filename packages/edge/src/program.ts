@@ -6,6 +6,7 @@ import { addCaEncryptKeys } from './commands/ca-encrypt-keys.ts'
 import { addCaSshShow } from './commands/ca-ssh-show.ts'
 import { addConfigCheck } from './commands/config-check.ts'
 import { addDev } from './commands/dev.ts'
+import { addFlowIdentityKey } from './commands/flow-identity-key.ts'
 import { addInit } from './commands/init.ts'
 import { addServe } from './commands/serve.ts'
 import { addStoreBackup } from './commands/store-backup.ts'
@@ -63,6 +64,8 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
   addCaEncryptKeys(ca, parts)
   addCaSshShow(ca.command('ssh').description('the CAs of ssh').helpCommand(false), parts)
   addAuditKey(program.command('audit').description('look after the audit log').helpCommand(false), parts)
+  const flowIdentity = program.command('flow-identity').description('look at the key that says who comes')
+  addFlowIdentityKey(flowIdentity.helpCommand(false), parts)
   const store = program.command('store').description('look after keys and store').helpCommand(false)
   addStoreBackup(store, parts)
   addStoreMigrate(store, parts)

@@ -16,6 +16,7 @@ export const COMMANDS: readonly string[] = [
   'ca encrypt-keys',
   'ca ssh show',
   'audit key',
+  'flow-identity key',
   'store backup',
   'store migrate',
   'store copy',

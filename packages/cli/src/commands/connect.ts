@@ -33,6 +33,7 @@ interface ConnectOptions extends AllowOptions, AskOptions, CaOptions {
   host: string
   type: string
   label?: string
+  proxyProtocol?: 'v2'
   replaceAllowList?: boolean
   edge?: string
   enrollTokenFile?: string
@@ -61,6 +62,7 @@ async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSi
   using _slot = slot
 
   const { runConnector } = await import('../connector/connector.ts')
+  const proxyProtocol = options.proxyProtocol !== undefined
   const signal = AbortSignal.any([takeStopSignal(), readerGone.signal])
   const checkService = (service: { name: string; allow: AllowList }) => {
     if (allow && !options.replaceAllowList) refuseDifference(service.name, service.allow, allow)
@@ -78,7 +80,7 @@ async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSi
       )
     : undefined
   try {
-    await runConnector({ edge, slot, certificate, target, report, signal, checkService })
+    await runConnector({ edge, slot, certificate, target, proxyProtocol, report, signal, checkService })
   } catch (error) {
     if (isRefused(error)) clearSlot(slot) // the next start registers a new connector
     throw error
@@ -235,6 +237,12 @@ export function addConnect(program: Command, takeStopSignal: () => AbortSignal):
     )
     .option('--port <number>', 'in place of --target: its port', parsePort)
     .option('--host <host>', 'and the host of that port', 'localhost')
+    .addOption(
+      new Option(
+        '--proxy-protocol <version>',
+        'begin every connection to the service with a PROXY header: who comes, from where, signed by the edge',
+      ).choices(['v2']),
+    )
     .option('--type <type>', 'type of the service', 'tls')
     .option('--label <label>', 'first part of its host name (default: a generated one)')
   addAllowOptions(command)
@@ -263,6 +271,10 @@ export function addConnect(program: Command, takeStopSignal: () => AbortSignal):
       'postern connect --name db --port 5432 --edge https://edge.example.com --enroll-token-file /etc/postern-connect/db.token',
     ],
     ['for a program that starts it', 'postern connect --name db --target 10.0.0.5:5432 --json --batch'],
+    [
+      'for a service that reads who comes (haproxy: accept-proxy)',
+      'postern connect --name web --port 8443 --proxy-protocol v2',
+    ],
     ['a socket of this machine', 'postern connect --name db --target unix:/run/postgresql/.s.PGSQL.5432'],
   ])
 }

@@ -3,6 +3,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { Backoff } from '@postern/shared/backoff'
 import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
+import { FLOW_IDENTITY_FEATURE } from '@postern/shared/proxy-protocol/flow-identity'
 import { edgeNow, edgePort, type KnownEdge } from '../credentials/known-edge.ts'
 import { errorFields } from '../events.ts'
 import { renewalTime, renewConnector } from './certificate.ts'
@@ -51,6 +52,8 @@ export interface ConnectorParts {
   slot: Slot
   certificate: ConnectorCertificate
   target: Target
+  /** Whether the service hears who comes, in a PROXY header. */
+  proxyProtocol: boolean
   report: Report
   /** Aborts when the connector is to leave: flows that run are reset. */
   signal: AbortSignal
@@ -106,12 +109,13 @@ interface Stay {
 }
 
 async function openStay(holder: Holder, parts: ConnectorParts): Promise<Stay> {
-  const { edge, target, report, signal } = parts
+  const { edge, target, proxyProtocol, report, signal } = parts
   const gone = new AbortController()
   let connections: WarmConnections | undefined
   const attachment = await attach({
     edge,
     certificate: holder.certificate,
+    requires: proxyProtocol ? [FLOW_IDENTITY_FEATURE] : [],
     onWant: (count) => connections?.want(count),
     signal,
   })
@@ -123,6 +127,7 @@ async function openStay(holder: Holder, parts: ConnectorParts): Promise<Stay> {
         edge: dial,
         attachmentId,
         target,
+        proxyProtocol,
         report,
         waitSignal: AbortSignal.any([gone.signal, signal]),
         flowSignal: signal,

@@ -38,13 +38,15 @@ const INSTANCE_ID = randomUUID()
 export interface AttachOptions {
   edge: KnownEdge
   certificate: ConnectorCertificate
+  /** What the edge has to have. */
+  requires: readonly string[]
   /** The edge asks for more data connections. */
   onWant: (count: number) => void
   signal: AbortSignal
 }
 
 /** @throws what the edge says when it refuses · EDGE_UNREACHABLE · EDGE_UNTRUSTED */
-export function attach({ edge, certificate, onWant, signal }: AttachOptions): Promise<Attachment> {
+export function attach({ edge, certificate, requires, onWant, signal }: AttachOptions): Promise<Attachment> {
   const attached = Promise.withResolvers<Attachment>()
   const ended = Promise.withResolvers<PosternError>()
   const where = `mtls.${edge.domain}:${edgePort(edge)}`
@@ -62,7 +64,7 @@ export function attach({ edge, certificate, onWant, signal }: AttachOptions): Pr
   )
   watchSilence(ws, () => end(new PosternError('EDGE_UNREACHABLE', `${where} has fallen silent`)))
 
-  ws.on('open', () => ws.send(JSON.stringify(attachMessage())))
+  ws.on('open', () => ws.send(JSON.stringify(attachMessage(requires))))
   ws.on('unexpected-response', (_request, response) => {
     readRefusal(response).then(end, () => end(new PosternError('EDGE_UNREACHABLE', `${where} closed`)))
   })
@@ -118,13 +120,13 @@ function explainClose(code: number, where: string): PosternError {
   return new PosternError('EDGE_UNREACHABLE', `${where} closed the connection (${code})`)
 }
 
-function attachMessage(): AttachMessage {
+function attachMessage(requires: readonly string[]): AttachMessage {
   return {
     type: 'attach',
     version: CONTROL_VERSION,
     software: `postern ${VERSION}`,
     features: [],
-    requires: [],
+    requires: [...requires],
     instanceId: INSTANCE_ID,
   }
 }

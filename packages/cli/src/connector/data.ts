@@ -1,6 +1,9 @@
 import { PosternError } from '@postern/shared/errors'
+import { parseEndpoint } from '@postern/shared/ip-address'
 import { type HelloFrame, OpenFrame, readFrameBody } from '@postern/shared/protocol/control-frames'
 import { ALPN_DATA } from '@postern/shared/protocol/frames'
+import { FLOW_IDENTITY_TYPE } from '@postern/shared/proxy-protocol/flow-identity'
+import { writeProxyHeader } from '@postern/shared/proxy-protocol/header'
 import { FramedEnd } from '@postern/shared/stream/framed-end'
 import { RawEnd } from '@postern/shared/stream/raw-end'
 import { resetSocket } from '@postern/shared/stream/reset-socket'
@@ -18,6 +21,8 @@ export interface DataConnection {
   edge: Omit<Dial, 'alpn' | 'signal'>
   attachmentId: string
   target: Target
+  /** Tells the service who comes, before the first byte. */
+  proxyProtocol: boolean
   report: Report
   /** Ends the connection while it waits: its attachment is gone. */
   waitSignal: AbortSignal
@@ -87,12 +92,13 @@ function waitForOpen(client: FramedEnd, signal: AbortSignal): Promise<OpenedFlow
   })
 }
 
-async function serveFlow(flow: OpenedFlow, { target, report, flowSignal }: DataConnection): Promise<void> {
+async function serveFlow(flow: OpenedFlow, connection: DataConnection): Promise<void> {
+  const { report } = connection
   const { flowId, identity, clientAddress } = flow.open
   const who = { flowId, email: identity.email, clientAddress }
   const startedAt = performance.now()
   report({ event: 'flow.opened', ...who })
-  const { bytesUp, bytesDown, error } = await joinService(flow, target, flowSignal)
+  const { bytesUp, bytesDown, error } = await joinService(flow, connection)
   const durationMs = Math.round(performance.now() - startedAt)
   report({
     event: 'flow.closed',
@@ -106,12 +112,13 @@ async function serveFlow(flow: OpenedFlow, { target, report, flowSignal }: DataC
 
 async function joinService(
   { open, client, held, left }: OpenedFlow,
-  target: Target,
-  signal: AbortSignal,
+  { target, proxyProtocol, flowSignal: signal }: DataConnection,
 ): Promise<{ bytesUp: number; bytesDown: number; error?: PosternError | undefined }> {
   let service: Awaited<ReturnType<typeof dialService>>
   try {
+    const header = proxyProtocol ? headerOf(open) : undefined
     service = await dialService(target, AbortSignal.any([left, signal]))
+    if (header) service.write(header)
   } catch (caught) {
     const error = caught as PosternError
     held.abort(error)
@@ -121,4 +128,16 @@ async function joinService(
   const serviceEnd = new RawEnd(service, service, () => resetSocket(service))
   const traffic = await splice(held, serviceEnd, { signal })
   return { ...traffic, error: traffic.cut?.error }
+}
+
+/** @throws PROTOCOL_INVALID the edge, which was asked to, says too little: the service would take the flow for another */
+function headerOf({ clientAddress, edgeAddress, identityToken }: OpenFrame): Buffer {
+  const source = parseEndpoint(clientAddress)
+  const destination = parseEndpoint(edgeAddress ?? '')
+  if (!source || !destination || identityToken === undefined) {
+    throw new PosternError('PROTOCOL_INVALID', 'the edge does not say who comes')
+  }
+  return writeProxyHeader(source, destination, [
+    { type: FLOW_IDENTITY_TYPE, value: Buffer.from(identityToken) },
+  ])
 }

@@ -1,9 +1,10 @@
-import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
-import { readFile, stat } from 'node:fs/promises'
+import type { KeyObject } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { formatSigner, signCheckpoint } from '@postern/shared/audit/checkpoint'
 import { PosternError } from '@postern/shared/errors'
 import { writeWhole } from '../ca/ssh-authorities.ts'
+import { openEd25519Key } from '../ed25519-key.ts'
 import { makePrivateFolder } from '../private-file.ts'
 import type { AuditChain } from '../store/audit-events.ts'
 import { newId } from '../store/new-id.ts'
@@ -66,27 +67,9 @@ export async function openChainKeys(dataDir: string, keyFile: string): Promise<C
       hint: 'bring it back from a backup, or move it away: the edge then begins a new chain',
     })
   }
-  const key = await openKey(keyFile)
+  const key = await openEd25519Key(keyFile, {
+    what: 'the key of checkpoints',
+    hint: 'bring it back from a backup, or name another file under audit.checkpoint_key_file: the edge makes an Ed25519 key there',
+  })
   return { id, key, signer: formatSigner(key) }
-}
-
-async function openKey(file: string): Promise<KeyObject> {
-  try {
-    const { privateKey } = generateKeyPairSync('ed25519')
-    await writeWhole(file, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
-    const { mode } = await stat(file)
-    if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
-      throw new Error(`other users can read it, run: chmod 600 ${file}`)
-    }
-    const key = createPrivateKey(await readFile(file, 'utf8'))
-    if (key.asymmetricKeyType !== 'ed25519') throw new Error(`it is a key of ${key.asymmetricKeyType}`)
-    return key
-  } catch (cause) {
-    if (cause instanceof PosternError) throw cause // what the disk did
-    const reason = cause instanceof Error ? cause.message : String(cause)
-    throw new PosternError('CONFIG_INVALID', `the key of checkpoints ${file} cannot be used: ${reason}`, {
-      hint: 'bring it back from a backup, or name another file under audit.checkpoint_key_file: the edge makes an Ed25519 key there',
-      cause,
-    })
-  }
 }

@@ -19,6 +19,7 @@ import {
   type EdgeMessage,
   MAX_CONTROL_MESSAGE_BYTES,
 } from '@postern/shared/protocol/connector-control'
+import { FLOW_IDENTITY_FEATURE } from '@postern/shared/proxy-protocol/flow-identity'
 import * as v from 'valibot'
 import { type WebSocket, WebSocketServer } from 'ws'
 import type { AuditLog } from '../audit/record.ts'
@@ -50,6 +51,8 @@ const TIMINGS: ControlTimings = {
   returnMs: CONTROL_PING_MS + 2_000,
 }
 const WARM = 1
+/** What a connector may require. */
+const FEATURES: ReadonlySet<string> = new Set([FLOW_IDENTITY_FEATURE])
 /** Control connections of one certificate, attached or not. An honest connector has one, and a dead one or two. */
 const MAX_PER_CERTIFICATE = 8
 /** What may wait for a connector that does not read; what the edge has to say is a few hundred bytes. */
@@ -164,7 +167,9 @@ async function serveConnector(
     software = attach.software
     if (parts.isStopping()) throw new PosternError('EDGE_STOPPING', 'the edge is about to stop')
     connector = await identify()
-    attachment = createAttachment(ws, connector, { clientAddress, instanceId: attach.instanceId }, parts)
+    const { instanceId } = attach
+    const requires = new Set(attach.requires)
+    attachment = createAttachment(ws, connector, { clientAddress, instanceId, requires }, parts)
     await refuseBesideRival(attachment, connector, parts)
   } catch (error) {
     const { code } = sayRefused(ws, error, parts.log)
@@ -261,7 +266,7 @@ async function refuseBesideRival(
 function createAttachment(
   ws: WebSocket,
   { connectorId, service, certificate }: IdentifiedConnector,
-  { clientAddress, instanceId }: Pick<Attachment, 'clientAddress' | 'instanceId'>,
+  about: Pick<Attachment, 'clientAddress' | 'instanceId' | 'requires'>,
   { registry, limits, log }: ControlParts,
 ): Attachment {
   const attachment: Attachment = {
@@ -269,8 +274,7 @@ function createAttachment(
     connectorId,
     serviceId: service.id,
     machine: certificate.machine ?? 'unknown',
-    clientAddress,
-    instanceId,
+    ...about,
     issuedAt: certificate.issuedAt,
     pool: new DataPool((count) => say(ws, { type: 'want', count }), limits.maxDataConnectionsPerConnector),
     heardAt: performance.now(), // it has just said attach
@@ -352,7 +356,7 @@ async function readAttach(ws: WebSocket, timeoutMs: number): Promise<AttachMessa
   })
   const parsed = v.safeParse(AttachMessage, parseJson(text))
   if (!parsed.success) throw new PosternError('PROTOCOL_INVALID', 'the attach message is malformed')
-  const missing = parsed.output.requires[0]
+  const missing = parsed.output.requires.find((feature) => !FEATURES.has(feature))
   if (missing !== undefined) {
     throw new PosternError(
       'PROTOCOL_INVALID',

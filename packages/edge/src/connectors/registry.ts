@@ -10,6 +10,8 @@ export interface Attachment {
   readonly clientAddress: string
   /** Which process it is, by its own word; older connectors do not say. Nobody is told. */
   readonly instanceId: string | undefined
+  /** What it requires of this edge, among what this edge has. */
+  readonly requires: ReadonlySet<string>
   /** When its certificate was issued, epoch milliseconds. */
   readonly issuedAt: number
   readonly pool: DataPool

@@ -2,7 +2,9 @@
 import type { X509Certificate } from 'node:crypto'
 import { type ErrorCode, PosternError, toPublicError } from '@postern/shared/errors'
 import type { Identity } from '@postern/shared/identity'
+import { parseEndpoint } from '@postern/shared/ip-address'
 import type { Logger } from '@postern/shared/logger'
+import { type FlowIdentityKey, signFlowIdentity } from '@postern/shared/proxy-protocol/flow-identity'
 import { parseServiceLabel } from '@postern/shared/service-label'
 import type { FlowEnd } from '@postern/shared/stream/flow-end'
 import type { Traffic } from '@postern/shared/stream/splice'
@@ -33,6 +35,10 @@ export interface FlowParts {
   connectors: ConnectorRegistry
   audit: AuditLog
   limits: EdgeLimits
+  /** Says to services that ask who comes. */
+  identityKey: FlowIdentityKey
+  /** `https://edge.example.com` */
+  origin: () => string
   flowRate: Rate
   strangers: Pick<Strangers, 'identifying'>
   log: Logger
@@ -63,7 +69,7 @@ export async function serveFlow(entered: Entered, parts: FlowParts): Promise<voi
   const known: Known = { flowId: flow.id, clientAddress: entered.clientAddress, label }
   try {
     const admitted = await admit(entered, flow, known, parts)
-    await carry(client, admitted, flow, known, parts)
+    await carry(client, { ...admitted, edgeAddress: entered.edgeAddress }, flow, known, parts)
   } catch (error) {
     const code = refuse(client, error, flow, parts.log)
     parts.log.info('flow.refused', { ...known, code })
@@ -147,7 +153,7 @@ async function decideUndisturbed(entered: Entered, flow: LiveFlow, known: Known,
 /** Route and relay, and what became of it. */
 async function carry(
   client: FlowEnd,
-  admitted: Admitted,
+  admitted: Admitted & Pick<Entered, 'edgeAddress'>,
   flow: LiveFlow,
   known: Known,
   parts: FlowParts,
@@ -164,6 +170,7 @@ async function carry(
       service,
       identity: admitted.identity,
       clientAddress: known.clientAddress,
+      signIdentity: (connectorId) => signIdentity({ connectorId, service, ...admitted }, known, parts),
       answerTimeoutMs: limits.routeTimeoutMs,
     })
     failure = brokenBy(traffic) // the client knows
@@ -186,6 +193,32 @@ async function carry(
   await parts.audit
     .record(event)
     .catch((error: unknown) => log.error('flow.end_not_recorded', { event, error }))
+}
+
+/** For the service itself, where its connector requires it: what this edge has decided, as of now. */
+function signIdentity(
+  of: Admitted & { connectorId: string; edgeAddress: string; service: { id: string; host: string } },
+  known: Known,
+  { identityKey, origin, clock }: FlowParts,
+): { edgeAddress: string; identityToken: string } {
+  const [source, destination] = [known.clientAddress, of.edgeAddress].map(parseEndpoint)
+  if (!source || !destination) throw new Error('the addresses of the client are none')
+  const identityToken = signFlowIdentity(
+    {
+      issuer: origin(),
+      service: of.service.host,
+      serviceId: of.service.id,
+      identityId: of.identity.id,
+      email: of.identity.email,
+      flowId: known.flowId,
+      connectorId: of.connectorId,
+      source,
+      destination,
+    },
+    identityKey,
+    clock(),
+  )
+  return { edgeAddress: of.edgeAddress, identityToken }
 }
 
 function refuseWhenFull({ isStopping, isStoreLost, live, limits }: FlowParts): void {

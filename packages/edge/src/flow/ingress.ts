@@ -23,6 +23,8 @@ export interface Arrival {
   clientAddress: string
   /** The address alone, without the port. */
   clientHost: string
+  /** Where it has reached the edge, with the port. */
+  edgeAddress: string
   /** When its ClientHello was whole, by `performance.now()`. */
   arrivedAt: number
   /** For the room to call when the handshake is done: until then the connection is a pending one. */
@@ -77,8 +79,9 @@ export function openIngress(parts: {
     if (!room) return fail(socket, clientHost, 'no_room')
     const handshakeDone = () => void pending.delete(socket)
     const clientAddress = formatAddress(clientHost, socket.remotePort)
+    const edgeAddress = formatAddress(socket.localAddress ?? 'unknown', socket.localPort)
     const arrivedAt = performance.now()
-    room.enter({ socket, hello, clientHost, clientAddress, arrivedAt, handshakeDone })
+    room.enter({ socket, hello, clientHost, clientAddress, edgeAddress, arrivedAt, handshakeDone })
   }
 
   const fail = (socket: Socket, clientHost: string, reason: TurnedAway) => {

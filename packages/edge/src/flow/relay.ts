@@ -1,6 +1,7 @@
 import { type ErrorCode, PosternError } from '@postern/shared/errors'
 import type { Identity } from '@postern/shared/identity'
 import type { OpenFrame } from '@postern/shared/protocol/control-frames'
+import { FLOW_IDENTITY_FEATURE } from '@postern/shared/proxy-protocol/flow-identity'
 import type { FlowEnd } from '@postern/shared/stream/flow-end'
 import { FramedEnd } from '@postern/shared/stream/framed-end'
 import { RawEnd } from '@postern/shared/stream/raw-end'
@@ -28,15 +29,19 @@ export function relay(
     service: { id: string; host: string }
     identity: Identity
     clientAddress: string
+    /** Said to a connector that requires it. */
+    signIdentity: (connectorId: string) => Pick<OpenFrame, 'edgeAddress' | 'identityToken'>
     answerTimeoutMs: number
   },
 ): Promise<Traffic> {
   const { flow, service, identity, clientAddress } = parts
+  const { requires, connectorId } = target.attachment
   const open: OpenFrame = {
     flowId: flow.id,
     serviceId: service.id,
     identity: { id: identity.id, email: identity.email },
     clientAddress,
+    ...(requires.has(FLOW_IDENTITY_FEATURE) ? parts.signIdentity(connectorId) : {}),
   }
   flow.bytesFromConnector = () => target.end.bytesRead
   // a revocation since the way was found: splice tells both sides, and the connector hears of no flow

@@ -88,6 +88,7 @@ before(async () => {
         hello: { ...peeked, ...lie.hello },
         clientHost: '127.0.0.1',
         clientAddress: '127.0.0.1:1',
+        edgeAddress: '127.0.0.1:2',
         arrivedAt: performance.now(),
         handshakeDone: () => handshakesDone++,
       })

@@ -32,6 +32,7 @@ describe('the way to a service with several connectors', () => {
       machine: 'test',
       clientAddress: '127.0.0.1:1',
       instanceId: undefined,
+      requires: new Set(),
       issuedAt: 0,
       pool: new DataPool(() => {}, 100),
       heardAt: performance.now() - LONG_AGO_MS,

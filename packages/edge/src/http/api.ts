@@ -5,7 +5,7 @@ import { exportAudit, listAudit } from './audit.ts'
 import { issueClient } from './certificates.ts'
 import { issueConnector, renewConnector } from './connectors.ts'
 import { showCrl } from './crl.ts'
-import { describeEdge } from './edge.ts'
+import { describeEdge, showFlowIdentityKeys } from './edge.ts'
 import { cancelTokens, enrollConnector, makeToken } from './enroll-tokens.ts'
 import { answerError, answerUnknown } from './errors.ts'
 import { explainFlow } from './flow-explanation.ts'
@@ -67,6 +67,7 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.post('/v1/connectors/ssh-host-keys', reportTargetKeys(parts)) // by its current key
   app.get('/v1/ssh/krl', showKrl(parts)) // for servers
   app.get('/v1/crl/:file', showCrl(parts)) // for whoever checks certificates
+  app.get('/v1/flow-identity-keys', showFlowIdentityKeys(parts)) // for services
   app.post('/v1/revocations', session, recent, revoke(parts))
   app.get('/v1/locks', session, auditor, showLocks(parts))
   app.post('/v1/locks', session, admin, recent, lock(parts))

@@ -1,4 +1,5 @@
 import type { EdgeResponse } from '@postern/shared/api/session'
+import { flowIdentityJwk } from '@postern/shared/proxy-protocol/flow-identity'
 import { CLIENT_ID } from '../login/issuer.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 
@@ -11,4 +12,11 @@ export function describeEdge({ config, origin, version, clock }: ApiParts): ApiH
       version,
       now: clock(),
     } satisfies EdgeResponse)
+}
+
+/** `GET /v1/flow-identity-keys`: with which services check who comes. A list, so that there can be an old one and a new
+ *  one. */
+export function showFlowIdentityKeys({ identityKey }: Pick<ApiParts, 'identityKey'>): ApiHandler {
+  const keys = { keys: [flowIdentityJwk(identityKey.key)] }
+  return (c) => c.json(keys)
 }

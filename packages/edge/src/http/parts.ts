@@ -2,6 +2,7 @@ import type { Socket } from 'node:net'
 import type { HttpBindings } from '@hono/node-server'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
+import type { FlowIdentityKey } from '@postern/shared/proxy-protocol/flow-identity'
 import type { Handler, MiddlewareHandler } from 'hono'
 import type { Kysely } from 'kysely'
 import type { AuditReads } from '../audit/reads.ts'
@@ -37,6 +38,8 @@ export interface ApiParts {
   issuing: IssuingThread
   authorities: Authorities
   sshAuthorities: SshAuthorities
+  /** Its public half is shown. */
+  identityKey: FlowIdentityKey
   connectors: ConnectorRegistry
   connectorIssuer: ConnectorIssuer
   live: LiveFlows

@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import { PosternError } from '../errors.ts'
+import { MAX_FLOW_IDENTITY_BYTES } from '../proxy-protocol/flow-identity.ts'
 
 /** Bodies of the control frames in `frames.ts`. Unknown members are ignored, so a newer peer may add some. */
 
@@ -16,6 +17,9 @@ export const OpenFrame = v.object({
   identity: v.object({ id, email: v.pipe(v.string(), v.maxLength(320)) }),
   /** Address of the client as the edge sees it, `203.0.113.7:50514` or `[2001:db8::7]:50514`. */
   clientAddress: text,
+  /** Where the client has reached the edge, and who it is, signed: for connectors that require it. */
+  edgeAddress: v.optional(text),
+  identityToken: v.optional(v.pipe(v.string(), v.maxLength(MAX_FLOW_IDENTITY_BYTES))),
 })
 
 /** The service accepted the connection. */
