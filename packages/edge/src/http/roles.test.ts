@@ -141,6 +141,10 @@ const ROWS: Row[] = [
   { method: 'GET', route: '/healthz', outcomes: everybody(200) },
   { method: 'GET', route: '/readyz', outcomes: everybody(200) },
   { method: 'GET', route: '/v1/ssh/krl', outcomes: everybody(200) },
+  {
+    ...{ method: 'GET', route: '/v1/crl/:file', outcomes: everybody(200) },
+    target: () => '/v1/crl/client.crl',
+  },
   { method: 'GET', route: '/v1/flow-identity-keys', outcomes: everybody(200) },
   { method: 'GET', route: '/v1/session', outcomes: signedIn(200) },
   { method: 'DELETE', route: '/v1/session', endsSession: true, outcomes: signedIn(204) },
