@@ -50,7 +50,7 @@ export function boundHttp(
   server.on('secureConnection', (socket) => {
     const { remoteAddress } = socket
     if (remoteAddress === undefined) return void socket.destroy()
-    const neighbour = strangers.oldestOfFull(remoteAddress, maxPerAddress)
+    const [neighbour] = strangers.full(remoteAddress, maxPerAddress)
     const oldest = strangers.oldest ?? settled.oldest
     if (neighbour) crowdOut(neighbour, 'too_many_of_address')
     else if (oldest && strangers.size + settled.size >= maxConnections) crowdOut(oldest, 'too_many')

@@ -211,6 +211,18 @@ describe('ingress under pressure', () => {
     entered.handshakeDone()
   })
 
+  it('lets who has not begun go before who is in a handshake', async () => {
+    await open({ maxPendingHandshakes: 2 })
+    const first = await connect()
+    first.write(HELLO)
+    const begun = await arrival()
+    const silent = await connect()
+    await connect()
+    await closed(silent)
+    assert.equal(begun.socket.destroyed, false)
+    assert.deepEqual([...ingress.turnedAway], [['too_many', 1]])
+  })
+
   it('counts a connection as pending until its handshake is done', async () => {
     await open({ maxPendingHandshakes: 1 })
     const first = await connect()

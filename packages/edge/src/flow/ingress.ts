@@ -7,6 +7,7 @@ import type { EdgeLimits } from '../config/config.ts'
 import { Crowd } from '../limits/crowd.ts'
 import type { OnLimited, Strangers } from '../limits/strangers.ts'
 import { type ClientHello, peekClientHello } from './client-hello.ts'
+import { Turnstile } from './turnstile.ts'
 
 /** A place behind the port, with its own trust: a TLS server that does not listen. */
 export interface Room {
@@ -55,6 +56,17 @@ export type TurnedAway =
 
 /** Bytes a socket reads ahead and queues before it asks the writer to wait. */
 const HIGH_WATER_MARK = 256 * 1024
+/** Handshakes begun in one turn of the event loop: about ten milliseconds of work. */
+const ENTER_PER_TURN = 8
+/** A handshake takes two round trips: whoever answers that late does not want to. */
+const STALLED_MS = 2_000
+
+/** What a pending connection did last: it came, or its handshake was begun. */
+interface Step {
+  /** By `performance.now()`. */
+  at: number
+  isBegun: boolean
+}
 
 export function openIngress(parts: {
   chooseRoom: (hello: ClientHello) => Room | undefined
@@ -67,9 +79,16 @@ export function openIngress(parts: {
   const turnedAway = new Map<TurnedAway, number>()
   const open = new Set<Socket>()
   const pending = new Crowd()
+  const turnstile = new Turnstile<Socket>(ENTER_PER_TURN)
+  const steps = new Map<Socket, Step>()
 
+  const leave = (socket: Socket) => {
+    turnstile.leave(socket)
+    steps.delete(socket)
+    return pending.delete(socket)
+  }
   const turnAway = (socket: Socket, reason: TurnedAway) => {
-    pending.delete(socket)
+    leave(socket)
     turnedAway.set(reason, (turnedAway.get(reason) ?? 0) + 1)
     log.debug('ingress.turned_away', { reason })
     socket.destroy()
@@ -77,10 +96,11 @@ export function openIngress(parts: {
   const enterRoom = (socket: Socket, clientHost: string, hello: ClientHello) => {
     const room = chooseRoom(hello)
     if (!room) return fail(socket, clientHost, 'no_room')
-    const handshakeDone = () => void pending.delete(socket)
+    const handshakeDone = () => void leave(socket)
     const clientAddress = formatAddress(clientHost, socket.remotePort)
     const edgeAddress = formatAddress(socket.localAddress ?? 'unknown', socket.localPort)
     const arrivedAt = performance.now()
+    steps.set(socket, { at: arrivedAt, isBegun: true })
     room.enter({ socket, hello, clientHost, clientAddress, edgeAddress, arrivedAt, handshakeDone })
   }
 
@@ -91,13 +111,26 @@ export function openIngress(parts: {
   /** Not the newest: who is honest is done in a moment, and a crowd of silent ones must not lock them out. One's own
    *  crowd first: it must not push out anybody else. */
   const makeRoom = (clientHost: string) => {
-    const neighbour = pending.oldestOfFull(clientHost, limits.maxPendingHandshakesPerAddress)
+    const neighbour = leastWorth(pending.full(clientHost, limits.maxPendingHandshakesPerAddress))
     if (neighbour) {
       onLimited('pending_handshakes', clientHost)
       return fail(neighbour, clientHost, 'too_many_of_address')
     }
-    const { oldest } = pending
-    if (oldest && pending.size >= limits.maxPendingHandshakes) turnAway(oldest, 'too_many')
+    if (pending.size < limits.maxPendingHandshakes) return
+    const stranger = leastWorth(pending)
+    if (stranger) turnAway(stranger, 'too_many')
+  }
+  /** Who stands still, else who has not begun, and only then who is at it: of thousands that come back after a restart
+   *  none is turned away that has been worked for. Of equals the oldest. */
+  const leastWorth = (sockets: Iterable<Socket>): Socket | undefined => {
+    const now = performance.now()
+    const worth = ({ at, isBegun }: Step) => (now - at > STALLED_MS ? 0 : isBegun ? 2 : 1)
+    let least: { socket: Socket; worth: number } | undefined
+    for (const socket of sockets) {
+      const found = { socket, worth: worth(steps.get(socket)!) }
+      if (!least || found.worth < least.worth) least = found
+    }
+    return least?.socket
   }
 
   const server = net.createServer(
@@ -117,13 +150,14 @@ export function openIngress(parts: {
       if (!strangers.admitHandshake(clientHost)) return turnAway(socket, 'failed_too_often')
       makeRoom(clientHost)
       pending.add(socket, clientHost)
+      steps.set(socket, { at: performance.now(), isBegun: false })
       peekSocket(socket, limits, (result) => {
         if (!pending.has(socket)) return // turned away meanwhile
         if (typeof result === 'string') return fail(socket, clientHost, result)
         socket.once('close', () => {
-          if (pending.delete(socket)) strangers.countHandshake(clientHost)
+          if (leave(socket)) strangers.countHandshake(clientHost)
         })
-        enterRoom(socket, clientHost, result)
+        turnstile.pass(socket, () => enterRoom(socket, clientHost, result))
       })
     },
   )

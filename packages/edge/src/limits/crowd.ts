@@ -36,12 +36,11 @@ export class Crowd {
     return true
   }
 
-  /** Which has to go before one more of this address comes, when each may have `max`. */
-  oldestOfFull(address: string, max: number): Socket | undefined {
+  /** Those of this address, of whom one has to go before one more comes, when each address may have `max`.
+   *  @returns none where there is room */
+  full(address: string, max: number): Iterable<Socket> {
     const neighbours = this.#byNetwork.get(networkOf(address))
-    if (!neighbours || neighbours.size < max) return undefined
-    const [oldest] = neighbours
-    return oldest
+    return neighbours && neighbours.size >= max ? neighbours : []
   }
 
   [Symbol.iterator](): Iterator<Socket> {
