@@ -74,6 +74,31 @@ function codeOf(leaf: X509Certificate, ca: X509Certificate, at: number = now): s
   }
 }
 
+describe('a leaf that was accepted before', () => {
+  it('is judged anew by the time, and by any other CA', async () => {
+    const leaf = await clientLeaf()
+    const ca = caOf('client')
+    const first = verifyLeaf(leaf, ca, now)
+    assert.deepEqual(verifyLeaf(new X509Certificate(leaf.raw), ca, now), first)
+    assert.equal(codeOf(leaf, ca, now + HOUR_MS + 1_000), 'CERTIFICATE_EXPIRED')
+    assert.equal(codeOf(leaf, ca, now - 2 * HOUR_MS), 'CERTIFICATE_REFUSED')
+    assert.equal(codeOf(leaf, caOf('connector')), 'CERTIFICATE_REFUSED')
+    assert.equal(codeOf(leaf, caOf('client', foreign)), 'CERTIFICATE_REFUSED')
+  })
+
+  it('opens the way for no other: its signature under altered content is refused', async () => {
+    const leaf = await clientLeaf()
+    const ca = caOf('client')
+    verifyLeaf(leaf, ca, now)
+    const altered = Buffer.from(leaf.raw)
+    altered[altered.indexOf(Buffer.from(leaf.serialNumber, 'hex')) + 1]! ^= 1 // of the serial
+    assert.equal(codeOf(new X509Certificate(altered), ca), 'CERTIFICATE_REFUSED')
+    const resigned = Buffer.from(leaf.raw)
+    resigned[resigned.length - 1]! ^= 1 // of the signature
+    assert.equal(codeOf(new X509Certificate(resigned), ca), 'CERTIFICATE_REFUSED')
+  })
+})
+
 describe('a leaf', () => {
   it('is accepted under the CA of its kind', async () => {
     const leaf = await clientLeaf()

@@ -12,16 +12,35 @@ export interface VerifiedLeaf {
   keyHash: string
 }
 
+/** What the signature of a leaf has proved, by the CA and then by the leaf's SHA-256: a client shows the same
+ *  certificate with each flow, a connector with each data connection. Only what passed is kept, of all of its bytes, and
+ *  nothing that time or the store can change. */
+const proved = new WeakMap<X509Certificate, Map<string, VerifiedLeaf>>()
+const MAX_PROVED = 4_096
+
 /** Checks a peer's leaf against the CA of one kind, whatever OpenSSL thought of its chain: signed by that CA's
  *  key, valid now, for client authentication and nothing else.
  *  @throws CERTIFICATE_REFUSED · CERTIFICATE_EXPIRED */
 export function verifyLeaf(leaf: X509Certificate, ca: X509Certificate, now: number): VerifiedLeaf {
-  const refuse = (what: string) => new PosternError('CERTIFICATE_REFUSED', `the certificate ${what}`)
-  if (!leaf.checkIssued(ca) || !leaf.verify(ca.publicKey)) throw refuse('was not issued here for this use')
-  if (leaf.ca) throw refuse('is not one of a person or connector')
-  if (leaf.keyUsage?.length !== 1 || leaf.keyUsage[0] !== EKU_CLIENT_AUTH) throw refuse('is for another use')
-  if (now < leaf.validFromDate.getTime()) throw refuse('is not valid yet')
+  const verified = proved.get(ca)?.get(leaf.fingerprint256) ?? prove(leaf, ca)
+  if (now < leaf.validFromDate.getTime()) throw refused('is not valid yet')
   if (now > leaf.validToDate.getTime())
     throw new PosternError('CERTIFICATE_EXPIRED', 'the certificate has expired')
-  return { serial: leaf.serialNumber.toLowerCase(), keyHash: spkiHash(leaf.publicKey) }
+  return verified
+}
+
+function prove(leaf: X509Certificate, ca: X509Certificate): VerifiedLeaf {
+  if (!leaf.checkIssued(ca) || !leaf.verify(ca.publicKey)) throw refused('was not issued here for this use')
+  if (leaf.ca) throw refused('is not one of a person or connector')
+  if (leaf.keyUsage?.length !== 1 || leaf.keyUsage[0] !== EKU_CLIENT_AUTH) throw refused('is for another use')
+  const verified = { serial: leaf.serialNumber.toLowerCase(), keyHash: spkiHash(leaf.publicKey) }
+  const known = proved.get(ca) ?? new Map<string, VerifiedLeaf>()
+  proved.set(ca, known.set(leaf.fingerprint256, verified))
+  const [oldest] = known.keys()
+  if (known.size > MAX_PROVED) known.delete(oldest!)
+  return verified
+}
+
+function refused(what: string): PosternError {
+  return new PosternError('CERTIFICATE_REFUSED', `the certificate ${what}`)
 }

@@ -144,23 +144,36 @@ export function findInList(
 function isAbout(rule: Rule, { email, issuer, groups }: PolicySubject): boolean {
   const named = [
     rule.anyAuthenticated,
-    rule.emailAddresses?.includes(email),
-    rule.emailDomains?.includes(domainOf(email)),
-    rule.groups?.some((group) => groups.includes(group)),
-    rule.providers?.includes(issuer),
+    rule.emailAddresses && isIn(rule.emailAddresses, email),
+    rule.emailDomains && isIn(rule.emailDomains, domainOf(email)),
+    rule.groups && groups.some((group) => isIn(rule.groups!, group)),
+    rule.providers && isIn(rule.providers, issuer),
   ].filter((matches) => matches !== undefined)
   return named.length > 0 && named.every(Boolean)
+}
+
+/** A list of this length is looked through as fast as it is looked up. */
+const MAX_LOOKED_THROUGH = 16
+const lookUps = new WeakMap<readonly string[], ReadonlySet<string>>()
+
+/** Lists can be of a hundred thousand names, and stay in memory as long as the document they are of. */
+function isIn(list: readonly string[], text: string): boolean {
+  if (list.length <= MAX_LOOKED_THROUGH) return list.includes(text)
+  const lookUp = lookUps.get(list) ?? new Set(list)
+  lookUps.set(list, lookUp)
+  return lookUp.has(text)
 }
 
 /** For auditors: `rule "contractors"`, or who it is about. */
 export function describeRule(rule: Rule): string {
   if (rule.name !== undefined) return `rule ${JSON.stringify(rule.name)}`
+  const some = (list: readonly string[]) => list.slice(0, 100).join(', ')
   const parts = [
     rule.anyAuthenticated && 'anybody',
-    rule.emailAddresses && `email ${rule.emailAddresses.join(', ')}`,
-    rule.emailDomains && `domain ${rule.emailDomains.join(', ')}`,
-    rule.groups && `group ${rule.groups.join(', ')}`,
-    rule.providers && `provider ${rule.providers.join(', ')}`,
+    rule.emailAddresses && `email ${some(rule.emailAddresses)}`,
+    rule.emailDomains && `domain ${some(rule.emailDomains)}`,
+    rule.groups && `group ${some(rule.groups)}`,
+    rule.providers && `provider ${some(rule.providers)}`,
   ].filter(Boolean)
   return `rule for ${parts.join(' and ').slice(0, 200)}`
 }

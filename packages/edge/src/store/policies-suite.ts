@@ -42,6 +42,22 @@ export function describePolicies(name: string, openEmpty: StoreFactory): void {
       })
     })
 
+    it('decides with what is written now, whatever was read before', async () => {
+      await using store = await openEmpty()
+      const service = async () => (await findPolicies(store.db, 'svc_1')).service
+      await replacePolicy(store.db, 'svc_1', { policy: STAFF, revision: 0, by: 'idn_1' }, NOW)
+      const first = await service()
+      assert.equal(await service(), first) // not read again
+      await replacePolicy(store.db, 'svc_1', { policy: NONE_AT_NIGHT, revision: 1, by: 'idn_1' }, NOW)
+      assert.deepEqual(await service(), NONE_AT_NIGHT)
+      // another life of the same revision, as after a database was restored
+      const other = { policy: JSON.stringify(STAFF), changed_at: NOW + 1 }
+      await store.db.updateTable('policies').set(other).where('scope', '=', 'svc_1').execute()
+      assert.deepEqual(await service(), STAFF)
+      await store.db.deleteFrom('policies').where('scope', '=', 'svc_1').execute()
+      assert.deepEqual(await service(), EMPTY_POLICY)
+    })
+
     it('refuses a change to another revision than the present one', async () => {
       await using store = await openEmpty()
       const write = (revision: number) =>

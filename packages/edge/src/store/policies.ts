@@ -3,6 +3,7 @@ import { EMPTY_POLICY, type Policy } from '@postern/shared/policy'
 import type { Kysely, Selectable } from 'kysely'
 import { tellEdges } from './changes.ts'
 import { inTransaction } from './in-transaction.ts'
+import { documentsOf } from './policy-documents.ts'
 import type { Database, PoliciesTable } from './schema.ts'
 import { takeTurn } from './take-turns.ts'
 
@@ -21,26 +22,34 @@ export interface PolicyRecord {
 
 const UNWRITTEN: PolicyRecord = { policy: EMPTY_POLICY, revision: 0 }
 
-/** Both documents that decide about a service, in one query. */
+/** Both documents that decide about a service. Which revision counts is asked each time; a document that was read
+ *  before at that revision is not read again, since one can be of megabytes. */
 export async function findPolicies(
   db: Kysely<Database>,
   serviceId: string,
 ): Promise<{ defaults: Policy; service: Policy }> {
-  const rows = await db
+  const written = await db
     .selectFrom('policies')
-    .select(['scope', 'policy'])
+    .select(['scope', 'revision', 'changed_at'])
     .where('scope', 'in', [DEFAULTS, serviceId])
     .execute()
-  const read = (scope: PolicyScope): Policy => {
-    const row = rows.find((found) => found.scope === scope)
-    return row ? JSON.parse(row.policy) : EMPTY_POLICY
+  const documents = documentsOf(db)
+  const read = async (scope: PolicyScope): Promise<Policy> => {
+    const row = written.find((found) => found.scope === scope)
+    const known = row && documents.get(row)
+    const found = row && !known ? await findRow(db, scope) : undefined
+    return known ?? (found ? documents.keep(found) : EMPTY_POLICY)
   }
-  return { defaults: read(DEFAULTS), service: read(serviceId) }
+  return { defaults: await read(DEFAULTS), service: await read(serviceId) }
 }
 
 export async function findPolicy(db: Kysely<Database>, scope: PolicyScope): Promise<PolicyRecord> {
-  const row = await db.selectFrom('policies').selectAll().where('scope', '=', scope).executeTakeFirst()
+  const row = await findRow(db, scope)
   return row ? toRecord(row) : UNWRITTEN
+}
+
+function findRow(db: Kysely<Database>, scope: PolicyScope) {
+  return db.selectFrom('policies').selectAll().where('scope', '=', scope).executeTakeFirst()
 }
 
 /** Writes a document over the one at `revision` and keeps that one in the history.
