@@ -57,30 +57,42 @@ export async function bundleProgram(
   const outdir = options.outdir ?? path.join(packageFolder, 'dist')
   const version = options.version ?? (await readVersion(packageFolder))
   const source = path.join(packageFolder, 'src')
+  const define = { POSTERN_VERSION: JSON.stringify(version) }
+  const threads = await bundleThreads(source, define)
   const result = await build({
     ...SHARED_OPTIONS,
     ...(name === 'edge' ? EDGE_OPTIONS : {}),
     plugins: [...(options.plugins ?? []), ...(name === 'cli' ? [takeBuiltins(), joinStart(source)] : [])],
-    entryPoints: await findEntryPoints(source),
+    entryPoints: { main: path.join(source, 'main.ts') },
     outdir,
     chunkNames: 'chunks/[name]-[hash]',
-    define: { POSTERN_VERSION: JSON.stringify(version) },
+    define: { ...define, POSTERN_THREADS: JSON.stringify(threads.code) },
   })
   const metafile = result.metafile!
-  await writeFile(path.join(outdir, 'third-party-licenses.txt'), await collectLicenses(metafile))
+  const licenses = await collectLicenses({ ...metafile.inputs, ...threads.inputs })
+  await writeFile(path.join(outdir, 'third-party-licenses.txt'), licenses)
   const written = new Set(Object.keys(metafile.outputs).map((file) => path.basename(file)))
   await removeOldChunks(path.join(outdir, 'chunks'), written)
   return metafile
 }
 
-/** `main.ts`, and every `*-worker.ts`: a thread is loaded by its file's name, from beside the chunk that starts it. */
-async function findEntryPoints(source: string): Promise<{ in: string; out: string }[]> {
-  const files = await readdir(source, { recursive: true })
-  const workers = files.filter((file) => file.endsWith('-worker.ts'))
-  return [
-    { in: path.join(source, 'main.ts'), out: 'main' },
-    ...workers.map((file) => ({ in: path.join(source, file), out: `chunks/${path.basename(file, '.ts')}` })),
-  ]
+/** The code of every thread, which becomes part of the program that starts it: see start-thread.ts. */
+async function bundleThreads(
+  source: string,
+  define: Record<string, string>,
+): Promise<{ code: Record<string, string>; inputs: Metafile['inputs'] }> {
+  const files = (await readdir(source, { recursive: true })).filter((file) => file.endsWith('-worker.ts'))
+  const { outputFiles = [], metafile } = await build({
+    ...SHARED_OPTIONS,
+    define,
+    format: 'cjs', // what a thread takes as text
+    splitting: false,
+    entryPoints: files.map((file) => path.join(source, file)),
+    outdir: source, // nothing is written
+    write: false,
+  })
+  const named = outputFiles.map(({ path: file, text }) => [path.basename(file, '.js'), text] as const)
+  return { code: Object.fromEntries(named), inputs: metafile!.inputs }
 }
 
 /** Takes what Node has built in from the process instead of importing it: for an import Node looks at every member of
@@ -157,7 +169,7 @@ export async function readVersion(packageFolder: string): Promise<string> {
 }
 
 /** The licenses of what was bundled: most ask that they go along with every copy. */
-async function collectLicenses({ inputs }: Metafile): Promise<string> {
+async function collectLicenses(inputs: Metafile['inputs']): Promise<string> {
   const folders = new Set(
     Object.keys(inputs).flatMap((file) => /^(.*\bnode_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(file)?.[1] ?? []),
   )

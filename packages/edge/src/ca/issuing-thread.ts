@@ -1,6 +1,7 @@
 import type { KeyObject } from 'node:crypto'
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
 import { fromPublicError, type PublicError } from '@postern/shared/errors'
+import { startThread } from '../start-thread.ts'
 import type { Authority, KeptAuthority } from './authorities.ts'
 import type { ClientCertificateRequest } from './issue-client.ts'
 import type { IssuedSshCertificate, SshCertificateProfile } from './issue-ssh.ts'
@@ -21,9 +22,6 @@ export interface Question {
 }
 
 export type Answer = { id: number } & ({ result: unknown } | { refused: PublicError } | { broken: string })
-
-/** Beside this file, also where both are bundled. */
-const WORKER = import.meta.filename.endsWith('.ts') ? './issuing-worker.ts' : './issuing-worker.js'
 
 /** Certificates for people, in a thread of its own: reading a request, composing and signing take milliseconds in which
  *  no flow would move a byte. It signs what it is told; who gets a certificate is decided before. The thread starts with the
@@ -73,7 +71,7 @@ export class IssuingThread implements AsyncDisposable {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL(WORKER, import.meta.url), { workerData: this.#keys })
+    const worker = startThread(new URL('issuing-worker.ts', import.meta.url), this.#keys)
     worker.on('message', (answer: Answer) => this.#settle(answer))
     let cause: unknown
     worker.on('error', (error) => (cause = error))
