@@ -38,6 +38,7 @@ const ONCE: readonly string[] = [
   'notices-a-machine-that-is-gone', // a minute of silence on sockets
   'offers-services-as-sockets', // files of a person's machine
   'opens-the-persons-own-browser',
+  'outlives-an-upgrade-of-its-files', // the thread that writes SQLite
   'publishes-what-is-revoked', // what OpenSSL makes of a list
   'records-who-did-what', // looks for secrets in the database's file
   'restores-from-a-backup',

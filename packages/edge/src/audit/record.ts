@@ -147,7 +147,10 @@ class GroupedAuditLog implements AuditLog {
       this.#committing = group.length
       try {
         const rows = group.map(({ row }) => row)
-        const { head, checkpoint } = await appendAuditEvents(this.#db, this.#chain, rows, { mustSign })
+        const { head, checkpoint } = await appendAuditEvents(this.#db, this.#chain, rows, {
+          mustSign,
+          after: this.#head,
+        })
         for (const { settle } of group) settle.resolve()
         this.#head = head
         this.#options.onAppended?.(head)

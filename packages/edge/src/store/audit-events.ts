@@ -2,7 +2,8 @@ import { type ExportedRecord, hashRecord, NOTHING_BEFORE } from '@postern/shared
 import { type Insertable, type Kysely, type SelectQueryBuilder, sql, type Transaction } from 'kysely'
 import { inTransaction } from './in-transaction.ts'
 import type { AuditEventsTable, Database } from './schema.ts'
-import { takeTurn } from './take-turns.ts'
+import { isPostgres, takeTurn } from './take-turns.ts'
+import { writeIf } from './write-if.ts'
 
 /** An audit event as it is written; `audit/event.ts` knows what is in it. */
 export interface AuditRow {
@@ -37,33 +38,81 @@ export interface AuditChain {
 /** Rows per statement: SQLite takes 32,766 values in one, PostgreSQL 65,535. */
 const ROWS_PER_INSERT = 500
 
+export interface AppendOptions {
+  /** A checkpoint comes last, unless it already is. */
+  mustSign?: boolean
+  /** Where the chain stood after the last append. Saves reading it, and is not believed: where the chain stands
+   *  elsewhere nothing is written at first, and then it is read. */
+  after?: ChainHead | undefined
+}
+
+export interface Appended {
+  /** The new one. */
+  head: ChainHead
+  /** If this has written one. */
+  checkpoint: AuditRow | undefined
+}
+
 /** Writes all of them or none, linked to the chain's last; they are on disk when this resolves. Numbers appear in their
- *  order: whoever reads on from the highest number misses none. The head is read where it is written, so neither a
- *  crash nor a second process with the same chain can fork it.
- *  @param options.mustSign a checkpoint comes last, unless it already is
- *  @returns the chain's new head, and the checkpoint if this has written one */
+ *  order: whoever reads on from the highest number misses none. The head is read or compared where it is written, so
+ *  neither a crash nor a second process with the same chain can fork it. */
 export async function appendAuditEvents(
   db: Kysely<Database>,
   chain: AuditChain,
   rows: readonly AuditRow[],
-  options: { mustSign?: boolean } = {},
-): Promise<{ head: ChainHead; checkpoint: AuditRow | undefined }> {
-  return inTransaction(db, async (trx) => {
-    await takeTurn(trx, 'audit') // PostgreSQL numbers a row when it is written, and shows it when that is committed
-    const stored = await findHead(trx, chain.id)
-    const links = new Links(chain.id, stored)
-    if (!stored) links.add(chain.begin(await countUnlinked(trx)))
-    for (const row of rows) links.add(row)
-    const mustSign = !stored || options.mustSign === true
-    const checkpoint = chain.checkpoint(links.head, { mustSign })
-    if (checkpoint) links.addCheckpoint(checkpoint)
-    for (let start = 0; start < links.rows.length; start += ROWS_PER_INSERT) {
-      const values = links.rows.slice(start, start + ROWS_PER_INSERT)
-      await trx.insertInto('audit_events').values(values).execute()
+  options: AppendOptions = {},
+): Promise<Appended> {
+  const { after, mustSign = false } = options
+  if (after && !isPostgres(db)) {
+    const links = new Links(chain.id, after)
+    const checkpoint = addAll(links, chain, { rows, mustSign })
+    const append = { rest: insertLinks(db, links), restChanges: links.rows.length }
+    if (await writeIf(db, moveHead(db, chain.id, after, links.head), append)) {
+      return { head: links.head, checkpoint }
     }
-    if (links.rows.length > 0) await saveHead(trx, chain.id, links.head)
-    return { head: links.head, checkpoint }
-  })
+  }
+  return inTransaction(db, (trx) => readAndAppend(trx, chain, { rows, mustSign }))
+}
+
+async function readAndAppend(
+  trx: Transaction<Database>,
+  chain: AuditChain,
+  { rows, mustSign }: ToAppend,
+): Promise<Appended> {
+  await takeTurn(trx, 'audit') // PostgreSQL numbers a row when it is written, and shows it when that is committed
+  const stored = await findHead(trx, chain.id)
+  const links = new Links(chain.id, stored)
+  if (!stored) links.add(chain.begin(await countUnlinked(trx)))
+  const checkpoint = addAll(links, chain, { rows, mustSign: !stored || mustSign })
+  let written = 0n
+  for (const insert of insertLinks(trx, links)) {
+    const { numInsertedOrUpdatedRows = 0n } = await insert.executeTakeFirst()
+    written += numInsertedOrUpdatedRows
+  }
+  if (written !== BigInt(links.rows.length)) throw new Error(`the store has written ${written} records`)
+  if (links.rows.length > 0) await saveHead(trx, chain.id, links.head)
+  return { head: links.head, checkpoint }
+}
+
+interface ToAppend {
+  rows: readonly AuditRow[]
+  mustSign: boolean
+}
+
+/** @returns the checkpoint, if it is time for one */
+function addAll(links: Links, chain: AuditChain, { rows, mustSign }: ToAppend): AuditRow | undefined {
+  for (const row of rows) links.add(row)
+  const checkpoint = chain.checkpoint(links.head, { mustSign })
+  if (checkpoint) links.addCheckpoint(checkpoint)
+  return checkpoint
+}
+
+function insertLinks(db: Kysely<Database>, { rows }: Links) {
+  const inserts = []
+  for (let start = 0; start < rows.length; start += ROWS_PER_INSERT) {
+    inserts.push(db.insertInto('audit_events').values(rows.slice(start, start + ROWS_PER_INSERT)))
+  }
+  return inserts
 }
 
 /** What is written of one flow, in its order: a handful of events. */
@@ -128,17 +177,31 @@ export async function findHead(db: Kysely<Database>, chain: string): Promise<Cha
 }
 
 async function saveHead(trx: Transaction<Database>, id: string, head: ChainHead): Promise<void> {
-  const values = {
-    position: head.position,
-    hash: head.hash,
-    checkpoint_position: head.checkpointPosition,
-    checkpoint_at: head.checkpointAt,
-  }
+  const values = toChainRow(head)
   await trx
     .insertInto('audit_chains')
     .values({ id, ...values })
     .onConflict((conflict) => conflict.column('id').doUpdateSet(values))
     .execute()
+}
+
+/** Changes nothing where the chain does not stand at `from`. */
+function moveHead(db: Kysely<Database>, id: string, from: ChainHead, to: ChainHead) {
+  return db
+    .updateTable('audit_chains')
+    .set(toChainRow(to))
+    .where('id', '=', id)
+    .where('position', '=', from.position)
+    .where('hash', '=', from.hash)
+}
+
+function toChainRow(head: ChainHead) {
+  return {
+    position: head.position,
+    hash: head.hash,
+    checkpoint_position: head.checkpointPosition,
+    checkpoint_at: head.checkpointAt,
+  }
 }
 
 async function countUnlinked(trx: Transaction<Database>): Promise<{ records: number; lastSeq: number }> {

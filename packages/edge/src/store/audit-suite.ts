@@ -120,6 +120,27 @@ export function describeAuditTables(name: string, openEmpty: StoreFactory): void
       assert.deepEqual((await findHead(store.db, 'chn_other'))?.hash, part[1]?.chain && part[1].hash)
     })
 
+    it('goes on where the chain stands, wherever it is told that it does', async () => {
+      await using store = await openEmpty()
+      const { head: old } = await appendAuditEvents(store.db, CHAIN, [event('login.ok', 1)])
+      let { head } = await appendAuditEvents(store.db, CHAIN, [event('login.ok', 2)], { after: old })
+      assert.equal(head.position, old.position + 1)
+      const ahead = { ...head, position: head.position + 7 }
+      const forged = { ...head, hash: old.hash }
+      for (const after of [old, ahead, forged, head]) {
+        const options = { after, mustSign: true }
+        const appended = await appendAuditEvents(store.db, CHAIN, [event('login.ok', 3)], options)
+        assert.deepEqual(
+          [appended.head.position, appended.head.checkpointPosition],
+          [head.position + 2, head.position + 2],
+        )
+        assert.deepEqual(await findHead(store.db, CHAIN.id), appended.head)
+        head = appended.head
+      }
+      const log = await readAuditLog(store.db, { after: 0, limit: 99 })
+      assert.deepEqual([log.length, verifyAll(log).records], [head.position, head.position])
+    })
+
     it('signs when it must, and not twice', async () => {
       await using store = await openEmpty()
       const { head: first } = await appendAuditEvents(store.db, CHAIN, [])
@@ -137,7 +158,8 @@ export function describeAuditTables(name: string, openEmpty: StoreFactory): void
       await using store = await openEmpty()
       const { head: before } = await appendAuditEvents(store.db, CHAIN, [event('login.ok', 1)])
       const bad = { ...event('login.ok', 2), event: null as unknown as string }
-      await assert.rejects(appendAuditEvents(store.db, CHAIN, [event('login.ok', 2), bad]))
+      for (const after of [undefined, before])
+        await assert.rejects(appendAuditEvents(store.db, CHAIN, [event('login.ok', 2), bad], { after }))
       assert.deepEqual(await findHead(store.db, CHAIN.id), before)
       await appendAuditEvents(store.db, CHAIN, [event('login.ok', 3)])
       assert.equal(verifyAll(await readAuditLog(store.db, { after: 0, limit: 9 })).records, 4)

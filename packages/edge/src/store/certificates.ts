@@ -1,6 +1,6 @@
 import type { Kysely, Selectable } from 'kysely'
 import { type Change, tellEdges } from './changes.ts'
-import { inTransaction } from './in-transaction.ts'
+import { inTransaction, inTransactionToTell } from './in-transaction.ts'
 import type { CertificatesTable, Database } from './schema.ts'
 import { revokeSshCertificates } from './ssh-certificates.ts'
 import { takeTurn } from './take-turns.ts'
@@ -124,7 +124,7 @@ export async function revokeCertificate(
   serial: string,
   revocation: { reason: string; now: number },
 ): Promise<number> {
-  return inTransaction(db, async (trx) => {
+  return inTransactionToTell(db, async (trx) => {
     await tellEdges(trx, { kind: 'certificate_revoked', serial })
     return revokeWhere(trx, { column: 'serial', value: serial }, revocation)
   })

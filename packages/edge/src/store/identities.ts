@@ -2,7 +2,7 @@ import type { EmailAddress } from '@postern/shared/email'
 import type { Identity } from '@postern/shared/identity'
 import type { Kysely, Selectable } from 'kysely'
 import { tellEdges } from './changes.ts'
-import { inTransaction } from './in-transaction.ts'
+import { inTransactionToTell } from './in-transaction.ts'
 import { newId } from './new-id.ts'
 import type { Database, IdentitiesTable } from './schema.ts'
 import { findNewestSession, type Session } from './sessions.ts'
@@ -17,7 +17,7 @@ export async function upsertIdentity(
   account: VerifiedAccount,
   now: number,
 ): Promise<Identity> {
-  return inTransaction(db, async (trx) => {
+  return inTransactionToTell(db, async (trx) => {
     const groups = JSON.stringify(account.groups)
     const row = await trx
       .insertInto('identities')

@@ -1,137 +1,266 @@
-import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs'
-import { dirname } from 'node:path'
-import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
-import { setTimeout as pause } from 'node:timers/promises'
 import {
-  type CompiledQuery,
+  CompiledQuery,
   type DatabaseConnection,
+  DeleteQueryNode,
   type Dialect,
   type DialectAdapter,
   type Driver,
+  InsertQueryNode,
   type QueryResult,
+  type RootOperationNode,
+  SelectQueryNode,
   SqliteAdapter,
-  type SqliteDatabase,
   SqliteDialect,
-  type SqliteStatement,
+  UpdateQueryNode,
 } from 'kysely'
-
-const MAX_CACHED_STATEMENTS = 200
-const CACHEABLE = /^\s*(?:select|insert|update|delete|with|begin|commit|rollback)/i
-
-/** Kysely's SQLite dialect over node:sqlite, with two corrections: transactions take the write lock when they
- *  begin (`begin immediate`; a read that becomes a write fails at once with SQLITE_BUSY when another process
- *  wrote in between), and migrations run inside one (Kysely believes SQLite cannot, and a failed migration
- *  would leave half a schema). */
-export function nodeSqliteDialect(path: string): Dialect {
-  const dialect = new SqliteDialect({ database: async () => openDatabase(path) })
-  return {
-    createAdapter: (): DialectAdapter => new TransactionalSqliteAdapter(),
-    createDriver: () => waitingForLocks(dialect.createDriver()),
-    createIntrospector: (db) => dialect.createIntrospector(db),
-    createQueryCompiler: () => dialect.createQueryCompiler(),
-  }
-}
+import { type Outcome, SqliteDatabase } from './sqlite-database.ts'
+import { type Batch, isFailure, SqliteThread, toError } from './sqlite-thread.ts'
+import { type ConditionalWrite, isConditional } from './write-if.ts'
 
 const SQLITE_BUSY = 5
-const BUSY_FOR_MS = 5_000
-const ASK_AGAIN_MS = 50
 
-/** Waits while another process has the file locked. SQLite's own waiting would stop every other flow of this process
- *  for as long: it is short, and the rest of the time others have their turn. */
-function waitingForLocks(driver: Driver): Driver {
-  const wrapped = new WeakMap<DatabaseConnection, DatabaseConnection>()
-  const acquire = driver.acquireConnection.bind(driver)
-  driver.acquireConnection = async (options) => {
-    const connection = await acquire(options)
-    const patient = wrapped.get(connection) ?? {
-      executeQuery: <R>(query: CompiledQuery) => executePatiently<R>(connection, query),
-      streamQuery: connection.streamQuery.bind(connection),
-    }
-    wrapped.set(connection, patient)
-    return patient
-  }
-  return driver
-}
-
-async function executePatiently<R>(
-  connection: DatabaseConnection,
-  query: CompiledQuery,
-): Promise<QueryResult<R>> {
-  const deadline = performance.now() + BUSY_FOR_MS
-  for (;;) {
-    try {
-      return await connection.executeQuery<R>(query)
-    } catch (error) {
-      // a statement that met a lock has done nothing
-      const isBusy = ((error as { errcode?: number }).errcode ?? 0) % 256 === SQLITE_BUSY
-      if (!isBusy || performance.now() > deadline) throw error
-      await pause(ASK_AGAIN_MS)
-    }
+/** Kysely's SQLite dialect over node:sqlite. A thread writes, so that no flow waits for the disk with those whose record
+ *  goes there (docs/decisions/0008); what is committed is read here. Transactions take the write lock when they begin: a
+ *  read that becomes a write fails at once with SQLITE_BUSY when another process wrote in between. Migrations run inside
+ *  one: Kysely believes that SQLite cannot, and a failed one would leave half a schema. */
+export function nodeSqliteDialect(path: string): Dialect {
+  const { createIntrospector, createQueryCompiler } = SqliteDialect.prototype
+  return {
+    createAdapter: (): DialectAdapter => new ThreadedSqliteAdapter(),
+    createDriver: () => new ThreadedSqliteDriver(path),
+    createIntrospector,
+    createQueryCompiler,
   }
 }
 
-class TransactionalSqliteAdapter extends SqliteAdapter {
+class ThreadedSqliteAdapter extends SqliteAdapter {
   override get supportsTransactionalDdl(): boolean {
+    return true
+  }
+
+  /** Who reads does not wait for who writes. */
+  override get supportsMultipleConnections(): boolean {
     return true
   }
 }
 
-function openDatabase(path: string): SqliteDatabase {
-  if (path !== ':memory:') createPrivateFile(path)
-  const database = new DatabaseSync(path, { timeout: 5_000, enableForeignKeyConstraints: true })
-  // FULL: with WAL, NORMAL may lose the last commits when the power goes, and a flow counts on its record
-  database.exec('pragma journal_mode = wal; pragma synchronous = full; pragma trusted_schema = off')
-  database.exec('pragma busy_timeout = 20')
-  const statements = new Map<string, StatementSync>()
-  return {
-    close: () => {
-      statements.clear()
-      database.close()
-    },
-    prepare: (sql) =>
-      isOver(database, sql) ? NOTHING_TO_DO : asKyselyStatement(prepareCached(database, statements, sql)),
+class ThreadedSqliteDriver implements Driver {
+  readonly #path: string
+  readonly #writer: Writer
+  #reader: SqliteDatabase | undefined
+
+  constructor(path: string) {
+    this.#path = path
+    this.#writer = new Writer(path)
+  }
+
+  async init(): Promise<void> {
+    await this.#writer.thread()
+    if (this.#path === ':memory:') return // it has one connection
+    try {
+      this.#reader = SqliteDatabase.forReading(this.#path)
+    } catch (error) {
+      await this.#writer.close()
+      throw error
+    }
+  }
+
+  async acquireConnection(): Promise<SqliteConnection> {
+    return new SqliteConnection(this.#writer, this.#reader)
+  }
+
+  beginTransaction(connection: SqliteConnection): Promise<void> {
+    return connection.begin()
+  }
+
+  async commitTransaction(connection: SqliteConnection): Promise<void> {
+    await connection.executeQuery(CompiledQuery.raw('commit'))
+  }
+
+  async rollbackTransaction(connection: SqliteConnection): Promise<void> {
+    await connection.executeQuery(CompiledQuery.raw('rollback'))
+  }
+
+  async releaseConnection(connection: SqliteConnection): Promise<void> {
+    connection.release()
+  }
+
+  async destroy(): Promise<void> {
+    this.#reader?.close() // the last one tidies up, and only a writer can
+    await this.#writer.close()
   }
 }
 
-/** On a full disk SQLite has rolled back before it says so, and Kysely's own rollback would fail and hide why. */
-function isOver(database: DatabaseSync, sql: string): boolean {
-  return /^\s*rollback\s*$/i.test(sql) && !database.isTransaction
+/** What waits to be written: a batch, or somebody who wants to write alone until they say that they are done. */
+type Waiting = ({ batch: Batch } & Pick<PromiseWithResolvers<Outcome>, 'resolve' | 'reject'>) | Turn
+interface Turn {
+  begin: (end: () => void) => void
 }
 
-const NOTHING_TO_DO: SqliteStatement = {
-  reader: false,
-  all: () => [],
-  run: () => ({ changes: 0, lastInsertRowid: 0 }),
-  iterate: () => [][Symbol.iterator](),
-}
+/** The thread, opened again when it has broken, and whose turn it is to write: first come, first served. Batches that wait
+ *  side by side go to the disk with one commit. */
+class Writer {
+  readonly #path: string
+  readonly #waiting: Waiting[] = []
+  #opening: Promise<SqliteThread> | undefined
+  #isBusy = false
 
-/** SQLite gives its -wal and -shm files the mode of the database, so this one mode decides for all three. */
-function createPrivateFile(path: string): void {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-  closeSync(openSync(path, 'a', 0o600))
-  chmodSync(path, 0o600)
-}
-
-function prepareCached(
-  database: DatabaseSync,
-  statements: Map<string, StatementSync>,
-  text: string,
-): StatementSync {
-  const sql = /^\s*begin\s*$/i.test(text) ? 'begin immediate' : text
-  if (!CACHEABLE.test(sql)) return database.prepare(sql)
-  const statement = statements.get(sql) ?? database.prepare(sql)
-  statements.delete(sql)
-  statements.set(sql, statement) // the newest is last: the first of the map is the one unused for longest
-  if (statements.size > MAX_CACHED_STATEMENTS) statements.delete(statements.keys().next().value!)
-  return statement
-}
-
-function asKyselyStatement(statement: StatementSync): SqliteStatement {
-  const values = (parameters: ReadonlyArray<unknown>) => parameters as SQLInputValue[]
-  return {
-    reader: statement.columns().length > 0,
-    all: (parameters) => statement.all(...values(parameters)),
-    run: (parameters) => statement.run(...values(parameters)),
-    iterate: (parameters) => statement.iterate(...values(parameters)),
+  constructor(path: string) {
+    this.#path = path
   }
+
+  async thread(): Promise<SqliteThread> {
+    for (;;) {
+      this.#opening ??= SqliteThread.open(this.#path)
+      const opening = this.#opening
+      const thread = await opening.catch(() => undefined)
+      if (thread && !thread.isOver) return thread
+      if (this.#opening === opening) this.#opening = undefined
+      if (!thread) await opening
+    }
+  }
+
+  /** @returns ends the turn */
+  takeTurn(): Promise<() => void> {
+    return new Promise((begin) => this.#add({ begin }))
+  }
+
+  /** @throws what SQLite throws */
+  write(batch: Batch): Promise<Outcome> {
+    return new Promise((resolve, reject) => this.#add({ batch, resolve, reject }))
+  }
+
+  /** After what waits. */
+  async close(): Promise<void> {
+    await this.takeTurn()
+    const thread = await this.#opening?.catch(() => undefined)
+    await thread?.close()
+  }
+
+  #add(waiting: Waiting): void {
+    this.#waiting.push(waiting)
+    if (!this.#isBusy) void this.#writeAll()
+  }
+
+  /** Runs until nothing waits. Never rejects: each hears of their own. */
+  async #writeAll(): Promise<void> {
+    this.#isBusy = true
+    await null // lets those of this moment join
+    for (let next = this.#waiting[0]; next; next = this.#waiting[0]) {
+      if ('batch' in next) await this.#writeBatches()
+      else await this.#giveTurn(next)
+    }
+    this.#isBusy = false
+  }
+
+  async #giveTurn({ begin }: Turn): Promise<void> {
+    this.#waiting.shift()
+    await new Promise<void>(begin)
+  }
+
+  async #writeBatches(): Promise<void> {
+    const end = this.#waiting.findIndex((waiting) => !('batch' in waiting))
+    const group = this.#waiting.splice(0, end === -1 ? this.#waiting.length : end)
+    const batches = group.filter((waiting) => 'batch' in waiting)
+    try {
+      const results = await (await this.thread()).writeTogether(batches.map(({ batch }) => batch))
+      for (const [index, result] of results.entries()) {
+        if (isFailure(result)) batches[index]!.reject(toError(result))
+        else batches[index]!.resolve(result)
+      }
+    } catch (error) {
+      for (const { reject } of batches) reject(error)
+    }
+  }
+}
+
+/** A transaction from its beginning to its end; outside of one each statement is for itself. */
+interface Transaction {
+  /** With which it ends: it never goes on in another. */
+  thread: SqliteThread
+  endTurn: () => void
+  hasBegun: boolean
+}
+
+class SqliteConnection implements DatabaseConnection {
+  readonly #writer: Writer
+  readonly #reader: SqliteDatabase | undefined
+  #transaction: Transaction | undefined
+
+  constructor(writer: Writer, reader: SqliteDatabase | undefined) {
+    this.#writer = writer
+    this.#reader = reader
+  }
+
+  /** Waits for its turn only: the first statement brings the beginning along. */
+  async begin(): Promise<void> {
+    const endTurn = await this.#writer.takeTurn()
+    try {
+      this.#transaction = { thread: await this.#writer.thread(), endTurn, hasBegun: false }
+    } catch (error) {
+      endTurn()
+      throw error
+    }
+  }
+
+  release(): void {
+    this.#transaction?.endTurn()
+    this.#transaction = undefined
+  }
+
+  async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
+    const { sql, parameters } = query
+    const { rows, changes } = await (this.#transaction
+      ? runInside(this.#transaction, sql, parameters)
+      : this.#runOutside(query))
+    return { rows: rows as R[], numAffectedRows: BigInt(changes) }
+  }
+
+  // biome-ignore lint/correctness/useYield: nobody asks for it
+  async *streamQuery(): AsyncIterableIterator<never> {
+    throw new Error('a store on SQLite does not stream')
+  }
+
+  #runOutside(compiled: CompiledQuery): Outcome | Promise<Outcome> {
+    const { sql, parameters, query } = compiled
+    if (isConditional(compiled)) return this.#writer.write(toBatch(compiled))
+    if (isWrite(query)) return this.#writer.write({ sql, parameters })
+    return (SelectQueryNode.is(query) && this.#read(sql, parameters)) || this.#runAlone(sql, parameters)
+  }
+
+  /** @returns undefined where whoever asks had to wait for a lock of another process: the thread can */
+  #read(sql: string, parameters: readonly unknown[]): Outcome | undefined {
+    try {
+      return this.#reader?.run(sql, parameters)
+    } catch (error) {
+      if (((error as { errcode?: number }).errcode ?? 0) % 256 === SQLITE_BUSY) return undefined
+      throw error
+    }
+  }
+
+  async #runAlone(sql: string, parameters: readonly unknown[]): Promise<Outcome> {
+    const endTurn = await this.#writer.takeTurn()
+    try {
+      return await (await this.#writer.thread()).run(sql, parameters, 'alone')
+    } finally {
+      endTurn()
+    }
+  }
+}
+
+async function runInside(transaction: Transaction, sql: string, parameters: readonly unknown[]) {
+  const place = transaction.hasBegun ? 'inside' : 'first'
+  if (place === 'first' && (sql === 'commit' || sql === 'rollback')) return { rows: [], changes: 0 }
+  transaction.hasBegun = true
+  return transaction.thread.run(sql, parameters, place)
+}
+
+/** What may share a commit with others: a pragma, for one, may not. */
+function isWrite(node: RootOperationNode): boolean {
+  return InsertQueryNode.is(node) || UpdateQueryNode.is(node) || DeleteQueryNode.is(node)
+}
+
+function toBatch({ claim, rest, restChanges }: ConditionalWrite): Batch {
+  const plain = ({ sql, parameters }: CompiledQuery) => ({ sql, parameters })
+  return { ...plain(claim), rest: rest.map(plain), restChanges }
 }
