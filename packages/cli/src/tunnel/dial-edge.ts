@@ -11,7 +11,8 @@ export interface Dial {
   /** Host name that is looked up: the edge's own. */
   host: string
   port: number
-  /** SNI, and the name that the edge's certificate must have. */
+  /** SNI. The edge's certificate must be good for this name, or for the edge's own: a public one without a wildcard is
+   *  not good for every service, and whoever is the edge is it for all of them. */
   serverName: string
   alpn: string
   trust: Trust
@@ -107,6 +108,8 @@ function startTls(tcp: net.Socket, secureContext: SecureContext, dial: Dial): TL
     secureContext,
     servername: dial.serverName,
     ALPNProtocols: [dial.alpn],
+    checkServerIdentity: (serverName: string, certificate: tls.PeerCertificate) =>
+      tls.checkServerIdentity(serverName, certificate) && tls.checkServerIdentity(dial.host, certificate),
     // said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would otherwise switch it off
     rejectUnauthorized: true,
     highWaterMark: SOCKET_BUFFER_BYTES,
