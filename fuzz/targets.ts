@@ -1,3 +1,4 @@
+import { ACME_TARGET } from './acme-target.ts'
 import { BINARY_TARGETS } from './binary-targets.ts'
 import { CHANGES_TARGET } from './changes-target.ts'
 import { CRL_TARGET } from './crl-target.ts'
@@ -15,6 +16,7 @@ export const TARGETS: readonly Target[] = [
   KRL_TARGET,
   CRL_TARGET,
   CHANGES_TARGET,
+  ACME_TARGET,
   ...SSH_TARGETS,
   ...PROXY_TARGETS,
 ]

@@ -264,7 +264,13 @@ const CONFIG_WORDS = [
     '2001-01-01',
   ],
 ]
-const FILES = { readSecret: () => 's3cret', checkCertificate: () => {}, checkOwnMode: () => {} }
+const FILES = {
+  readSecret: () => 's3cret',
+  checkCertificate: () => {},
+  readCa: () => '',
+  checkProgram: () => {},
+  checkOwnMode: () => {},
+}
 
 const config: Target = {
   name: 'config',

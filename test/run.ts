@@ -26,6 +26,7 @@ const ONCE: readonly string[] = [
   'exposes-any-private-service', // what stands behind a connector
   'finds-secrets-in-output', // starts no edge
   'follows-the-operations-page', // runs SQL on the database's file
+  'gets-its-certificate-by-acme', // TLS and files, nothing that is stored
   'holds-back-a-fast-sender', // a minute of one flow's memory
   'installs-from-tarballs',
   'installs-ssh-config-and-takes-it-back', // files of a person

@@ -15,6 +15,8 @@ export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   ip: 'iproute2',
   'nc.openbsd': 'netcat-openbsd',
   openssl: 'openssl',
+  pebble: 'pebble',
+  'pebble-challtestsrv': 'pebble',
   pg_ctlcluster: 'postgresql',
   prlimit: 'util-linux',
   python3: 'python3',

@@ -266,6 +266,7 @@ export async function startEdge(
   }
   const serverIdentity = opened.use(
     await openServerIdentity(config, authorities.edge, {
+      dataDir: config.dataDir,
       clock,
       log,
       countRenewed: metrics.countServerCertificateRenewed,
@@ -275,6 +276,7 @@ export async function startEdge(
   const rooms = openRooms({
     domain,
     serverIdentity: serverIdentity.current,
+    alpnChallenge: (serverName) => serverIdentity.alpnChallenge(serverName),
     clientCa: authorities.client.certificatePem,
     connectorCa: authorities.connector.certificatePem,
     handshakeTimeoutMs: limits.handshakeTimeoutMs,
@@ -304,7 +306,7 @@ export async function startEdge(
     onRefused({ room, code, clientHost }) {
       metrics.countHandshakeRefused({ room, code })
       log.debug('handshake.refused', { room, code, clientAddress: clientHost })
-      if (room === 'https' || LEFT.has(code)) return // nobody shows a certificate there
+      if (room === 'https' || room === 'acme' || LEFT.has(code)) return // nobody shows a certificate there
       const type = room === 'flow' ? 'flow.refused' : 'connector.refused'
       const refused = code === 'CERT_HAS_EXPIRED' ? 'CERTIFICATE_EXPIRED' : 'CERTIFICATE_REFUSED'
       audit.record({ type, code: refused, clientAddress: clientHost }).catch(() => {})
@@ -318,6 +320,7 @@ export async function startEdge(
     log.info('metrics.ready', { port: listener.port })
   }
   const port = await listen(ingress.server, config)
+  serverIdentity.start()
   const publicPort = config.publicPort ?? port
   origin = publicPort === 443 ? `https://${domain}` : `https://${domain}:${publicPort}`
   const purge = setInterval(() => {

@@ -1,4 +1,5 @@
-import { type FileHandle, mkdir, open, rm } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
 import { describeDiskFailure } from '@postern/shared/disk-failure'
 import { PosternError } from '@postern/shared/errors'
 
@@ -41,5 +42,16 @@ export function explainDisk(file: string, cause: unknown): unknown {
   return new PosternError('STATE_INVALID', `${file} cannot be written: ${failure.reason}`, {
     hint: failure.hint,
     cause,
+  })
+}
+
+/** Readers see the old file or the new one, never a part; only this user may read it.
+ *  @throws STATE_INVALID with what to do, when the disk fails */
+export async function replacePrivateFile(file: string, text: string): Promise<void> {
+  const draft = `${file}.${randomBytes(6).toString('hex')}`
+  await writePrivateFile(draft, text)
+  await rename(draft, file).catch(async (cause) => {
+    await rm(draft, { force: true })
+    throw explainDisk(file, cause)
   })
 }

@@ -28,7 +28,8 @@ describe('the certificate of the edge', () => {
     const heard = new Heard()
     let renewed: ServerIdentity | undefined
     const log = new TestLog()
-    using identity = await openServerIdentity({ domain: DOMAIN, tls: undefined }, authority, {
+    await using identity = await openServerIdentity({ domain: DOMAIN, tls: undefined }, authority, {
+      dataDir: scratch,
       clock: () => clock.now,
       log,
     })
@@ -53,7 +54,7 @@ describe('the certificate of the edge', () => {
 
   describe('in files', () => {
     const [certificateFile, keyFile] = [path.join(scratch, 'cert.pem'), path.join(scratch, 'key.pem')]
-    const config = { domain: DOMAIN, tls: { certificateFile, keyFile } }
+    const config = { domain: DOMAIN, tls: { kind: 'files' as const, certificateFile, keyFile } }
     const issue = () => issueEdgeCertificate(authority, DOMAIN, Date.now())
     const write = ({ certificate, key }: { certificate: string; key: string }) => {
       writeFileSync(certificateFile, certificate)
@@ -67,8 +68,13 @@ describe('the certificate of the edge', () => {
       const failed: string[] = []
       const first = await issue()
       write(first)
-      const parts = { clock: Date.now, log, countFailed: (code: string) => void failed.push(code) }
-      using identity = await openServerIdentity(config, authority, parts)
+      const parts = {
+        dataDir: scratch,
+        clock: Date.now,
+        log,
+        countFailed: (code: string) => void failed.push(code),
+      }
+      await using identity = await openServerIdentity(config, authority, parts)
       assert.equal(serialOf(identity.current), first.serial)
       assert.equal(identity.caFile, undefined)
       const shown: string[] = []
@@ -107,8 +113,11 @@ describe('the certificate of the edge', () => {
     })
 
     it('is refused at the start when it cannot be used', async () => {
-      const parts = { clock: Date.now, log: new TestLog() }
-      const missing = { ...config, tls: { certificateFile, keyFile: path.join(scratch, 'missing.pem') } }
+      const parts = { dataDir: scratch, clock: Date.now, log: new TestLog() }
+      const missing = {
+        ...config,
+        tls: { kind: 'files' as const, certificateFile, keyFile: path.join(scratch, 'missing.pem') },
+      }
       await assert.rejects(openServerIdentity(missing, authority, parts), {
         code: 'CONFIG_INVALID',
         message: /missing\.pem cannot be read \(ENOENT\)/,

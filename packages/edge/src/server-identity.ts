@@ -1,9 +1,16 @@
 import { X509Certificate } from 'node:crypto'
+import type { SecureContext } from 'node:tls'
 import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
+import type { ChallengeSolver } from './acme/challenges.ts'
+import { DnsHook } from './acme/dns-hook.ts'
+import { openHttpChallenge } from './acme/http-challenge.ts'
+import { CertificateKeeper } from './acme/keep-certificate.ts'
+import { AcmeState } from './acme/state.ts'
+import { TlsAlpnChallenge } from './acme/tls-alpn-challenge.ts'
 import { type Authority, fingerprintOf } from './ca/authorities.ts'
 import { type EdgeCertificate, issueEdgeCertificate, renewEdgeCertificate } from './ca/issue-edge.ts'
-import type { EdgeConfig } from './config/config.ts'
+import type { AcmeConfig, EdgeConfig } from './config/config.ts'
 import type { ServerIdentity } from './flow/rooms.ts'
 import {
   type CertificateFiles,
@@ -11,18 +18,23 @@ import {
   watchCertificateFiles,
 } from './server-certificate/files.ts'
 
-/** The certificate the edge shows: from files that are read again when they change, or from its own CA and then renewed.
- *  Either without a restart, and without a word to the flows that run. */
-export interface OpenServerIdentity extends Disposable {
+/** The certificate the edge shows: from files that are read again when they change, by ACME, or from its own CA. Renewed
+ *  without a restart, and without a word to the flows that run. */
+export interface OpenServerIdentity extends AsyncDisposable {
   readonly current: ServerIdentity
   /** What clients must be given to trust it; undefined with a public certificate. */
   caFile: string | undefined
   /** `sha256:HEX` of that CA, see `fingerprintOf`. */
   caFingerprint: string | undefined
   onRenewed(listener: (identity: ServerIdentity) => void): void
+  /** What a server that speaks `acme-tls/1` for this name is shown; undefined: none is expected. */
+  alpnChallenge(serverName: string): SecureContext | undefined
+  /** Orders what is missing. Call it when the port listens: the CA looks for the proof there. */
+  start(): void
 }
 
 export interface IdentityParts {
+  dataDir: string
   clock: () => number
   log: Logger
   /** Told of each new certificate, and of each that could not be had. */
@@ -36,8 +48,51 @@ export async function openServerIdentity(
   authority: Authority,
   parts: IdentityParts,
 ): Promise<OpenServerIdentity> {
-  if (tls) return identityFromFiles(tls, domain, parts)
-  return identityFromOwnCa(authority, domain, parts)
+  if (!tls) return identityFromOwnCa(authority, domain, parts)
+  if (tls.kind === 'files') return identityFromFiles(tls, domain, parts)
+  return identityByAcme(tls, authority, { ...parts, domain })
+}
+
+/** Until the first certificate is there the edge shows one of its own CA: it has to answer for the CA to look at it. */
+async function identityByAcme(
+  config: AcmeConfig,
+  authority: Authority,
+  parts: IdentityParts & { domain: string },
+): Promise<OpenServerIdentity> {
+  await using opened = new AsyncDisposableStack()
+  const alpn = new TlsAlpnChallenge()
+  const solver = opened.use(await openSolver(config.challenge, alpn, parts.log))
+  const keeper = opened.use(
+    new CertificateKeeper(config, {
+      state: new AcmeState(parts.dataDir),
+      solver,
+      clock: parts.clock,
+      onCertificate: (next) => shown.replace(next),
+      onFailed: (error, nextAttemptAt) => shown.fail(error, { nextAttemptAt }),
+    }),
+  )
+  const kept = await keeper.open()
+  const first = kept ?? withCa(await issueEdgeCertificate(authority, parts.domain, parts.clock()), authority)
+  const shown = new ShownIdentity(first, parts)
+  shown.renewal = opened.move()
+  shown.alpnChallenge = (serverName) => alpn.contextFor(serverName)
+  shown.start = () => keeper.start()
+  return shown
+}
+
+async function openSolver(
+  challenge: AcmeConfig['challenge'],
+  alpn: TlsAlpnChallenge,
+  log: Logger,
+): Promise<ChallengeSolver> {
+  switch (challenge.type) {
+    case 'http-01':
+      return openHttpChallenge(challenge.listen)
+    case 'dns-01':
+      return new DnsHook(challenge.hook, log)
+    case 'tls-alpn-01':
+      return alpn
+  }
 }
 
 async function identityFromFiles(
@@ -81,7 +136,7 @@ class ShownIdentity implements OpenServerIdentity {
   current: ServerIdentity
   caFile: string | undefined
   caFingerprint: string | undefined
-  renewal: Disposable | undefined
+  renewal: Disposable | AsyncDisposable | undefined
   readonly #parts: IdentityParts
   #listener = (_identity: ServerIdentity) => {}
 
@@ -102,17 +157,23 @@ class ShownIdentity implements OpenServerIdentity {
   }
 
   /** The one there is stays. */
-  fail(error: PosternError): void {
+  fail(error: PosternError, more: { nextAttemptAt?: number } = {}): void {
     this.#parts.countFailed?.(error.code)
-    this.#parts.log.error('edge.certificate_renewal_failed', { error })
+    this.#parts.log.error('edge.certificate_renewal_failed', { error, ...more })
   }
 
   onRenewed(listener: (identity: ServerIdentity) => void): void {
     this.#listener = listener
   }
 
-  [Symbol.dispose](): void {
-    this.renewal?.[Symbol.dispose]()
+  alpnChallenge(_serverName: string): SecureContext | undefined {
+    return undefined
+  }
+
+  start(): void {}
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await using _renewal = this.renewal
   }
 }
 

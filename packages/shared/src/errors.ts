@@ -156,6 +156,28 @@ export const ERRORS = {
     1,
     'the edge goes on with the certificate it has; write a certificate with its key, for the names of the edge',
   ),
+  ACME_UNREACHABLE: hidden(
+    503,
+    1,
+    'the edge goes on with the certificate it has and tries again by itself: look at the network, and at the CA',
+  ),
+  ACME_RATE_LIMITED: hidden(
+    429,
+    1,
+    'the edge waits as long as the CA asks, also over a restart; try settings with the staging server of the CA',
+  ),
+  ACME_REFUSED: hidden(502, 1, 'correct what the CA names, in `tls.acme` or in the DNS'),
+  ACME_CHALLENGE_FAILED: hidden(
+    502,
+    1,
+    'let the name lead to this edge from everywhere, on the port of the challenge, and look at its CAA records',
+  ),
+  ACME_HOOK_FAILED: hidden(
+    500,
+    1,
+    'run tls.acme.dns_hook by hand, as the user of the edge: HOOK present NAME VALUE',
+  ),
+  ACME_PROTOCOL_INVALID: hidden(502, 1, 'check tls.acme.directory; the edge tries again by itself'),
   SSH_FILE_FOREIGN: kind(
     409,
     1,

@@ -7,6 +7,36 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       'The service does not admit you, or there is no such service: the two look alike from outside. The rule that decided is in the audit log.',
     next: 'Ask the owner of the service to admit you. You need not sign in again afterwards.',
   },
+  ACME_CHALLENGE_FAILED: {
+    meaning:
+      "The CA looked for the proof that a name is the edge's and did not find it. The message says for which name and what it saw.",
+    next: 'The name must lead to this edge from the internet: on port 443 for tls-alpn-01, with nothing in front that ends TLS; on port 80 for http-01; for dns-01 the record must be public when the hook ends. Look at CAA records, too.',
+  },
+  ACME_HOOK_FAILED: {
+    meaning:
+      'The program tls.acme.dns_hook ended with another exit code than 0, or took more than five minutes. The message has the last line it wrote to stderr.',
+    next: 'Run it by hand as the user of the edge: HOOK present _acme-challenge.DOMAIN VALUE.',
+  },
+  ACME_PROTOCOL_INVALID: {
+    meaning:
+      'The ACME server answered with something that is none of ACME, too large, or a certificate that is not for what was asked.',
+    next: "Check tls.acme.directory: it is the URL of the directory, as the CA's documentation has it.",
+  },
+  ACME_RATE_LIMITED: {
+    meaning:
+      'The CA has had too many orders or failures for these names or this account. The edge asks again when the CA says, not sooner, also after a restart.',
+    next: 'Wait. While you look for settings that work, use the staging server of the CA.',
+  },
+  ACME_REFUSED: {
+    meaning:
+      'The CA does not give a certificate: a name it does not certify, an account that is not bound to a customer, a challenge that it does not offer. The message has its words.',
+    next: 'Correct what they name, in tls.acme or in the DNS, and restart the edge: changed settings are tried at once.',
+  },
+  ACME_UNREACHABLE: {
+    meaning:
+      'The ACME server (tls.acme.directory) cannot be reached, does not answer, is not trusted, or has a failure of its own. The edge goes on with the certificate it has and tries again ever more rarely, at last every six hours.',
+    next: "Look at the edge's way to the CA: network, DNS, tls.acme.ca_file for a CA of your own. Nothing is to be restarted.",
+  },
   ADDRESS_INVALID: {
     meaning: 'Something in a list of addresses is not an email address. Nothing was created or changed.',
     next: 'Write name@domain in plain letters, without a display name. Quoted local parts are not taken.',

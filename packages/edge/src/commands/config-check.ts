@@ -63,7 +63,7 @@ export function describeConfig(config: EdgeConfig): [string, string][] {
     ['ssh.shared_principal', String(ssh.sharedPrincipal)],
     ['ssh.revoke_key_ids', String(ssh.revokeKeyIds)],
     ['ssh.ca_key_type', ssh.caKeyType],
-    ['tls', tls ? `${tls.certificateFile}, ${tls.keyFile}` : 'internal CA'],
+    ['tls', describeTls(tls)],
     ['limits.handshake_timeout', duration(limits.handshakeTimeoutMs)],
     ['limits.max_client_hello_bytes', String(limits.maxClientHelloBytes)],
     ['limits.max_pending_handshakes', String(limits.maxPendingHandshakes)],
@@ -105,6 +105,12 @@ function describeIdentity(identity: EdgeConfig['identity']): [string, string][] 
     ['identity.required_claims', claims.join(', ') || 'none'],
     ['identity.unsafe_accept_unverified_email', String(identity.unsafeAcceptUnverifiedEmail)],
   ]
+}
+
+function describeTls(tls: EdgeConfig['tls']): string {
+  if (!tls) return 'internal CA'
+  if (tls.kind === 'files') return `${tls.certificateFile}, ${tls.keyFile}`
+  return `${tls.directory.href} by ${tls.challenge.type} for ${tls.names.join(', ')}`
 }
 
 /** Valid, but perhaps not what was meant. */

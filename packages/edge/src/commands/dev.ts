@@ -69,7 +69,12 @@ export function devConfig(dataDir: string, listen: string): EdgeConfig {
   const text = JSON.stringify({ domain: DOMAIN, listen, data_dir: dataDir, identity: { dev: true } })
   const everybody = { emailDomains: [], emailAddresses: [], anyAuthenticated: true }
   try {
-    const files = { readSecret: () => '', checkCertificate: () => {} }
+    const files = {
+      readSecret: () => '',
+      checkCertificate: () => {},
+      readCa: () => '',
+      checkProgram: () => {},
+    }
     const config = parseConfig(text, { name: 'dev', folder: dataDir, files })
     return { ...config, operators: everybody, admins: everybody }
   } catch (error) {

@@ -81,7 +81,7 @@ async function runInit(options: InitOptions, parts: ProgramParts): Promise<void>
  *  @throws USAGE_INVALID */
 function checkOptions(text: string, file: string): EdgeConfig {
   // the secret may be put there later
-  const files = { readSecret: () => '', checkCertificate: () => {} }
+  const files = { readSecret: () => '', checkCertificate: () => {}, readCa: () => '', checkProgram: () => {} }
   try {
     return parseConfig(text, { name: file, folder: path.dirname(file), files })
   } catch (error) {

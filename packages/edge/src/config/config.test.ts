@@ -5,7 +5,12 @@ import { parse } from 'yaml'
 import { parseConfig } from './parse.ts'
 import { EXAMPLES, listKeys } from './schema.ts'
 
-const FILES = { readSecret: () => 's3cret of some length', checkCertificate: () => {} }
+const FILES = {
+  readSecret: () => 's3cret of some length',
+  checkCertificate: () => {},
+  readCa: () => '',
+  checkProgram: () => {},
+}
 const parseText = (text: string) =>
   parseConfig(text, { name: 'edge.yaml', folder: '/etc/postern-edge', files: FILES })
 
@@ -30,14 +35,21 @@ function readDocs(): Row[] {
 function writeFile(rows: readonly [string, string][]): string {
   const file: Record<string, unknown> = {}
   for (const [key, value] of rows) {
-    const [section, name] = key.includes('.') ? (key.split('.') as [string, string]) : [undefined, key]
-    if (section) file[section] ??= {}
-    const target = section ? (file[section] as Record<string, unknown>) : file
+    const sections = key.split('.')
+    const name = sections.pop()!
+    let target = file
+    for (const section of sections) {
+      target[section] ??= {}
+      target = target[section] as Record<string, unknown>
+    }
     target[name] = parse(value)
   }
   return JSON.stringify(file) // JSON is YAML
 }
 
+/** The certificate is in files or comes by ACME: never both. */
+const isTlsFile = (key: string) => key === 'tls.certificate_file' || key === 'tls.key_file'
+const isAcme = (key: string) => key.startsWith('tls.acme.')
 const isDev = (key: string) => key === 'identity.dev' || key === 'identity.unsafe_dev_identity'
 
 describe('docs/config.md', () => {
@@ -50,12 +62,15 @@ describe('docs/config.md', () => {
 
   it('gives examples that are accepted', () => {
     const rows = readDocs().filter((row) => !isDev(row.key))
-    parseText(writeFile(rows.map(({ key, example }) => [key, example])))
+    for (const isOther of [isTlsFile, isAcme]) {
+      const together = rows.filter(({ key }) => !isOther(key))
+      parseText(writeFile(together.map(({ key, example }) => [key, example])))
+    }
     parseText('{ domain: edge.localhost, listen: "127.0.0.1:0", identity: { dev: true } }')
   })
 
   it('says the defaults that hold', () => {
-    const required = readDocs().filter((row) => row.initial === 'required' && !row.key.startsWith('tls.'))
+    const required = readDocs().filter((row) => row.initial === 'required' && !isTlsFile(row.key))
     const least: [string, string][] = required.map(({ key, example }) => [key, example])
     const defaults = readDocs().flatMap(({ key, initial }): [string, string][] => {
       const value = /^`([^`]*)`$/.exec(initial)?.[1]
@@ -75,6 +90,8 @@ describe('docs/config.md', () => {
 
 it('every problem can show an example that is accepted', () => {
   for (const key of listKeys()) assert.ok(EXAMPLES[key], key)
-  const keys = listKeys().filter((key) => !isDev(key))
-  parseText(writeFile(keys.map((key) => [key, EXAMPLES[key]!])))
+  for (const isOther of [isTlsFile, isAcme]) {
+    const keys = listKeys().filter((key) => !isDev(key) && !isOther(key))
+    parseText(writeFile(keys.map((key) => [key, EXAMPLES[key]!])))
+  }
 })

@@ -51,12 +51,31 @@ export interface EdgeConfig {
     /** Of authorities that are not there yet. */
     caKeyType: 'ed25519' | 'ecdsa' | 'rsa'
   }
-  /** Files of a public certificate; undefined means the internal edge CA. */
-  tls: { certificateFile: string; keyFile: string } | undefined
+  /** Where the edge's own certificate comes from; undefined means its internal CA. */
+  tls: { kind: 'files'; certificateFile: string; keyFile: string } | AcmeConfig | undefined
   limits: EdgeLimits
   audit: AuditConfig
   /** Where `/metrics` is served in the clear; undefined means nowhere. */
   metrics: { host: string; port: number } | undefined
+}
+
+/** A certificate by ACME (RFC 8555). */
+export interface AcmeConfig {
+  kind: 'acme'
+  directory: URL
+  /** Who signs the server's own certificate; undefined stands for the public CAs. */
+  caPem: string | undefined
+  email: string | undefined
+  /** All that the certificate is for, the edge's domain first. */
+  names: readonly string[]
+  challenge:
+    | { type: 'tls-alpn-01' }
+    | { type: 'http-01'; listen: { host: string; port: number } }
+    | { type: 'dns-01'; hook: string }
+  /** Account that the CA has given out, with its key in base64url. */
+  externalAccount: { keyId: string; hmacKey: string } | undefined
+  /** First wait after a failure, and the least between two orders. */
+  firstRetryMs: number
 }
 
 export interface AuditConfig {

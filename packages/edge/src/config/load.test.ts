@@ -78,6 +78,7 @@ describe('loading', () => {
       return loadConfig(file)
     }
     assert.deepEqual(withTls('good', 'good').tls, {
+      kind: 'files',
       certificateFile: inFolder('good.pem'),
       keyFile: inFolder('good.key'),
     })

@@ -1,4 +1,5 @@
-import { readFileSync, statSync } from 'node:fs'
+import { X509Certificate } from 'node:crypto'
+import { accessSync, constants, readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { namesOfEdge } from '../server-certificate/files.ts'
@@ -17,7 +18,7 @@ export function loadConfig(file: string): EdgeConfig {
 }
 
 function filesOf(file: string): ConfigFiles {
-  return { readSecret, checkOwnMode: () => checkMode(file), checkCertificate }
+  return { readSecret, checkOwnMode: () => checkMode(file), checkCertificate, readCa, checkProgram }
 }
 
 function readConfigFile(file: string): string {
@@ -63,6 +64,25 @@ function checkMode(file: string) {
 function checkCertificate(certificateFile: string, keyFile: string, domain: string): void {
   const pair = { cert: readOf(certificateFile), key: readOf(keyFile) }
   checkPair(pair, { names: namesOfEdge(domain), keyName: keyFile })
+}
+
+function readCa(file: string): string {
+  const pem = readOf(file)
+  try {
+    new X509Certificate(pem)
+  } catch (cause) {
+    throw new Error('is not a certificate in PEM', { cause })
+  }
+  return pem
+}
+
+function checkProgram(file: string): void {
+  if (!statOf(file).isFile()) throw new Error('is not a program')
+  try {
+    accessSync(file, constants.X_OK)
+  } catch (cause) {
+    throw new Error(`cannot be run by this user, run: chmod 755 ${file}`, { cause })
+  }
 }
 
 function statOf(file: string) {

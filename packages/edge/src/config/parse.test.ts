@@ -4,7 +4,13 @@ import { PosternError } from '@postern/shared/errors'
 import { describeStore, parseStoreLocation } from '../store/location.ts'
 import { type ConfigFiles, type ConfigProblem, parseConfig } from './parse.ts'
 
-const FILES: ConfigFiles = { readSecret: () => 's3cret', checkOwnMode: () => {}, checkCertificate: () => {} }
+const FILES: ConfigFiles = {
+  readSecret: () => 's3cret',
+  checkOwnMode: () => {},
+  checkCertificate: () => {},
+  readCa: () => '',
+  checkProgram: () => {},
+}
 const parseText = (text: string, files = FILES) =>
   parseConfig(text, { name: 'edge.yaml', folder: '/etc/postern-edge', files })
 const DEV = 'domain: edge.localhost\nlisten: 127.0.0.1:8443\nidentity: { dev: true }\n'
@@ -202,9 +208,42 @@ describe('the provider', () => {
     )
   })
 
+  it('takes its certificate by ACME, and says all that is wrong with that', () => {
+    const acme = (keys: string) => `${UPSTREAM}tls: { acme: { ${keys} } }\n`
+    const least = 'directory: https://ca.test/dir, accept_terms: true'
+    const read = (keys: string) => {
+      const { tls } = parseConfig(acme(keys), { name: 'edge.yaml', folder: '/etc/edge', files: FILES })
+      assert.ok(tls?.kind === 'acme')
+      return tls
+    }
+    assert.deepEqual(read(least).names, ['edge.mycorp.com', 'mtls.edge.mycorp.com'])
+    assert.deepEqual(read(`${least}, challenge: dns-01, dns_hook: h, names: [a.edge.mycorp.com]`).names, [
+      'edge.mycorp.com',
+      '*.edge.mycorp.com',
+    ])
+    const reasons = (keys: string) => told(acme(keys)).map((line) => line.replace(/^\d+ /, ''))
+    assert.deepEqual(reasons('directory: http://127.0.0.1/dir, accept_terms: false'), [
+      'tls.acme.directory: is not an https URL',
+      'tls.acme.accept_terms: must be true: read the terms of the CA, and accept them here',
+    ])
+    assert.deepEqual(reasons(`${least}, names: ["*.edge.mycorp.com", evil.com, "a b"]`), [
+      'tls.acme.names.2: is not a domain name, or *. and one',
+    ])
+    assert.deepEqual(reasons(`${least}, names: ["*.edge.mycorp.com", evil.com]`), [
+      'tls.acme.names.0: is a wildcard, which needs challenge: dns-01',
+      'tls.acme.names.1: is not below edge.mycorp.com',
+    ])
+    assert.deepEqual(reasons(`${least}, challenge: dns-01, eab_key_id: kid`), [
+      'tls.acme.dns_hook: is missing: challenge: dns-01 needs it',
+      'tls.acme.eab_key_file: is missing: eab_key_id needs it',
+    ])
+    assert.deepEqual(told(`${UPSTREAM}tls: { key_file: k, acme: { ${least} } }\n`).length, 1)
+  })
+
   it('is refused with what is wrong with its files', () => {
     const files: ConfigFiles = {
       checkOwnMode: () => {},
+      ...FILES,
       readSecret: () => {
         throw new Error('is empty')
       },

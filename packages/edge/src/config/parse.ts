@@ -3,8 +3,16 @@ import { PosternError } from '@postern/shared/errors'
 import * as v from 'valibot'
 import { defaultCheckpointKeyFile } from '../audit/chain.ts'
 import type { KeyLock } from '../ca/key-file.ts'
+import { namesOfEdge } from '../server-certificate/files.ts'
 import { parseStoreLocation, withPassword } from '../store/location.ts'
-import type { AuditConfig, AuditSink, DevIdentity, EdgeConfig, UpstreamIdentity } from './config.ts'
+import type {
+  AcmeConfig,
+  AuditConfig,
+  AuditSink,
+  DevIdentity,
+  EdgeConfig,
+  UpstreamIdentity,
+} from './config.ts'
 import { ConfigFile, EXAMPLES, listKeys, sectionOf } from './schema.ts'
 import { isLoopback, readListen } from './values.ts'
 import { readYaml } from './yaml-file.ts'
@@ -27,6 +35,10 @@ export interface ConfigFiles {
   /** That only its owner can read the configuration file itself. Left out where there is no file yet. */
   checkOwnMode?(): void
   checkCertificate(certificateFile: string, keyFile: string, domain: string): void
+  /** Certificates of CAs, PEM. */
+  readCa(file: string): string
+  /** That it can be run. */
+  checkProgram(file: string): void
 }
 
 type Report = (keyPath: string, message: string, value?: unknown) => void
@@ -96,6 +108,7 @@ function reportContradictions(content: unknown, report: Report): void {
       report('metrics.listen', message, listen)
     }
   }
+  if (isSection(content.tls)) reportTlsContradictions(content.tls, report)
   if (!isSection(content.identity)) return
   const { identity, listen } = content
   if (identity.dev === true) {
@@ -114,6 +127,24 @@ function reportContradictions(content: unknown, report: Report): void {
   for (const key of ['issuer', 'client_id', 'client_secret_file']) {
     if (!(key in identity)) report(`identity.${key}`, 'is missing')
   }
+}
+
+/** Either files or ACME, and all that each of them needs. */
+function reportTlsContradictions(tls: Record<string, unknown>, report: Report): void {
+  const files = ['certificate_file', 'key_file']
+  if (!('acme' in tls)) {
+    for (const key of files) if (!(key in tls)) report(`tls.${key}`, 'is missing')
+    return
+  }
+  for (const key of files) if (key in tls) report(`tls.${key}`, 'contradicts tls.acme, remove one of them')
+  if (!isSection(tls.acme)) return
+  const { acme } = tls
+  const needs = (key: string, other: string, isNeeded: boolean) => {
+    if (isNeeded && !(key in acme)) report(`tls.acme.${key}`, `is missing: ${other} needs it`)
+    if (!isNeeded && key in acme) report(`tls.acme.${key}`, `does nothing without ${other}`)
+  }
+  needs('dns_hook', 'challenge: dns-01', acme.challenge === 'dns-01')
+  needs('eab_key_file', 'eab_key_id', 'eab_key_id' in acme)
 }
 
 function isLoopbackListen(listen: unknown): boolean {
@@ -285,12 +316,65 @@ function toTls(
   files: ConfigFiles,
   report: Report,
 ): EdgeConfig['tls'] {
-  const [certificateFile, keyFile] = [resolve(tls.certificate_file), resolve(tls.key_file)]
+  if (tls.acme) return toAcme(tls.acme, domain, resolve, files, report)
+  const [certificateFile, keyFile] = [resolve(tls.certificate_file!), resolve(tls.key_file!)]
   attempt(
     () => files.checkCertificate(certificateFile, keyFile, domain),
     (message) => report('tls.certificate_file', message, certificateFile),
   )
-  return { certificateFile, keyFile }
+  return { kind: 'files', certificateFile, keyFile }
+}
+
+function toAcme(
+  acme: Acme,
+  domain: string,
+  resolve: (name: string) => string,
+  files: ConfigFiles,
+  report: Report,
+): AcmeConfig {
+  const useFile = <T>(key: string, name: string | undefined, use: (file: string) => T): T | undefined => {
+    if (name === undefined) return undefined
+    const file = resolve(name)
+    return attempt(
+      () => use(file),
+      (message) => report(`tls.acme.${key}`, message, file),
+    )
+  }
+  useFile('dns_hook', acme.dns_hook, files.checkProgram)
+  const hmacKey = useFile('eab_key_file', acme.eab_key_file, files.readSecret)
+  return {
+    kind: 'acme',
+    directory: acme.directory,
+    caPem: useFile('ca_file', acme.ca_file, files.readCa),
+    email: acme.email,
+    names: namesOfCertificate(acme, domain, report),
+    challenge: toChallenge(acme, resolve),
+    externalAccount:
+      acme.eab_key_id === undefined ? undefined : { keyId: acme.eab_key_id, hmacKey: hmacKey ?? '' },
+    firstRetryMs: acme.retry,
+  }
+}
+
+type Acme = NonNullable<NonNullable<ConfigFile['tls']>['acme']>
+
+function toChallenge(acme: Acme, resolve: (name: string) => string): AcmeConfig['challenge'] {
+  if (acme.challenge === 'dns-01') return { type: 'dns-01', hook: resolve(acme.dns_hook!) }
+  if (acme.challenge === 'http-01') return { type: 'http-01', listen: acme.http_listen }
+  return { type: 'tls-alpn-01' }
+}
+
+/** What the edge needs by itself, and what was asked for beyond: with DNS-01 a wildcard, else each name for itself. */
+function namesOfCertificate({ challenge, names }: Acme, domain: string, report: Report): string[] {
+  const isWild = challenge === 'dns-01'
+  const own = isWild ? [domain, `*.${domain}`] : namesOfEdge(domain)
+  for (const [index, name] of names.entries()) {
+    const bare = name.replace(/^\*\./, '')
+    const key = `tls.acme.names.${index}`
+    if (bare !== domain && !bare.endsWith(`.${domain}`)) report(key, `is not below ${domain}`, name)
+    else if (name !== bare && !isWild) report(key, 'is a wildcard, which needs challenge: dns-01', name)
+  }
+  const isCovered = (name: string) => isWild && name.split('.').slice(1).join('.') === domain
+  return [...new Set([...own, ...names.filter((name) => !isCovered(name))])]
 }
 
 function toPeople(people: ConfigFile['operators']): EdgeConfig['operators'] {

@@ -1,6 +1,8 @@
 import * as v from 'valibot'
 import {
   durationReader,
+  readAcmeDirectory,
+  readCertificateName,
   readDomain,
   readEmailAddress,
   readEmailDomain,
@@ -104,6 +106,26 @@ const identity = v.object(
   'must be a section',
 )
 
+const acme = v.object(
+  {
+    directory: readBy(readAcmeDirectory),
+    accept_terms: v.literal(true, 'must be true: read the terms of the CA, and accept them here'),
+    email: v.optional(readBy(readEmailAddress)),
+    challenge: v.optional(
+      v.picklist(['tls-alpn-01', 'http-01', 'dns-01'], 'must be tls-alpn-01, http-01 or dns-01'),
+      'tls-alpn-01',
+    ),
+    names: v.pipe(listOf(readCertificateName), v.maxLength(98, 'has more than 98 entries')),
+    http_listen: v.optional(readBy(readListen), ':80'),
+    dns_hook: v.optional(text),
+    ca_file: v.optional(text),
+    eab_key_id: v.optional(text),
+    eab_key_file: v.optional(text),
+    retry: duration('1m', '1s', '6h'),
+  },
+  'must be a section',
+)
+
 export const ConfigFile = v.object(
   {
     domain: readBy(readDomain),
@@ -171,7 +193,12 @@ export const ConfigFile = v.object(
       ),
       {},
     ),
-    tls: v.optional(v.object({ certificate_file: text, key_file: text }, 'must be a section')),
+    tls: v.optional(
+      v.object(
+        { certificate_file: v.optional(text), key_file: v.optional(text), acme: v.optional(acme) },
+        'must be a section',
+      ),
+    ),
     limits: v.optional(
       v.object(
         {
@@ -268,6 +295,18 @@ export const EXAMPLES: Readonly<Record<string, string>> = {
   'ssh.ca_key_type': 'ed25519',
   'tls.certificate_file': '/etc/postern-edge/tls/fullchain.pem',
   'tls.key_file': '/etc/postern-edge/tls/privkey.pem',
+  'tls.acme': '{ directory: https://acme-v02.api.letsencrypt.org/directory, accept_terms: true }',
+  'tls.acme.directory': 'https://acme-v02.api.letsencrypt.org/directory',
+  'tls.acme.accept_terms': 'true',
+  'tls.acme.email': 'admin@mycorp.com',
+  'tls.acme.challenge': 'dns-01',
+  'tls.acme.names': '[build.edge.example.com]',
+  'tls.acme.http_listen': '":80"',
+  'tls.acme.dns_hook': '/etc/postern-edge/dns-hook',
+  'tls.acme.ca_file': '/etc/postern-edge/acme-ca.pem',
+  'tls.acme.eab_key_id': 'kid-1',
+  'tls.acme.eab_key_file': '/etc/postern-edge/eab-key',
+  'tls.acme.retry': '1m',
   'limits.handshake_timeout': '10s',
   'limits.max_client_hello_bytes': '16384',
   'limits.max_pending_handshakes': '1024',

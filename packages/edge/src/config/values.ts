@@ -45,6 +45,21 @@ export function readIssuer(text: string): URL {
   return url
 }
 
+/** RFC 8555 §6.1: https only, also on this machine. */
+export function readAcmeDirectory(text: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (url?.protocol !== 'https:') throw new Error('is not an https URL')
+  if (url.username || url.password || url.hash) throw new Error('has more than scheme, host, path and query')
+  return url
+}
+
+/** A domain, or `*.` and a domain. Whether it is the edge's is not seen here. */
+export function readCertificateName(text: string): string {
+  const name = text.toLowerCase()
+  if (!DOMAIN.test(name.replace(/^\*\./, ''))) throw new Error('is not a domain name, or *. and one')
+  return name
+}
+
 /** Where audit records are posted. Query and user are refused: what is secret belongs into its own file. */
 export function readWebhook(text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined

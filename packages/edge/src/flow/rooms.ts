@@ -6,7 +6,7 @@ import { constants } from 'node:crypto'
 import type http from 'node:http'
 import https from 'node:https'
 import type { Socket } from 'node:net'
-import tls, { type TLSSocket } from 'node:tls'
+import tls, { type SecureContext, type TLSSocket } from 'node:tls'
 import { ALPN_DATA, ALPN_FLOW } from '@postern/shared/protocol/frames'
 import { labelOfHost } from '@postern/shared/service-label'
 import { boundHttp, type RefusedHttp } from './bound-http.ts'
@@ -30,6 +30,9 @@ export interface ServerIdentity {
   cert: string
 }
 
+/** RFC 8737 §6.2. */
+const ALPN_ACME = 'acme-tls/1'
+
 /** SSL_OP_NO_TICKET and nothing to resume from: every connection shows its certificate. */
 const NO_RESUMPTION = { secureOptions: constants.SSL_OP_NO_TICKET, minVersion: 'TLSv1.3' as const }
 
@@ -38,6 +41,8 @@ export interface RoomsOptions {
   serverIdentity: ServerIdentity
   clientCa: string
   connectorCa: string
+  /** What a CA's server is shown that looks whether this name is ours (RFC 8737). */
+  alpnChallenge?: (serverName: string) => SecureContext | undefined
   handshakeTimeoutMs: number
   /** In each of the two HTTP rooms. */
   maxHttpConnections: number
@@ -119,6 +124,13 @@ export function openRooms(options: RoomsOptions): Rooms {
   const flowServer = tls.createServer({ ...trusting(options.clientCa), ALPNProtocols: [ALPN_FLOW] })
   const dataServer = tls.createServer({ ...trusting(options.connectorCa), ALPNProtocols: [ALPN_DATA] })
 
+  const acmeServer = tls.createServer({
+    handshakeTimeout: handshakeTimeoutMs,
+    minVersion: 'TLSv1.2',
+    ALPNProtocols: [ALPN_ACME],
+    SNICallback: (name, done) => done(null, options.alpnChallenge?.(name)),
+  })
+
   // Node begins to watch its HTTP timeouts, and to know its connections, when the server listens: these never do
   for (const server of [httpsServer, mtlsServer]) server.emit('listening')
 
@@ -150,11 +162,13 @@ export function openRooms(options: RoomsOptions): Rooms {
     mtls: room('mtls', mtlsServer, () => {}),
     flow: room('flow', flowServer, options.onFlow),
     data: room('data', dataServer, options.onData),
+    acme: room('acme', acmeServer, (entered) => entered.tls.destroySoon()), // it has seen what it came for
   }
 
   return {
     choose({ serverName, alpn }) {
       if (serverName === undefined) return undefined
+      if (alpn.includes(ALPN_ACME)) return options.alpnChallenge?.(serverName) && rooms.acme
       const wantsHttp = alpn.includes('http/1.1')
       if (serverName === domain) {
         if (alpn.includes(ALPN_DATA)) return rooms.data

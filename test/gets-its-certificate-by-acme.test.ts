@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { test } from 'node:test'
+import { quoteForShell } from '../demo/dev-login.ts'
+import { findFreePort } from '../demo/free-port.ts'
+import { connectService } from './support/connect-service.ts'
+import { makeDevBrowser } from './support/dev-browser.ts'
+import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import { METRICS_ON, readMetrics } from './support/metrics.ts'
+import { startPebble } from './support/pebble.ts'
+import { runPostern } from './support/postern.ts'
+import { shownCertificate } from './support/shown-certificate.ts'
+import { startGreeter } from './support/tcp-services.ts'
+import { makeTempFolder } from './support/temp-folder.ts'
+import { until } from './support/until.ts'
+
+const RENEWED = 'postern_server_certificate_renewed_total'
+
+/** The certificate that the edge shows, once it is one of the CA. */
+async function shownByAcme(edge: EdgeProcess, root: string) {
+  const shown = await until('a certificate of the CA is shown', () =>
+    shownCertificate(edge, 'edge.localhost', root),
+  ).catch((cause) => {
+    throw new Error(edge.logs(), { cause })
+  })
+  return { names: shown.subjectaltname?.split(', ').sort(), serial: shown.serialNumber }
+}
+
+const OWN_NAMES = ['DNS:edge.localhost', 'DNS:mtls.edge.localhost']
+
+test('TLS-ALPN-01 on its own port, though nonces are refused; kept over a restart without the CA', async () => {
+  const port = await findFreePort()
+  await using pebble = await startPebble({ tlsPort: port, refusedNonces: 50 })
+  const acme = { ...pebble.settings, email: 'admin@mycorp.com', names: ['build.edge.localhost'], retry: '1s' }
+  const config = { tls: { acme }, metrics: METRICS_ON }
+  const root = await pebble.fetchRoot()
+  const edge = await startEdge({ port, config })
+  const first = await shownByAcme(edge, root)
+  assert.deepEqual(first.names, ['DNS:build.edge.localhost', ...OWN_NAMES])
+  assert.match(pebble.logs(), /Starting 3 validations/)
+  assert.match(edge.logs(), /"event":"edge\.certificate_renewed"/)
+  assert.equal((await readMetrics(edge)).get(RENEWED), 1)
+  await edge.stop()
+
+  const folder = path.join(edge.dataDir, 'acme')
+  const kept = readdirSync(folder).sort()
+  assert.match(kept.join(' '), /^account-[0-9a-f]{16}\.json certificate\.json$/)
+  for (const name of kept) assert.equal(statSync(path.join(folder, name)).mode & 0o777, 0o600, name)
+  const account = JSON.parse(readFileSync(path.join(folder, kept[0]!), 'utf8'))
+  assert.deepEqual([account.email, account.directory], ['admin@mycorp.com', pebble.settings.directory])
+  await pebble.stop()
+  await using again = await startEdge({ port, config, dataDir: edge.dataDir })
+  assert.equal((await shownByAcme(again, root)).serial, first.serial)
+  assert.doesNotMatch(again.logs(), /certificate_renewal_failed/)
+})
+
+test('HTTP-01 on a port beside it; the programs need no CA that is named, and no wildcard', async () => {
+  const httpPort = await findFreePort()
+  await using pebble = await startPebble({ httpPort })
+  const acme = { ...pebble.settings, challenge: 'http-01', http_listen: `127.0.0.1:${httpPort}` }
+  await using edge = await startEdge({ config: { tls: { acme } } })
+  const root = await pebble.fetchRoot()
+  assert.deepEqual((await shownByAcme(edge, root)).names, OWN_NAMES)
+  const answer = await fetch(`http://127.0.0.1:${httpPort}/.well-known/acme-challenge/x`)
+  assert.equal(answer.status, 404)
+  assert.match(edge.logs(), /sign in: postern login --edge https:\/\/edge\.localhost:\d+\n/)
+
+  const home = makeTempFolder('home')
+  const browser = await makeDevBrowser({ origin: edge.origin, caFile: root }, home, 'operator@mycorp.com')
+  const login = ['login', '--edge', edge.origin, '--browser', quoteForShell(browser)]
+  const stranger = await runPostern(login, { home })
+  assert.equal(stranger.code, 6)
+  assert.match(stranger.stderr, /EDGE_UNTRUSTED/)
+  const env = { NODE_EXTRA_CA_CERTS: root } // one of the public CAs of this machine
+  const person = await runPostern(login, { home, env })
+  assert.equal(person.code, 0, person.stderr)
+  await using greeter = await startGreeter('hello\n')
+  await using service = await connectService({ home, env, port: greeter.port })
+  const client = await runPostern(['client', 'tls', '--host', service.host], { home, env, stdin: 'x' })
+  assert.equal(client.stdout, 'hello\nx', client.stderr)
+})
+
+test('a wildcard by DNS-01 through a program, with an account that the CA has given out', async () => {
+  const key = Buffer.alloc(32, 7).toString('base64url')
+  await using pebble = await startPebble({ externalAccounts: { 'kid-1': key } })
+  const keyFile = path.join(makeTempFolder('eab'), 'eab-key')
+  writeFileSync(keyFile, `${key}\n`, { mode: 0o600 })
+  const acme = {
+    ...pebble.settings,
+    ...{ challenge: 'dns-01', dns_hook: pebble.dnsHook },
+    ...{ eab_key_id: 'kid-1', eab_key_file: keyFile },
+  }
+  await using edge = await startEdge({ config: { tls: { acme } } })
+  const { names } = await shownByAcme(edge, await pebble.fetchRoot())
+  assert.deepEqual(names, ['DNS:*.edge.localhost', 'DNS:edge.localhost'])
+  const calls = readFileSync(`${pebble.dnsHook}.log`, 'utf8').trim().split('\n')
+  const record = '_acme-challenge.edge.localhost'
+  assert.deepEqual(calls, [...Array(2).fill(`present ${record}`), ...Array(2).fill(`cleanup ${record}`)])
+})
