@@ -33,6 +33,7 @@ const ONCE: readonly string[] = [
   'keeps-ca-keys-encrypted', // files of the edge
   'keeps-its-word-when-killed', // on PostgreSQL a transaction outlives the edge; by itself it runs there too
   'keeps-one-agent-key-per-host', // a person's ssh-agent
+  'knows-clients-behind-a-balancer', // the first bytes of connections
   'listens-for-local-programs', // a port of a person's machine
   'moves-bytes-in-few-calls', // calls of the kernel
   'moves-to-postgresql', // from one to the other

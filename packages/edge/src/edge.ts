@@ -313,7 +313,9 @@ export async function startEdge(
     },
   })
   serverIdentity.onRenewed(rooms.replaceServerIdentity)
-  const ingress = openIngress({ chooseRoom: rooms.choose, limits, strangers, onLimited, log })
+  const { acceptProxyProtocol } = config
+  const chooseRoom = rooms.choose
+  const ingress = openIngress({ chooseRoom, acceptProxyProtocol, limits, strangers, onLimited, log })
 
   if (config.metrics) {
     const listener = opened.use(await openMetricsListener(config.metrics, metrics.registry))

@@ -95,6 +95,7 @@ export class EdgeStage implements AsyncDisposable {
     this.config = {
       domain: DOMAIN,
       listen: { host: '127.0.0.1', port: 0 },
+      acceptProxyProtocol: [],
       publicPort: undefined,
       dataDir: this.dataDir,
       store: `sqlite:${path.join(this.dataDir, 'edge.sqlite')}`,

@@ -10,6 +10,8 @@ export interface EdgeConfig {
   listen: { host: string; port: number }
   /** Port that clients see, when a balancer or port mapping stands in front; else the listening port. */
   publicPort: number | undefined
+  /** Addresses and networks of balancers: every connection of theirs begins with a PROXY header, and it is believed. */
+  acceptProxyProtocol: readonly string[]
   dataDir: string
   /** `sqlite:PATH` or `postgres://…`, with the password in it: show it with `describeStore` only. */
   store: string

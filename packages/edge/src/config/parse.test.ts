@@ -183,6 +183,21 @@ describe('the metrics', () => {
     }
     assert.deepEqual(metrics('listen: nowhere'), ['4 metrics.listen: is not HOST:PORT, [IPV6]:PORT or :PORT'])
   })
+
+  it('believes balancers that are named, and not everybody', () => {
+    const accepted = (list: string) => told(`${DEV}accept_proxy_protocol: ${list}`)
+    const good = '["10.0.0.5", "10.1.0.0/16", "::1", "2001:DB8::/32"]'
+    assert.deepEqual(parseText(`${DEV}accept_proxy_protocol: ${good}`).acceptProxyProtocol, [
+      ...['10.0.0.5', '10.1.0.0/16', '::1', '2001:db8::/32'],
+    ])
+    assert.deepEqual(parseText(DEV).acceptProxyProtocol, [])
+    for (const everybody of ['"0.0.0.0/0"', '"::/0"']) {
+      assert.match(accepted(`[${everybody}]`).join(), /is everybody: whoever connects could say any address/)
+    }
+    for (const bad of ['"balancer.mycorp.com"', '"10.0.0.5:443"', '"10.0.0.5/8"', '""'])
+      assert.match(accepted(`[${bad}]`).join(), /^4 accept_proxy_protocol/, bad)
+    assert.match(accepted('10.0.0.5').join(), /must be a list/)
+  })
 })
 
 describe('the provider', () => {

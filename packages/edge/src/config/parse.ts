@@ -166,6 +166,7 @@ function toConfig(
     domain: file.domain,
     listen: file.listen,
     publicPort: file.public_port,
+    acceptProxyProtocol: file.accept_proxy_protocol,
     dataDir,
     store: toStore(file, path.join(dataDir, 'edge.sqlite'), resolve, parts.files, report),
     storeLoss: { policy: file.on_store_loss, graceMs: file.store_loss_grace },

@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import {
   durationReader,
   readAcmeDirectory,
+  readBalancer,
   readCertificateName,
   readDomain,
   readEmailAddress,
@@ -138,6 +139,7 @@ export const ConfigFile = v.object(
         v.maxValue(65_535, 'must be 65535 or less'),
       ),
     ),
+    accept_proxy_protocol: listOf(readBalancer),
     data_dir: v.optional(text, 'data'),
     store: v.optional(readBy(readStore)),
     store_password_file: v.optional(text),
@@ -259,6 +261,7 @@ export const EXAMPLES: Readonly<Record<string, string>> = {
   domain: 'edge.example.com',
   listen: '":443"',
   public_port: '443',
+  accept_proxy_protocol: '[10.0.0.5]',
   data_dir: '/var/lib/postern-edge',
   store: 'sqlite:/var/lib/postern-edge/edge.sqlite',
   store_password_file: '/etc/postern-edge/store-password',

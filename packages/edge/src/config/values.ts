@@ -1,6 +1,7 @@
 import { isIPv4, isIPv6 } from 'node:net'
 import { formatDuration, parseDuration } from '@postern/shared/duration'
 import { parseEmailAddress, parseEmailDomain } from '@postern/shared/email'
+import { parseNetwork } from '../limits/network.ts'
 import { parseStoreLocation } from '../store/location.ts'
 
 /** Readers of single values. Each throws an Error whose message goes on after the value: `"x" is not …`. */
@@ -25,6 +26,13 @@ export function readListen(text: string): { host: string; port: number } {
     throw new Error('has neither an IP address nor a host name')
   }
   return { host: ipv6 ?? name ?? '', port }
+}
+
+/** Whose word is taken for where a connection comes from: one address, or a network that is not everybody. */
+export function readBalancer(text: string): string {
+  const network = withoutCode(() => parseNetwork(text), 'is no address, and no network like 10.0.0.0/24')
+  if (/\/0+$/.test(network)) throw new Error('is everybody: whoever connects could say any address')
+  return network
 }
 
 /** Only addresses that no other machine can reach. */

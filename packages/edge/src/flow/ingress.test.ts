@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import net, { type AddressInfo, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, it } from 'node:test'
+import { writeLocalHeader, writeProxyHeader } from '@postern/shared/proxy-protocol/header'
 import { Heard, TestLog } from '../../test/edge-stage.ts'
 import type { EdgeLimits } from '../config/config.ts'
 import { Strangers } from '../limits/strangers.ts'
@@ -29,7 +30,7 @@ let hasRoom: boolean
 let strangers: Strangers
 let limited: string[]
 
-async function open(limits: Partial<EdgeLimits> = {}): Promise<void> {
+async function open(limits: Partial<EdgeLimits> = {}, acceptProxyProtocol: string[] = []): Promise<void> {
   log = new TestLog()
   heard = new Heard()
   arrivals = []
@@ -46,6 +47,7 @@ async function open(limits: Partial<EdgeLimits> = {}): Promise<void> {
   strangers = new Strangers({ limits: { ...LIMITS, ...limits }, onLimited })
   ingress = openIngress({
     chooseRoom: () => (hasRoom ? room : undefined),
+    acceptProxyProtocol,
     limits: { ...LIMITS, ...limits } as EdgeLimits,
     strangers,
     onLimited,
@@ -306,5 +308,104 @@ describe('ingress under pressure', () => {
     await assert.rejects(connect())
     socket.destroy()
     await closing
+  })
+})
+
+describe('ingress behind a balancer', () => {
+  const CLIENT = { host: '203.0.113.7', port: 50_514 }
+  const EDGE = { host: '198.51.100.1', port: 443 }
+  const HEADER = writeProxyHeader(CLIENT, EDGE)
+  const BALANCER = ['127.0.0.2', '10.0.0.0/8']
+  beforeEach(() => open({}, BALANCER))
+  afterEach(async () => {
+    ingress.destroyAll()
+    await ingress.close()
+  })
+
+  /** Whether it has been closed, and why. */
+  const turnedAway = async (socket: Socket, reason: TurnedAway, count = 1) => {
+    await closed(socket)
+    assert.equal(ingress.turnedAway.get(reason), count, [...ingress.turnedAway].join())
+  }
+
+  it('takes the addresses of the header for those of the connection, and leaves the hello', async () => {
+    const socket = await connect('127.0.0.2')
+    socket.write(Buffer.concat([HEADER, HELLO]))
+    const { clientAddress, clientHost, clientPort, edgeAddress, socket: arrived } = await arrival()
+    assert.deepEqual(
+      [clientAddress, clientHost, clientPort, edgeAddress],
+      ['203.0.113.7:50514', '203.0.113.7', 50_514, '198.51.100.1:443'],
+    )
+    assert.deepEqual(arrived.read(), HELLO)
+  })
+
+  it('reads a header that comes byte by byte', async () => {
+    const socket = await connect('127.0.0.2')
+    for (const byte of Buffer.concat([HEADER, HELLO])) {
+      socket.write(Buffer.of(byte))
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    assert.equal((await arrival()).clientAddress, '203.0.113.7:50514')
+  })
+
+  it('takes the balancer for the client where it speaks for itself', async () => {
+    const socket = await connect('127.0.0.2')
+    socket.write(Buffer.concat([writeLocalHeader(), HELLO]))
+    assert.equal((await arrival()).clientHost, '127.0.0.2')
+  })
+
+  it('refuses a named balancer without a header, or with one that is none', async () => {
+    const version1 = Buffer.from('PROXY TCP4 203.0.113.7 198.51.100.1 50514 443\r\n')
+    const wrong = Buffer.from(HEADER)
+    wrong[13] = 0x12
+    for (const [index, bytes] of [HELLO, version1, wrong].entries()) {
+      const socket = await connect('127.0.0.2')
+      socket.write(Buffer.concat([bytes, HELLO]))
+      await turnedAway(socket, 'proxy_header', index + 1)
+    }
+    assert.equal(arrivals.length, 0)
+    assert.ok(log.lines.some((line) => JSON.stringify(line).includes('ingress.proxy_header')))
+  })
+
+  it('refuses a header of anybody else, and a second one', async () => {
+    const stranger = await connect('127.0.0.3')
+    stranger.write(Buffer.concat([HEADER, HELLO]))
+    await turnedAway(stranger, 'malformed')
+    const twice = await connect('127.0.0.2')
+    twice.write(Buffer.concat([HEADER, HEADER, HELLO]))
+    await turnedAway(twice, 'malformed', 2)
+    assert.equal(arrivals.length, 0)
+  })
+
+  it('holds the client to its limits, and the balancer to none', async () => {
+    ingress.destroyAll()
+    await ingress.close()
+    await open({ failedHandshakesPerMinute: 2, maxPendingHandshakesPerAddress: 2 }, BALANCER)
+    const from = async (host: string, bytes: Buffer) => {
+      const socket = await connect('127.0.0.2')
+      socket.write(Buffer.concat([writeProxyHeader({ ...CLIENT, host }, EDGE), bytes]))
+      return socket
+    }
+    for (let time = 1; time <= 2; time++) {
+      await turnedAway(await from(CLIENT.host, Buffer.from('no TLS')), 'malformed', time)
+    }
+    await turnedAway(await from(CLIENT.host, HELLO), 'failed_too_often')
+    assert.deepEqual(limited, [`failed_handshakes ${CLIENT.host}`])
+    const crowd = [await from('203.0.113.8', HELLO), await from('203.0.113.8', HELLO)]
+    for (const _ of crowd) assert.equal((await arrival()).clientHost, '203.0.113.8')
+    await from('203.0.113.8', HELLO)
+    await turnedAway(crowd[0]!, 'too_many_of_address')
+    await from('203.0.113.9', HELLO)
+    await arrival()
+    assert.equal((await arrival()).clientHost, '203.0.113.9')
+  })
+
+  it('waits for a header as long as for a hello', async () => {
+    ingress.destroyAll()
+    await ingress.close()
+    await open({ handshakeTimeoutMs: 50 }, BALANCER)
+    const socket = await connect('127.0.0.2')
+    socket.write(HEADER.subarray(0, 8))
+    await turnedAway(socket, 'late')
   })
 })

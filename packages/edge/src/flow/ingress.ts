@@ -1,10 +1,18 @@
 /** The one TLS port. Reads each connection's ClientHello, leaves the bytes where they were, and hands the
- *  connection to one room by SNI and ALPN. It decides nothing else: who may enter is the room's question. */
+ *  connection to one room by SNI and ALPN. It decides nothing else: who may enter is the room's question. From a
+ *  balancer it takes the PROXY header first, and the addresses in it for those of the connection: one that is named in
+ *  the configuration has to begin with it, and nobody else may. */
 import net, { type Server, type Socket } from 'node:net'
-import { formatAddress } from '@postern/shared/ip-address'
+import { formatAddress, type IpEndpoint } from '@postern/shared/ip-address'
 import type { Logger } from '@postern/shared/logger'
+import {
+  MAX_PROXY_HEADER_BYTES,
+  type ProxyHeader,
+  readProxyHeader,
+} from '@postern/shared/proxy-protocol/header'
 import type { EdgeLimits } from '../config/config.ts'
 import { Crowd } from '../limits/crowd.ts'
+import { openNetworks } from '../limits/network.ts'
 import type { OnLimited, Strangers } from '../limits/strangers.ts'
 import { type ClientHello, peekClientHello } from './client-hello.ts'
 import { Turnstile } from './turnstile.ts'
@@ -22,8 +30,9 @@ export interface Arrival {
   hello: ClientHello
   /** `203.0.113.7:50514` or `[2001:db8::7]:50514`. */
   clientAddress: string
-  /** The address alone, without the port. */
+  /** The address alone, and its port. */
   clientHost: string
+  clientPort: number
   /** Where it has reached the edge, with the port. */
   edgeAddress: string
   /** When its ClientHello was whole, by `performance.now()`. */
@@ -48,6 +57,7 @@ export type TurnedAway =
   | 'late'
   | 'too_large'
   | 'malformed'
+  | 'proxy_header'
   | 'no_room'
   | 'left'
   | 'too_many'
@@ -70,12 +80,14 @@ interface Step {
 
 export function openIngress(parts: {
   chooseRoom: (hello: ClientHello) => Room | undefined
+  /** Addresses and networks of balancers. */
+  acceptProxyProtocol: readonly string[]
   limits: EdgeLimits
   strangers: Pick<Strangers, 'admitHandshake' | 'countHandshake'>
   onLimited: OnLimited
   log: Logger
 }): Ingress {
-  const { chooseRoom, limits, strangers, onLimited, log } = parts
+  const { chooseRoom, acceptProxyProtocol, limits, strangers, onLimited, log } = parts
   const turnedAway = new Map<TurnedAway, number>()
   const open = new Set<Socket>()
   const pending = new Crowd()
@@ -87,35 +99,39 @@ export function openIngress(parts: {
     steps.delete(socket)
     return pending.delete(socket)
   }
+  const enter = (socket: Socket, address: string) => {
+    pending.add(socket, address)
+    steps.set(socket, { at: performance.now(), isBegun: false })
+  }
   const turnAway = (socket: Socket, reason: TurnedAway) => {
     leave(socket)
     turnedAway.set(reason, (turnedAway.get(reason) ?? 0) + 1)
     log.debug('ingress.turned_away', { reason })
     socket.destroy()
   }
-  const enterRoom = (socket: Socket, clientHost: string, hello: ClientHello) => {
+  const enterRoom = (socket: Socket, { client, edge }: Ends, hello: ClientHello) => {
     const room = chooseRoom(hello)
-    if (!room) return fail(socket, clientHost, 'no_room')
-    const handshakeDone = () => void leave(socket)
-    const clientAddress = formatAddress(clientHost, socket.remotePort)
-    const edgeAddress = formatAddress(socket.localAddress ?? 'unknown', socket.localPort)
+    if (!room) return fail(socket, client.host, 'no_room')
     const arrivedAt = performance.now()
     steps.set(socket, { at: arrivedAt, isBegun: true })
-    room.enter({ socket, hello, clientHost, clientAddress, edgeAddress, arrivedAt, handshakeDone })
+    room.enter({
+      socket,
+      hello,
+      clientHost: client.host,
+      clientPort: client.port,
+      clientAddress: formatAddress(client.host, client.port),
+      edgeAddress: formatAddress(edge.host, edge.port),
+      arrivedAt,
+      handshakeDone: () => void leave(socket),
+    })
   }
 
   const fail = (socket: Socket, clientHost: string, reason: TurnedAway) => {
     strangers.countHandshake(clientHost)
     turnAway(socket, reason)
   }
-  /** Not the newest: who is honest is done in a moment, and a crowd of silent ones must not lock them out. One's own
-   *  crowd first: it must not push out anybody else. */
-  const makeRoom = (clientHost: string) => {
-    const neighbour = leastWorth(pending.full(clientHost, limits.maxPendingHandshakesPerAddress))
-    if (neighbour) {
-      onLimited('pending_handshakes', clientHost)
-      return fail(neighbour, clientHost, 'too_many_of_address')
-    }
+  /** Not the newest: who is honest is done in a moment, and a crowd of silent ones must not lock them out. */
+  const makeRoom = () => {
     if (pending.size < limits.maxPendingHandshakes) return
     const stranger = leastWorth(pending)
     if (stranger) turnAway(stranger, 'too_many')
@@ -132,6 +148,41 @@ export function openIngress(parts: {
     }
     return least?.socket
   }
+  /** One's own crowd first: it must not push out anybody else. */
+  const makeRoomFor = (clientHost: string) => {
+    const neighbour = leastWorth(pending.full(clientHost, limits.maxPendingHandshakesPerAddress))
+    if (!neighbour) return makeRoom()
+    onLimited('pending_handshakes', clientHost)
+    fail(neighbour, clientHost, 'too_many_of_address')
+  }
+  const admit = (socket: Socket, ends: Ends) => {
+    const { host } = ends.client
+    if (!strangers.admitHandshake(host)) return turnAway(socket, 'failed_too_often')
+    makeRoomFor(host)
+    enter(socket, host)
+    peekSocket(socket, limits, (result) => {
+      if (!pending.has(socket)) return // turned away meanwhile
+      if (typeof result === 'string') return fail(socket, host, result)
+      socket.once('close', () => {
+        if (leave(socket)) strangers.countHandshake(host)
+      })
+      turnstile.pass(socket, () => enterRoom(socket, ends, result))
+    })
+  }
+  /** The balancer itself is no stranger: whoever is behind it is counted, once it has said who. */
+  const admitBehind = (socket: Socket, balancer: Ends) => {
+    makeRoom()
+    enter(socket, balancer.client.host)
+    takeProxyHeader(socket, limits, (result) => {
+      if (!leave(socket)) return // turned away meanwhile
+      if (typeof result !== 'string')
+        return admit(socket, result.command === 'proxy' ? endsOf(result) : balancer)
+      if (result !== 'left')
+        log.warn('ingress.proxy_header', { reason: result, balancer: balancer.client.host })
+      turnAway(socket, result === 'malformed' ? 'proxy_header' : result)
+    })
+  }
+  const isBalancer = openNetworks(acceptProxyProtocol)
 
   const server = net.createServer(
     {
@@ -145,20 +196,10 @@ export function openIngress(parts: {
       socket.on('error', () => {}) // whoever holds the connection then hears 'close'; resets are not news
       open.add(socket)
       socket.once('close', () => open.delete(socket))
-      const clientHost = socket.remoteAddress
-      if (clientHost === undefined) return turnAway(socket, 'left')
-      if (!strangers.admitHandshake(clientHost)) return turnAway(socket, 'failed_too_often')
-      makeRoom(clientHost)
-      pending.add(socket, clientHost)
-      steps.set(socket, { at: performance.now(), isBegun: false })
-      peekSocket(socket, limits, (result) => {
-        if (!pending.has(socket)) return // turned away meanwhile
-        if (typeof result === 'string') return fail(socket, clientHost, result)
-        socket.once('close', () => {
-          if (leave(socket)) strangers.countHandshake(clientHost)
-        })
-        turnstile.pass(socket, () => enterRoom(socket, clientHost, result))
-      })
+      const ends = ownEnds(socket)
+      if (!ends) return turnAway(socket, 'left')
+      if (isBalancer(ends.client.host)) admitBehind(socket, ends)
+      else admit(socket, ends)
     },
   )
   // from then on: a connection that could not be accepted, for want of descriptors; the next one may
@@ -182,33 +223,82 @@ export function openIngress(parts: {
   }
 }
 
-/** Reads until the ClientHello is whole, puts everything back, and tells. Exactly one answer per socket. */
+/** Both ends of a client's connection. */
+interface Ends {
+  client: IpEndpoint
+  edge: IpEndpoint
+}
+
+function ownEnds({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {
+  if (remoteAddress === undefined || localAddress === undefined) return undefined
+  return {
+    client: { host: remoteAddress, port: remotePort! },
+    edge: { host: localAddress, port: localPort! },
+  }
+}
+
+function endsOf({ source, destination }: ProxyHeader & { command: 'proxy' }): Ends {
+  return { client: source, edge: destination }
+}
+
+type ReadLimits = Pick<EdgeLimits, 'handshakeTimeoutMs' | 'maxClientHelloBytes'>
+
+/** Reads until the ClientHello is whole, puts everything back, and tells. */
 function peekSocket(
   socket: Socket,
-  limits: Pick<EdgeLimits, 'handshakeTimeoutMs' | 'maxClientHelloBytes'>,
+  limits: ReadLimits,
   done: (result: ClientHello | TurnedAway) => void,
 ): void {
+  readAhead(
+    socket,
+    peekClientHello,
+    { ...limits, maxBytes: limits.maxClientHelloBytes, takes: () => 0 },
+    done,
+  )
+}
+
+/** Reads until the header is whole, puts back what follows it, and tells. */
+function takeProxyHeader(
+  socket: Socket,
+  limits: ReadLimits,
+  done: (result: ProxyHeader | TurnedAway) => void,
+): void {
+  const takes = ({ length }: ProxyHeader) => length
+  readAhead(socket, readProxyHeader, { ...limits, maxBytes: MAX_PROXY_HEADER_BYTES, takes }, done)
+}
+
+/** Reads until there is an answer, and puts back what it does not take. Exactly one answer per socket. */
+function readAhead<Result extends object>(
+  socket: Socket,
+  read: (bytes: Buffer) => Result | 'incomplete' | 'malformed',
+  options: { handshakeTimeoutMs: number; maxBytes: number; takes: (result: Result) => number },
+  done: (result: Result | TurnedAway) => void,
+): void {
   let bytes: Buffer = Buffer.alloc(0)
-  const finish = (result: ClientHello | TurnedAway) => {
+  const finish = (result: Result | TurnedAway) => {
     clearTimeout(timer)
     socket.off('readable', onReadable)
     socket.off('end', onLeft)
     socket.off('close', onLeft)
-    if (typeof result !== 'string') socket.unshift(bytes)
+    if (typeof result !== 'string') {
+      const rest = bytes.subarray(options.takes(result))
+      if (rest.length > 0) socket.unshift(rest)
+    }
     done(result)
   }
   const onLeft = () => finish('left')
   const onReadable = () => {
     for (let chunk: Buffer | null = socket.read(); chunk !== null; chunk = socket.read()) {
       bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk])
-      const result = peekClientHello(bytes)
+      const result = read(bytes)
       if (result === 'malformed') return finish('malformed')
       if (result !== 'incomplete') return finish(result)
-      if (bytes.length > limits.maxClientHelloBytes) return finish('too_large')
+      if (bytes.length > options.maxBytes) return finish('too_large')
     }
   }
-  const timer = setTimeout(() => finish('late'), limits.handshakeTimeoutMs)
+  const timer = setTimeout(() => finish('late'), options.handshakeTimeoutMs)
   socket.on('readable', onReadable)
   socket.on('end', onLeft)
   socket.on('close', onLeft)
+  if (socket.readableLength > 0) onReadable() // put back a moment ago: of that there is no event
 }

@@ -87,6 +87,7 @@ before(async () => {
         socket,
         hello: { ...peeked, ...lie.hello },
         clientHost: '127.0.0.1',
+        clientPort: 1,
         clientAddress: '127.0.0.1:1',
         edgeAddress: '127.0.0.1:2',
         arrivedAt: performance.now(),

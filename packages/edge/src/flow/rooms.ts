@@ -5,7 +5,7 @@
 import { constants } from 'node:crypto'
 import type http from 'node:http'
 import https from 'node:https'
-import type { Socket } from 'node:net'
+import { isIPv6, type Socket } from 'node:net'
 import tls, { type SecureContext, type TLSSocket } from 'node:tls'
 import { ALPN_DATA, ALPN_FLOW } from '@postern/shared/protocol/frames'
 import { labelOfHost } from '@postern/shared/service-label'
@@ -146,7 +146,8 @@ export function openRooms(options: RoomsOptions): Rooms {
         typeof refusal === 'string'
           ? refusal
           : ((refusal as Error | null)?.message ?? error.code ?? 'UNKNOWN')
-      options.onRefused({ room: name, code, clientHost: socket.remoteAddress })
+      const clientHost = arrivals.of(socket)?.clientHost ?? socket.remoteAddress
+      options.onRefused({ room: name, code, clientHost })
       socket.destroy()
     })
     return {
@@ -203,6 +204,7 @@ export function openRooms(options: RoomsOptions): Rooms {
  *  living connections of one port share both addresses. */
 class Arrivals {
   readonly #byAddresses = new Map<string, Arrival>()
+  readonly #ofSocket = new WeakMap<Socket, Arrival>()
 
   add(arrival: Arrival): void {
     const key = addressesOf(arrival.socket)
@@ -212,12 +214,27 @@ class Arrivals {
     })
   }
 
-  take(socket: Socket): Arrival | undefined {
+  of(socket: Socket): Arrival | undefined {
+    const known = this.#ofSocket.get(socket)
+    if (known) return known
     const key = addressesOf(socket)
     const arrival = this.#byAddresses.get(key)
+    if (!arrival) return undefined
     this.#byAddresses.delete(key)
+    this.#ofSocket.set(socket, arrival)
     return arrival
   }
+}
+
+/** Whoever asks a connection where it comes from is told the client, not the balancer in front: everything that reads
+ *  it, HTTP too, gets it from here. */
+function showClient(socket: Socket, { clientHost, clientPort }: Arrival): void {
+  if (socket.remoteAddress === clientHost && socket.remotePort === clientPort) return
+  Object.defineProperties(socket, {
+    remoteAddress: { value: clientHost },
+    remotePort: { value: clientPort },
+    remoteFamily: { value: isIPv6(clientHost) ? 'IPv6' : 'IPv4' },
+  })
 }
 
 function addressesOf(socket: Socket): string {
@@ -226,9 +243,14 @@ function addressesOf(socket: Socket): string {
 
 /** Passes on connections whose handshake led where the ClientHello pointed. */
 function enterAsPeeked(server: tls.Server, arrivals: Arrivals, enter: (entered: Entered) => void): void {
+  // before anybody else hears of it
+  server.prependListener('secureConnection', (socket: TLSSocket) => {
+    const arrival = arrivals.of(socket)
+    if (arrival) showClient(socket, arrival)
+  })
   server.on('secureConnection', (socket) => {
     socket.on('error', () => {}) // the holder hears 'close'
-    const arrival = arrivals.take(socket)
+    const arrival = arrivals.of(socket)
     arrival?.handshakeDone()
     const peeked = arrival?.hello
     const spoken = socket.alpnProtocol || undefined

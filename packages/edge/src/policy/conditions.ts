@@ -1,6 +1,7 @@
-import { BlockList, isIP, isIPv6 } from 'node:net'
+import { isIP } from 'node:net'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { Conditions, SessionKind } from '@postern/shared/policy'
+import { openNetworks } from '../limits/network.ts'
 import { endOf } from './hours.ts'
 
 /** What is known of the login behind a request, and where it comes from. A member that nobody told is left out. */
@@ -54,7 +55,7 @@ type Check<T> = (wanted: T, context: PolicyContext, now: number) => Verdict
 const CHECKS: { [Name in keyof Conditions]-?: Check<NonNullable<Conditions[Name]>> } = {
   sourceNetworks(networks, { sourceAddress }) {
     if (sourceAddress === undefined || isIP(sourceAddress) === 0) return unknown('sourceNetworks')
-    return isInNetworks(sourceAddress, networks) ? HOLDS : fails('sourceNetworks')
+    return openNetworks(networks)(sourceAddress) ? HOLDS : fails('sourceNetworks')
   },
   hours(windows, _context, now) {
     const ends = windows.map((window) => endOf(window, now)).filter((end) => end !== undefined)
@@ -86,16 +87,4 @@ function fails(condition: keyof Conditions): Verdict {
 
 function unknown(condition: keyof Conditions): Verdict {
   return { holds: false, isUnknown: true, condition }
-}
-
-/** Networks as `read-policy.ts` lets them through. An IPv4 address that came over IPv6 is an IPv4 address. */
-function isInNetworks(address: string, networks: readonly string[]): boolean {
-  const list = new BlockList()
-  for (const network of networks) {
-    const [base = '', bits] = network.split('/')
-    const family = isIPv6(base) ? 'ipv6' : 'ipv4'
-    list.addSubnet(base, bits === undefined ? (family === 'ipv6' ? 128 : 32) : Number(bits), family)
-  }
-  const plain = address.replace(/^::ffff:(?=\d+\.)/i, '')
-  return list.check(plain, isIPv6(plain) ? 'ipv6' : 'ipv4')
 }

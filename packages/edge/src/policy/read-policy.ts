@@ -1,7 +1,7 @@
-import { isIP, isIPv6 } from 'node:net'
 import { parseEmailAddress, parseEmailDomain } from '@postern/shared/email'
 import { PosternError } from '@postern/shared/errors'
 import type { Conditions, Policy, Rule } from '@postern/shared/policy'
+import { parseNetwork } from '../limits/network.ts'
 
 /** Reads a document as it came over the wire: every text in the one form that is compared. One bad entry refuses
  *  the whole document and all bad ones are named, with the place they stand at: nothing is dropped.
@@ -75,35 +75,6 @@ function readAll<T extends string>(
     }
   }
   return [...entries].sort()
-}
-
-/** A network or a single address. Bits behind the prefix must be zero: `10.1.2.3/8` is more often a slip of the hand
- *  than meant. */
-function parseNetwork(text: string): string {
-  const [base = '', bits, ...rest] = text.split('/')
-  const width = isIP(base) === 0 ? 0 : isIPv6(base) ? 128 : 32
-  const length = bits === undefined ? width : /^\d{1,3}$/.test(bits) ? Number(bits) : Number.NaN
-  if (width === 0 || rest.length > 0 || base.includes('%') || !(length >= 0 && length <= width)) {
-    throw new Error(`${JSON.stringify(text)} is not a network like 10.0.0.0/8`)
-  }
-  const value = toBits(base)
-  if (BigInt.asUintN(width - length, value) !== 0n) {
-    throw new Error(`${JSON.stringify(text)} has bits set behind its prefix of ${length}`)
-  }
-  return text.toLowerCase()
-}
-
-function toBits(address: string): bigint {
-  if (!isIPv6(address)) return address.split('.').reduce((bits, part) => (bits << 8n) | BigInt(part), 0n)
-  const [, mapped] = /:(\d+\.\d+\.\d+\.\d+)$/.exec(address) ?? []
-  const tail = mapped === undefined ? 0n : toBits(mapped)
-  const groups = mapped === undefined ? address : `${address.slice(0, -mapped.length)}0:0`
-  const [head = '', rest] = groups.split('::')
-  const left = head === '' ? [] : head.split(':')
-  const right = rest === undefined || rest === '' ? [] : rest.split(':')
-  const zeros = Array.from({ length: 8 - left.length - right.length }, () => '0')
-  const all = [...left, ...(rest === undefined ? [] : zeros), ...right]
-  return all.reduce((bits, group) => (bits << 16n) | BigInt(`0x${group}`), 0n) | tail
 }
 
 function parseIssuer(text: string): string {

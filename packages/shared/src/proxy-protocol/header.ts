@@ -9,6 +9,7 @@ const SIGNATURE = Buffer.from('0d0a0d0a000d0a515549540a', 'hex')
 const FIXED_BYTES = 16
 /** Of what follows the fixed part. Real ones have some hundred bytes: addresses, and values like ours. */
 export const MAX_PROXY_BODY_BYTES = 4_096
+export const MAX_PROXY_HEADER_BYTES: number = FIXED_BYTES + MAX_PROXY_BODY_BYTES
 const MAX_VALUES = 64
 
 const VERSION_2 = 0x20
