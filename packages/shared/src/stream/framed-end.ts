@@ -6,12 +6,13 @@ import {
   dataHeader,
   END_FRAME,
   encodeControl,
+  FRAME_HEADER_BYTES,
   FrameDecoder,
   MAX_PAYLOAD_BYTES,
 } from '../protocol/frames.ts'
 import { BusyReader } from './busy-reader.ts'
 import type { FlowEnd, Receiver } from './flow-end.ts'
-import { JoinedWrites } from './joined-writes.ts'
+import { JoinedWrites, SMALL_BYTES } from './joined-writes.ts'
 import type { Lender } from './slab-reader.ts'
 
 /** How long an error frame may wait for a peer that does not read or close, before the connection is destroyed. */
@@ -81,6 +82,11 @@ export class FramedEnd implements FlowEnd {
     if (bytes.length > MAX_PAYLOAD_BYTES) {
       this.write(bytes.subarray(0, MAX_PAYLOAD_BYTES), lender)
       return this.write(bytes.subarray(MAX_PAYLOAD_BYTES), lender)
+    }
+    if (bytes.length <= SMALL_BYTES - FRAME_HEADER_BYTES) {
+      const isRoomLeft = this.#writes.writeWhole(Buffer.concat([dataHeader(bytes.length), bytes]))
+      lender?.borrow()() // they were copied
+      return isRoomLeft
     }
     this.#writes.write(dataHeader(bytes.length))
     return this.#writes.write(bytes, lender?.borrow())

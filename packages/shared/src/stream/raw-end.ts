@@ -50,7 +50,7 @@ export class RawEnd implements FlowEnd {
   }
 
   write(bytes: Buffer, lender?: Lender): boolean {
-    return this.#closed ? true : this.#writes.write(bytes, lender?.borrow())
+    return this.#closed ? true : this.#writes.writeWhole(bytes, lender?.borrow())
   }
 
   end(flushed: () => void): void {
