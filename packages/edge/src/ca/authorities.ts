@@ -34,6 +34,8 @@ export interface KeptAuthority {
 
 export interface Authority extends KeptAuthority {
   certificate: InstanceType<typeof x509.X509Certificate>
+  /** Its name in DER, as it stands in every leaf. */
+  subject: Uint8Array
   /** What `identify` verifies leaves with. */
   publicKey: KeyObject
   /** How every leaf names the key that signed it. */
@@ -154,6 +156,7 @@ export async function openAuthority(kept: KeptAuthority): Promise<Authority> {
   return {
     ...kept,
     certificate,
+    subject: new Uint8Array(certificate.subjectName.toArrayBuffer()),
     publicKey: new X509Certificate(kept.certificatePem).publicKey,
     keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(certificate.publicKey),
   }

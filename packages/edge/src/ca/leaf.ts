@@ -1,5 +1,7 @@
-import { type KeyObject, randomBytes } from 'node:crypto'
+import { type KeyObject, randomBytes, subtle } from 'node:crypto'
+import { toPem } from '@postern/shared/certs/der'
 import type { Authority } from './authorities.ts'
+import { composeLeaf, joinSignature } from './leaf-der.ts'
 import { hashOfSpki } from './public-key.ts'
 import { x509 } from './x509.ts'
 
@@ -37,34 +39,18 @@ export async function signLeaf(authority: Authority, profile: LeafProfile): Prom
   const notAfter = wholeSeconds(profile.notAfter)
   const serial = randomSerial()
   const keyHash = hashOfSpki(spki)
-  const certificate = await x509.X509CertificateGenerator.create({
-    serialNumber: serial,
-    issuer: authority.certificate.subjectName,
-    subject: nameOf(profile.commonName),
-    notBefore: new Date(notBefore),
-    notAfter: new Date(notAfter),
-    publicKey: new x509.PublicKey(spki),
-    signingKey: authority.signingKey,
-    signingAlgorithm: SIGNING_ALGORITHM,
-    extensions: [
-      ...FIXED_EXTENSIONS[profile.usage],
-      new x509.SubjectAlternativeNameExtension([...profile.names]),
-      authority.keyIdentifier,
-      new x509.SubjectKeyIdentifierExtension(keyHash), // RFC 7093 §2, method 4
-    ],
+  const { usage, names } = profile
+  const composed = composeLeaf({
+    ...{ serial, notBefore, notAfter, spki, usage, names },
+    issuer: authority.subject,
+    commonName: shorten(profile.commonName),
+    authorityKey: new Uint8Array(authority.keyIdentifier.rawData),
+    subjectKey: keyHash, // RFC 7093 §2, method 4
   })
-  return { certificate: `${certificate.toString('pem')}\n`, serial, keyHash, notBefore, notAfter }
+  const signature = await subtle.sign(SIGNING_ALGORITHM, authority.signingKey, composed)
+  const certificate = toPem('CERTIFICATE', joinSignature(composed, Buffer.from(signature)))
+  return { certificate, serial, keyHash, notBefore, notAfter }
 }
-
-/** What every leaf says alike is composed once: each extension that is made is written and read again. */
-const NO_AUTHORITY = [
-  new x509.BasicConstraintsExtension(false, undefined, true),
-  new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-]
-const FIXED_EXTENSIONS = {
-  clientAuth: [...NO_AUTHORITY, new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth])],
-  serverAuth: [...NO_AUTHORITY, new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth])],
-} as const
 
 export const SIGNING_ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 
@@ -78,9 +64,11 @@ export function randomSerial(): string {
 /** As JSON with the string type spelled out: the library parses a plain string (`a, OU=admin` would add a
  *  part), and reads a value that begins with `#` as DER. */
 export function nameOf(commonName: string): InstanceType<typeof x509.Name> {
-  const text =
-    commonName.length <= MAX_COMMON_NAME ? commonName : `${commonName.slice(0, MAX_COMMON_NAME - 1)}…`
-  return new x509.Name([{ CN: [{ utf8String: text }] }])
+  return new x509.Name([{ CN: [{ utf8String: shorten(commonName) }] }])
+}
+
+function shorten(commonName: string): string {
+  return commonName.length <= MAX_COMMON_NAME ? commonName : `${commonName.slice(0, MAX_COMMON_NAME - 1)}…`
 }
 
 /** One general name as Node prints it in `subjectAltName`. Since CVE-2021-44532 values that could be taken for
