@@ -24,10 +24,16 @@ export interface Room {
   enter(arrival: Arrival): void
 }
 
-/** A connection that has said where it wants to go. */
-export interface Arrival {
+/** A connection whose ClientHello was read and put back. */
+interface Peeked {
   socket: Socket
   hello: ClientHello
+  /** When its ClientHello was whole, by `performance.now()`. */
+  arrivedAt: number
+}
+
+/** A connection that has said where it wants to go. */
+export interface Arrival extends Peeked {
   /** `203.0.113.7:50514` or `[2001:db8::7]:50514`. */
   clientAddress: string
   /** The address alone, and its port. */
@@ -35,8 +41,6 @@ export interface Arrival {
   clientPort: number
   /** Where it has reached the edge, with the port. */
   edgeAddress: string
-  /** When its ClientHello was whole, by `performance.now()`. */
-  arrivedAt: number
   /** For the room to call when the handshake is done: until then the connection is a pending one. */
   handshakeDone(): void
 }
@@ -109,11 +113,8 @@ export function openIngress(parts: {
     log.debug('ingress.turned_away', { reason })
     socket.destroy()
   }
-  const enterRoom = (socket: Socket, { client, edge }: Ends, hello: ClientHello) => {
-    const room = chooseRoom(hello)
-    if (!room) return fail(socket, client.host, 'no_room')
-    const arrivedAt = performance.now()
-    steps.set(socket, { at: arrivedAt, isBegun: true })
+  const enterRoom = (room: Room, { socket, hello, arrivedAt }: Peeked, { client, edge }: Ends) => {
+    steps.set(socket, { at: performance.now(), isBegun: true })
     room.enter({
       socket,
       hello,
@@ -166,7 +167,10 @@ export function openIngress(parts: {
       socket.once('close', () => {
         if (leave(socket)) strangers.countHandshake(host)
       })
-      turnstile.pass(socket, () => enterRoom(socket, ends, result))
+      const room = chooseRoom(result)
+      if (!room) return fail(socket, host, 'no_room')
+      const peeked = { socket, hello: result, arrivedAt: performance.now() }
+      turnstile.pass(room.name, socket, () => enterRoom(room, peeked, ends))
     })
   }
   /** The balancer itself is no stranger: whoever is behind it is counted, once it has said who. */

@@ -3,27 +3,50 @@ import { it } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import { Turnstile } from './turnstile.ts'
 
-it('lets the first few in at once, and the others in order, a few with each turn', async () => {
+/** Two with each turn. */
+function open() {
   const turnstile = new Turnstile<number>(2)
   const entered: number[] = []
-  for (let number = 0; number < 5; number++) turnstile.pass(number, () => entered.push(number))
+  const come = (number: number, place = 'mtls') => turnstile.pass(place, number, () => entered.push(number))
+  return { turnstile, entered, come }
+}
+
+it('lets the first few in at once, and the others in order, a few with each turn', async () => {
+  const { entered, come } = open()
+  for (let number = 0; number < 5; number++) come(number)
   assert.deepEqual(entered, [0, 1])
   await turn()
   assert.deepEqual(entered, [0, 1, 2, 3])
-  turnstile.pass(5, () => entered.push(5))
+  come(5)
   await turn()
   assert.deepEqual(entered, [0, 1, 2, 3, 4, 5])
   await turn()
-  turnstile.pass(6, () => entered.push(6))
+  come(6)
   assert.equal(entered.at(-1), 6)
 })
 
-it('forgets who has left, who then takes nobody’s place', async () => {
-  const turnstile = new Turnstile<number>(1)
-  const entered: number[] = []
-  for (let number = 0; number < 4; number++) turnstile.pass(number, () => entered.push(number))
-  turnstile.leave(1)
-  turnstile.leave(2)
+it('has nobody stand behind those who want to another place', async () => {
+  const { entered, come } = open()
+  for (let number = 0; number < 9; number++) come(number)
+  come(100, 'https')
+  come(101, 'https')
   await turn()
-  assert.deepEqual(entered, [0, 3])
+  assert.deepEqual(entered, [0, 1, 2, 100])
+  await turn()
+  assert.deepEqual(entered, [0, 1, 2, 100, 3, 101])
+  await turn()
+  assert.deepEqual(entered, [0, 1, 2, 100, 3, 101, 4, 5])
+})
+
+it('forgets who has left, who then takes nobody’s place', async () => {
+  const { turnstile, entered, come } = open()
+  for (let number = 0; number < 6; number++) come(number)
+  turnstile.leave(2)
+  turnstile.leave(3)
+  await turn()
+  assert.deepEqual(entered, [0, 1, 4, 5])
+  for (let number = 6; number < 9; number++) come(number)
+  turnstile.leave(8)
+  await turn()
+  assert.deepEqual(entered, [0, 1, 4, 5, 6, 7])
 })

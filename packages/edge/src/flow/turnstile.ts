@@ -1,9 +1,11 @@
-/** Lets a few in with each turn of the event loop, in the order of their coming. Those who are in get their answers
- *  before others begin: where thousands come at once, each is done soon after its beginning, and none has been
- *  worked for in vain when its patience ends. */
+/** Lets a few in with each turn of the event loop: in the order of their coming, and of those who want to different
+ *  places by turns. Those who are in get their answers before others begin: where thousands come at once, each is done
+ *  soon after its beginning, none has been worked for in vain when its patience ends, and who wants to another place
+ *  does not stand behind them. */
 export class Turnstile<Who> {
   readonly #perTurn: number
-  readonly #waiting = new Map<Who, () => void>()
+  /** Who waits, by the place they want to. None is empty. */
+  readonly #lanes = new Map<string, Map<Who, () => void>>()
   #left: number
   #turn: NodeJS.Immediate | undefined
 
@@ -12,26 +14,38 @@ export class Turnstile<Who> {
     this.#left = perTurn
   }
 
-  /** Calls `enter`, at once where nobody waits. */
-  pass(who: Who, enter: () => void): void {
+  /** Calls `enter`, at once where there is room. */
+  pass(place: string, who: Who, enter: () => void): void {
     this.#turn ??= setImmediate(() => this.#begin())
-    if (this.#left === 0) return void this.#waiting.set(who, enter)
+    if (this.#left === 0) {
+      const lane = this.#lanes.get(place) ?? new Map<Who, () => void>()
+      this.#lanes.set(place, lane.set(who, enter))
+      return
+    }
     this.#left -= 1
     enter()
   }
 
   leave(who: Who): void {
-    this.#waiting.delete(who)
+    for (const place of this.#lanes.keys()) this.#take(place, who)
   }
 
   #begin(): void {
     this.#left = this.#perTurn
-    this.#turn = this.#waiting.size > 0 ? setImmediate(() => this.#begin()) : undefined
-    for (const [who, enter] of this.#waiting) {
-      if (this.#left === 0) return
-      this.#waiting.delete(who)
-      this.#left -= 1
-      enter()
+    this.#turn = this.#lanes.size > 0 ? setImmediate(() => this.#begin()) : undefined
+    while (this.#lanes.size > 0) {
+      for (const [place, lane] of this.#lanes) {
+        if (this.#left === 0) return
+        const [[who, enter]] = lane as unknown as [[Who, () => void]]
+        this.#take(place, who)
+        this.#left -= 1
+        enter()
+      }
     }
+  }
+
+  #take(place: string, who: Who): void {
+    const lane = this.#lanes.get(place)
+    if (lane?.delete(who) && lane.size === 0) this.#lanes.delete(place)
   }
 }
