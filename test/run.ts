@@ -43,6 +43,7 @@ const ONCE: readonly string[] = [
   'outlives-an-upgrade-of-its-files', // the thread that writes SQLite
   'publishes-what-is-revoked', // what OpenSSL makes of a list
   'records-who-did-what', // looks for secrets in the database's file
+  'renews-its-certificate-under-load', // TLS and files, nothing that is stored
   'restores-from-a-backup',
   'runs-under-systemd',
   'sets-up-sshd-without-locking-anyone-out', // files of a server
@@ -54,6 +55,7 @@ const ONCE: readonly string[] = [
   'survives-stray-callbacks', // looks for secrets in the database's file
   'takes-new-certificate-files', // files and TLS, nothing that is stored
   'tells-the-service-who-comes', // what a connector writes to its target
+  'tells-why-there-is-no-certificate', // TLS and files, nothing that is stored
   'understands-its-neighbour-versions', // what programs say to each other
 ].map((name) => `test/${name}.test.ts`)
 /** A test, or a file of tests, that takes longer hangs. */

@@ -38,6 +38,7 @@ import { createMetrics, type Metrics } from './metrics.ts'
 import { openMetricsListener } from './metrics-listener.ts'
 import { readRoles } from './policy/roles.ts'
 import { openServerIdentity } from './server-identity.ts'
+import { StatusFile } from './status.ts'
 import type { ChainHead } from './store/audit-events.ts'
 import { openStore } from './store/open.ts'
 import { useOnce } from './store/replay-guards.ts'
@@ -322,9 +323,17 @@ export async function startEdge(
     log.info('metrics.ready', { port: listener.port })
   }
   const port = await listen(ingress.server, config)
-  serverIdentity.start()
   const publicPort = config.publicPort ?? port
   origin = publicPort === 443 ? `https://${domain}` : `https://${domain}:${publicPort}`
+  const statusFile = opened.use(new StatusFile(config.dataDir, log))
+  const startedAt = clock()
+  const tellStatus = () => {
+    const certificate = serverIdentity.describe()
+    statusFile.write({ pid: process.pid, origin, version: VERSION, startedAt, certificate })
+  }
+  serverIdentity.onStatus(tellStatus)
+  tellStatus()
+  serverIdentity.start()
   const purge = setInterval(() => {
     store.purge().catch((error: unknown) => log.warn('store.purge_failed', { error }))
   }, PURGE_EVERY_MS)

@@ -9,6 +9,7 @@ import { addDev } from './commands/dev.ts'
 import { addFlowIdentityKey } from './commands/flow-identity-key.ts'
 import { addInit } from './commands/init.ts'
 import { addServe } from './commands/serve.ts'
+import { addStatus } from './commands/status.ts'
 import { addStoreBackup } from './commands/store-backup.ts'
 import { addStoreCopy } from './commands/store-copy.ts'
 import { addStoreMigrate } from './commands/store-migrate.ts'
@@ -55,6 +56,7 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
   addInit(program, parts)
   addServe(program, parts, finish)
   addDev(program, parts, finish)
+  addStatus(program, parts)
   addConfigCheck(program.command('config').description('look at the configuration').helpCommand(false), parts)
   const ca = program
     .command('ca')

@@ -17,6 +17,7 @@ import {
   readCertificateFiles,
   watchCertificateFiles,
 } from './server-certificate/files.ts'
+import type { CertificateStatus } from './status.ts'
 
 /** The certificate the edge shows: from files that are read again when they change, by ACME, or from its own CA. Renewed
  *  without a restart, and without a word to the flows that run. */
@@ -27,6 +28,9 @@ export interface OpenServerIdentity extends AsyncDisposable {
   /** `sha256:HEX` of that CA, see `fingerprintOf`. */
   caFingerprint: string | undefined
   onRenewed(listener: (identity: ServerIdentity) => void): void
+  /** What there is to say about it; `onStatus` is told when that has changed. */
+  describe(): CertificateStatus
+  onStatus(listener: () => void): void
   /** What a server that speaks `acme-tls/1` for this name is shown; undefined: none is expected. */
   alpnChallenge(serverName: string): SecureContext | undefined
   /** Orders what is missing. Call it when the port listens: the CA looks for the proof there. */
@@ -73,7 +77,9 @@ async function identityByAcme(
   )
   const kept = await keeper.open()
   const first = kept ?? withCa(await issueEdgeCertificate(authority, parts.domain, parts.clock()), authority)
-  const shown = new ShownIdentity(first, parts)
+  const shown = new ShownIdentity(first, 'ACME', parts)
+  shown.isAwaited = kept === undefined
+  shown.nextAttemptAt = () => keeper.nextAttemptAt
   shown.renewal = opened.move()
   shown.alpnChallenge = (serverName) => alpn.contextFor(serverName)
   shown.start = () => keeper.start()
@@ -103,7 +109,7 @@ async function identityFromFiles(
   const pair = await readCertificateFiles(files, { domain }).catch((cause: PosternError) => {
     throw new PosternError('CONFIG_INVALID', cause.message, { cause })
   })
-  const shown = new ShownIdentity(pair, parts)
+  const shown = new ShownIdentity(pair, 'files', parts)
   shown.renewal = watchCertificateFiles(files, pair, {
     domain,
     clock: parts.clock,
@@ -119,7 +125,7 @@ async function identityFromOwnCa(
   parts: IdentityParts,
 ): Promise<OpenServerIdentity> {
   const first = await issueEdgeCertificate(authority, domain, parts.clock())
-  const shown = new ShownIdentity(withCa(first, authority), parts)
+  const shown = new ShownIdentity(withCa(first, authority), 'internal CA', parts)
   shown.caFile = authority.certificateFile
   shown.caFingerprint = fingerprintOf(authority)
   shown.renewal = renewEdgeCertificate(authority, first, {
@@ -137,33 +143,61 @@ class ShownIdentity implements OpenServerIdentity {
   caFile: string | undefined
   caFingerprint: string | undefined
   renewal: Disposable | AsyncDisposable | undefined
+  isAwaited = false
+  nextAttemptAt: () => number | undefined = () => undefined
+  readonly #source: string
   readonly #parts: IdentityParts
+  #failure: CertificateStatus['failure']
+  #onStatus = () => {}
   #listener = (_identity: ServerIdentity) => {}
 
-  constructor(first: ServerIdentity, parts: IdentityParts) {
+  constructor(first: ServerIdentity, source: string, parts: IdentityParts) {
     this.current = first
+    this.#source = source
     this.#parts = parts
   }
 
   replace(next: ServerIdentity): void {
     this.current = next
     this.#listener(next)
-    const { serialNumber, validToDate } = new X509Certificate(next.cert)
+    this.isAwaited = false
+    this.#failure = undefined
     this.#parts.countRenewed?.()
-    this.#parts.log.info('edge.certificate_renewed', {
-      serial: serialNumber.toLowerCase(),
-      notAfter: validToDate.getTime(),
-    })
+    const { serial, notAfter } = this.describe()
+    this.#parts.log.info('edge.certificate_renewed', { serial, notAfter })
+    this.#onStatus()
   }
 
   /** The one there is stays. */
   fail(error: PosternError, more: { nextAttemptAt?: number } = {}): void {
     this.#parts.countFailed?.(error.code)
     this.#parts.log.error('edge.certificate_renewal_failed', { error, ...more })
+    const { code, message } = error
+    const inARow = (this.#failure?.inARow ?? 0) + 1
+    this.#failure = { code, message, at: this.#parts.clock(), inARow }
+    this.#onStatus()
   }
 
   onRenewed(listener: (identity: ServerIdentity) => void): void {
     this.#listener = listener
+  }
+
+  describe(): CertificateStatus {
+    const { serialNumber, validToDate, subjectAltName = '' } = new X509Certificate(this.current.cert)
+    const nextAttemptAt = this.nextAttemptAt()
+    return {
+      source: this.#source,
+      names: subjectAltName.split(', ').map((name) => name.replace(/^DNS:/, '')),
+      serial: serialNumber.toLowerCase(),
+      notAfter: validToDate.getTime(),
+      isAwaited: this.isAwaited,
+      ...(nextAttemptAt === undefined ? {} : { nextAttemptAt }),
+      ...(this.#failure ? { failure: this.#failure } : {}),
+    }
+  }
+
+  onStatus(listener: () => void): void {
+    this.#onStatus = listener
   }
 
   alpnChallenge(_serverName: string): SecureContext | undefined {

@@ -11,6 +11,7 @@ export const COMMANDS: readonly string[] = [
   'init',
   'serve',
   'dev',
+  'status',
   'config check',
   'ca crl',
   'ca encrypt-keys',

@@ -1,0 +1,196 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import https from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { after, before, beforeEach, describe, it } from 'node:test'
+import type { PosternError } from '@postern/shared/errors'
+import { createAuthorities } from '../ca/authorities.ts'
+import { issueEdgeCertificate } from '../ca/issue-edge.ts'
+import type { AcmeConfig } from '../config/config.ts'
+import { CertificateKeeper } from './keep-certificate.ts'
+import { AcmeState } from './state.ts'
+import { TlsAlpnChallenge } from './tls-alpn-challenge.ts'
+
+/** Answers that no pebble gives. What a real server does is in test/gets-its-certificate-by-acme.test.ts. */
+
+const HOUR_MS = 3_600_000
+const NOW = Date.now()
+const scratch = mkdtempSync(path.join(tmpdir(), 'postern-acme-'))
+
+describe('an ACME server that', () => {
+  let server: https.Server
+  let caPem = ''
+  let origin = ''
+  let requests = 0
+  let answer: (request: IncomingMessage, response: ServerResponse) => void
+  let folders = 0
+  let dataDir = ''
+
+  before(async () => {
+    const { edge } = await createAuthorities(scratch, NOW)
+    const { certificate, key } = await issueEdgeCertificate(edge, 'ca.localhost', NOW)
+    caPem = edge.certificatePem
+    server = https.createServer({ cert: certificate, key }, (request, response) => {
+      requests += 1
+      answer(request, response)
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    origin = `https://ca.localhost:${(server.address() as AddressInfo).port}`
+  })
+  beforeEach(() => {
+    requests = 0
+    dataDir = path.join(scratch, `state-${++folders}`)
+  })
+  after(() => {
+    server.close()
+    server.closeAllConnections()
+    rmSync(scratch, { recursive: true })
+  })
+
+  const configOf = (more: Partial<AcmeConfig> = {}): AcmeConfig => ({
+    kind: 'acme',
+    directory: new URL(`${origin}/dir`),
+    caPem,
+    email: undefined,
+    names: ['edge.test', 'mtls.edge.test'],
+    challenge: { type: 'tls-alpn-01' },
+    externalAccount: undefined,
+    firstRetryMs: 60_000,
+    ...more,
+  })
+
+  /** One attempt of a keeper of this `data_dir`, with a clock that stands still. */
+  async function attempt(config = configOf()): Promise<{ error: PosternError; waitMs: number }> {
+    const failed = Promise.withResolvers<{ error: PosternError; waitMs: number }>()
+    await using keeper = openKeeper(config, {
+      onFailed: (error, nextAttemptAt) => failed.resolve({ error, waitMs: nextAttemptAt - NOW }),
+    })
+    await keeper.open()
+    keeper.start()
+    return await failed.promise
+  }
+
+  function openKeeper(
+    config: AcmeConfig,
+    { onFailed }: { onFailed: (error: PosternError, nextAttemptAt: number) => void },
+  ): CertificateKeeper {
+    return new CertificateKeeper(config, {
+      state: new AcmeState(dataDir),
+      solver: new TlsAlpnChallenge(),
+      clock: () => NOW,
+      random: () => 1,
+      onCertificate: () => assert.fail('there is none'),
+      onFailed,
+    })
+  }
+
+  const directory = () => ({
+    newNonce: `${origin}/nonce`,
+    newAccount: `${origin}/account`,
+    newOrder: `${origin}/order`,
+  })
+  /** The account is there; what becomes of an order is the test's. */
+  const onOrder = (order: (response: ServerResponse) => void) => {
+    answer = ({ url }, response) => {
+      response.setHeader('replay-nonce', `n${requests}`)
+      if (url === '/dir') return void response.end(JSON.stringify(directory()))
+      if (url === '/nonce') return void response.end()
+      if (url === '/account')
+        return void response.writeHead(201, { location: `${origin}/account/1` }).end('{}')
+      order(response)
+    }
+  }
+  const problem = (response: ServerResponse, status: number, kind: string, retryAfter?: string) => {
+    if (retryAfter) response.setHeader('retry-after', retryAfter)
+    response.writeHead(status, { 'content-type': 'application/problem+json' })
+    response.end(JSON.stringify({ type: `urn:ietf:params:acme:error:${kind}`, detail: 'no \u001b[2J more' }))
+  }
+
+  it('limits the rate is asked again when it says, also after a restart', async () => {
+    onOrder((response) => problem(response, 429, 'rateLimited', String((5 * HOUR_MS) / 1_000)))
+    const { error, waitMs } = await attempt()
+    assert.equal(error.code, 'ACME_RATE_LIMITED')
+    assert.match(error.message, /ca\.localhost:\d+ refuses: rateLimited: no {2}\[2J more$/)
+    assert.equal(waitMs, 5 * HOUR_MS)
+
+    requests = 0
+    await using again = openKeeper(configOf(), { onFailed: assert.fail })
+    await again.open()
+    again.start()
+    assert.equal(again.nextAttemptAt, NOW + 5 * HOUR_MS)
+    await using changed = openKeeper(configOf({ names: ['edge.test'] }), { onFailed: assert.fail })
+    await changed.open()
+    assert.equal(changed.nextAttemptAt, 0) // whoever has corrected something need not wait
+    assert.equal(requests, 0)
+  })
+
+  it('asks for a year, or for the past, is not believed', async () => {
+    onOrder((response) => problem(response, 503, 'serverInternal', '99999999'))
+    const long = await attempt()
+    assert.equal(long.error.code, 'ACME_UNREACHABLE')
+    assert.equal(long.waitMs, 7 * 24 * HOUR_MS)
+    dataDir += '-b'
+    onOrder((response) => problem(response, 403, 'unauthorized', 'Wed, 21 Oct 2015 07:28:00 GMT'))
+    const past = await attempt()
+    assert.equal(past.error.code, 'ACME_REFUSED')
+    assert.equal(past.waitMs, 60_000)
+  })
+
+  it('refuses every time is asked ever more rarely', async () => {
+    onOrder((response) => problem(response, 403, 'rejectedIdentifier'))
+    const waits: number[] = []
+    const state = new AcmeState(dataDir)
+    for (let turn = 0; turn < 9; turn++) {
+      waits.push((await attempt()).waitMs)
+      const kept = await state.readAttempts()
+      await state.writeAttempts({ ...kept!, notBefore: 0 }) // as if the wait were over
+    }
+    assert.deepEqual(waits.slice(0, 4), [60_000, 150_000, 375_000, 937_500])
+    assert.deepEqual(waits.slice(-2), [6 * HOUR_MS, 6 * HOUR_MS])
+  })
+
+  it('answers with something else is named as such', async () => {
+    const answers: [string, (response: ServerResponse) => void][] = [
+      ['a page', (response) => response.end('<html>hotel wifi</html>')],
+      ['other JSON', (response) => response.end('{"newNonce": 7}')],
+      ['plain http', (response) => response.end(JSON.stringify({ ...directory(), newOrder: 'http://x/' }))],
+      ['too much', (response) => response.end(Buffer.alloc(600_000, ' '))],
+    ]
+    for (const [what, say] of answers) {
+      answer = (_request, response) => say(response)
+      dataDir += 'x'
+      const { error } = await attempt()
+      assert.equal(error.code, 'ACME_PROTOCOL_INVALID', `${what}: ${error.message}`)
+      assert.equal(requests, 1, what)
+      requests = 0
+    }
+    dataDir += 'x'
+    onOrder((response) => response.writeHead(201).end(JSON.stringify({ status: 'pending' })))
+    assert.equal((await attempt()).error.code, 'ACME_PROTOCOL_INVALID')
+  })
+
+  it('never takes a nonce is left after a bounded number', async () => {
+    onOrder((response) => problem(response, 400, 'badNonce'))
+    const { error } = await attempt()
+    assert.match(error.message, /has refused 25 nonces of its own/)
+    assert.ok(requests < 60, `${requests}`)
+  })
+
+  it('sends elsewhere is not followed', async () => {
+    answer = (_request, response) => response.writeHead(302, { location: 'https://evil.test/' }).end()
+    assert.equal((await attempt()).error.code, 'ACME_REFUSED')
+  })
+
+  it('has a certificate of nobody we know is told nothing', async () => {
+    onOrder((response) => response.end('{}'))
+    const { error } = await attempt(configOf({ caPem: undefined }))
+    assert.equal(error.code, 'ACME_UNREACHABLE')
+    assert.match(error.message, /self-signed certificate in certificate chain|unable to/)
+    assert.equal(requests, 0)
+  })
+})

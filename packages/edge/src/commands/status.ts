@@ -1,0 +1,69 @@
+import { PosternError } from '@postern/shared/errors'
+import type { Command } from 'commander'
+import { loadConfig } from '../config/load.ts'
+import type { ProgramParts } from '../program.ts'
+import { type CertificateStatus, type EdgeStatus, isProcess, readStatus } from '../status.ts'
+import { configOption } from './options.ts'
+
+const DAY_MS = 86_400_000
+
+export function addStatus(program: Command, parts: ProgramParts): void {
+  program
+    .command('status')
+    .description('show the running edge: where it is, and its own certificate')
+    .addOption(configOption())
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+Reads what the edge on this machine has written into its data_dir. Exit code 6 when none is running there.
+
+Examples:
+  $ postern-edge status --config /etc/postern-edge/edge.yaml
+  $ postern-edge status --config edge.yaml --json | jq .certificate.daysLeft`,
+    )
+    .action(async (options: { config: string; json?: boolean }) => {
+      const { dataDir } = loadConfig(options.config)
+      const status = await readStatus(dataDir)
+      if (!status || !isProcess(status.pid)) {
+        throw new PosternError('EDGE_UNREACHABLE', `no edge is running with ${dataDir}`, {
+          hint: `start it: postern-edge serve --config ${options.config}`,
+        })
+      }
+      const now = Date.now()
+      if (options.json) parts.stdout.write(`${JSON.stringify(withDaysLeft(status, now), null, 2)}\n`)
+      else for (const [key, value] of rowsOf(status, now)) parts.stdout.write(`${key.padEnd(14)}${value}\n`)
+    })
+}
+
+function withDaysLeft(status: EdgeStatus, now: number) {
+  return { ...status, certificate: { ...status.certificate, daysLeft: daysLeft(status.certificate, now) } }
+}
+
+function rowsOf(
+  { origin, pid, version, startedAt, certificate }: EdgeStatus,
+  now: number,
+): [string, string][] {
+  const { source, names, notAfter, isAwaited, nextAttemptAt, failure } = certificate
+  const rows: [string, string][] = [
+    ['edge', `${origin}, version ${version}, process ${pid}, since ${time(startedAt)}`],
+    ['certificate', isAwaited ? `of the internal CA until the first by ${source} is there` : `by ${source}`],
+    ['names', names.join(', ')],
+    ['valid until', `${time(notAfter)}, ${daysLeft(certificate, now)} days left`],
+  ]
+  if (nextAttemptAt !== undefined) rows.push(['next order', time(nextAttemptAt)])
+  if (failure) {
+    const { at, inARow, message, code } = failure
+    rows.push(['failed', `${time(at)}, ${inARow} in a row: ${message} (${code})`])
+  }
+  return rows
+}
+
+/** To a tenth, down: nobody is told of a day that is not there. */
+function daysLeft({ notAfter }: CertificateStatus, now: number): number {
+  return Math.floor(((notAfter - now) / DAY_MS) * 10) / 10
+}
+
+function time(ms: number): string {
+  return new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z')
+}

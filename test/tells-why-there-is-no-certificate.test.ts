@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict'
+import { chmodSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { test } from 'node:test'
+import { findFreePort } from '../demo/free-port.ts'
+import type { EdgeStatus } from '../packages/edge/src/status.ts'
+import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import { startPebble } from './support/pebble.ts'
+import { runPosternEdge } from './support/postern-edge.ts'
+import { shownCertificate } from './support/shown-certificate.ts'
+import { startSink } from './support/tcp-services.ts'
+import { makeTempFolder } from './support/temp-folder.ts'
+import { until } from './support/until.ts'
+
+type Certificate = EdgeStatus['certificate'] & { daysLeft: number }
+
+const statusOf = (edge: EdgeProcess, ...more: string[]) => runPosternEdge(edge, ['status', ...more])
+
+async function certificateOf(edge: EdgeProcess): Promise<Certificate> {
+  const { code, stdout, stderr } = await statusOf(edge, '--json')
+  assert.equal(code, 0, stderr)
+  return JSON.parse(stdout).certificate
+}
+
+/** @returns once an attempt has failed */
+async function failedCertificateOf(edge: EdgeProcess): Promise<Certificate & { failure: object }> {
+  return until('an attempt has failed', async () => {
+    const { failure, ...certificate } = await certificateOf(edge)
+    return failure && { ...certificate, failure }
+  })
+}
+
+test('a CA that is away: the edge runs, waits over a restart, and has its certificate once the CA is back', async () => {
+  const port = await findFreePort()
+  await using pebble = await startPebble({ tlsPort: port })
+  const configOf = (retry: string) => ({ tls: { acme: { ...pebble.settings, retry } } })
+  await pebble.stop()
+  const first = await startEdge({ port, config: configOf('2h') })
+  const certificate = await failedCertificateOf(first)
+  assert.equal(certificate.isAwaited, true)
+  assert.ok(certificate.nextAttemptAt! > Date.now() + 30 * 60_000)
+  assert.match(
+    (await statusOf(first)).stdout,
+    /failed {8}.*1 in a row: cannot reach the ACME server .*ACME_UNREACHABLE/,
+  )
+  await shownCertificate(first, 'edge.localhost', first.caFile) // of its own CA meanwhile
+  await first.kill9()
+  const gone = await statusOf(first)
+  assert.equal(gone.code, 6)
+  assert.match(gone.stderr, /no edge is running with .*EDGE_UNREACHABLE/)
+
+  const { dataDir } = first
+  const second = await startEdge({ port, dataDir, config: configOf('2h') })
+  const waiting = await certificateOf(second)
+  assert.equal(waiting.nextAttemptAt, certificate.nextAttemptAt)
+  assert.equal(waiting.failure, undefined)
+  await second.stop()
+
+  await pebble.start()
+  const changed = { tls: { acme: { ...pebble.settings, email: 'admin@mycorp.com' } } }
+  await using third = await startEdge({ port, dataDir, config: changed })
+  const root = await pebble.fetchRoot()
+  await until('its certificate is shown', () => shownCertificate(third, 'edge.localhost', root))
+  const had = await certificateOf(third)
+  assert.equal(had.isAwaited, false)
+  assert.ok(had.daysLeft > 1_000)
+  assert.match(
+    (await statusOf(third)).stdout,
+    /certificate {3}by ACME\n.*\nvalid until {3}\d.*Z, \d+(\.\d)? days left\n/,
+  )
+})
+
+test('what the CA refuses, cannot see, or a program cannot do, each with its code', async () => {
+  const nobody = await findFreePort()
+  await using pebble = await startPebble({ tlsPort: nobody, blockedDomains: ['evil.localhost'] })
+  const hook = path.join(makeTempFolder('hook'), 'hook')
+  writeFileSync(hook, '#!/bin/sh\necho "the zone is not mine" >&2\nexit 3\n')
+  chmodSync(hook, 0o755)
+  const rows: [Record<string, unknown>, string, RegExp][] = [
+    [
+      {},
+      'ACME_CHALLENGE_FAILED',
+      /edge\.localhost could not be proven by tls-alpn-01: unauthorized: Failed to connect/,
+    ],
+    [
+      { challenge: 'dns-01', dns_hook: hook },
+      'ACME_HOOK_FAILED',
+      /hook present failed \(3\): the zone is not mine/,
+    ],
+    [{ ca_file: undefined }, 'ACME_UNREACHABLE', /certificate/],
+  ]
+  for (const [more, code, message] of rows) {
+    await using edge = await startEdge({ config: { tls: { acme: { ...pebble.settings, ...more } } } })
+    const { failure } = (await failedCertificateOf(edge)) as Certificate
+    assert.equal(failure?.code, code)
+    assert.match(failure.message, message)
+    await shownCertificate(edge, 'edge.localhost', edge.caFile)
+  }
+  const acme = { ...pebble.settings }
+  await using edge = await startEdge({ config: { domain: 'evil.localhost', tls: { acme } } })
+  const { failure } = (await failedCertificateOf(edge)) as Certificate
+  assert.equal(failure?.code, 'ACME_REFUSED')
+  assert.match(failure.message, /rejectedIdentifier/)
+})
+
+test('a port for HTTP-01 that is taken is told at the start', async () => {
+  await using taken = await startSink()
+  const acme = {
+    ...{ directory: 'https://ca.localhost/dir', accept_terms: true },
+    ...{ challenge: 'http-01', http_listen: `127.0.0.1:${taken.port}` },
+  }
+  await assert.rejects(
+    startEdge({ config: { tls: { acme } } }),
+    /HTTP-01 challenge cannot be served on 127\.0\.0\.1:\d+ \(EADDRINUSE\) \(CONFIG_INVALID\)/,
+  )
+})
