@@ -2,6 +2,7 @@
 import { X509Certificate } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo, Server } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import { getRequestListener } from '@hono/node-server'
 import type { Checkpoint } from '@postern/shared/audit/checkpoint'
 import { ERRORS, PosternError } from '@postern/shared/errors'
@@ -30,7 +31,8 @@ import { openIngress } from './flow/ingress.ts'
 import { LiveFlows } from './flow/live-flows.ts'
 import { openRooms } from './flow/rooms.ts'
 import { endFlowsOfSilent } from './flow/silent-connector.ts'
-import { createApi } from './http/api.ts'
+import { createApi, createMtlsApi } from './http/api.ts'
+import type { ApiParts } from './http/parts.ts'
 import { openRate } from './limits/rate.ts'
 import { type OnLimited, Strangers } from './limits/strangers.ts'
 import { createLogin } from './login/login.ts'
@@ -182,7 +184,8 @@ export async function startEdge(
   })
   login.onSessionEnded((session) => enforcement.sessionEnded(session.id))
 
-  const api = createApi({
+  const workloadCa = new X509Certificate(authorities.workload.certificatePem)
+  const apiParts: ApiParts = {
     config,
     origin: () => origin,
     version: VERSION,
@@ -205,6 +208,17 @@ export async function startEdge(
       backdateMs: config.certificates.backdateMs,
       origin: () => origin,
     },
+    workloadIssuer: {
+      db,
+      domain,
+      authority: authorities.workload,
+      ca: workloadCa,
+      clock,
+      backdateMs: config.certificates.backdateMs,
+      maxTtlMs: config.certificates.workloadMaxTtlMs,
+      maxLifetimeMs: config.certificates.workloadMaxLifetimeMs,
+    },
+    mtlsOrigin: () => origin.replace('https://', 'https://mtls.'),
     live,
     enforcement,
     fleet,
@@ -216,13 +230,31 @@ export async function startEdge(
     },
     countRefused: metrics.countApiRefused,
     isReady: () => (isStopping || storeWatch.isLost ? Promise.resolve(false) : canWrite(db, clock())),
-  })
-  const answerApi = getRequestListener(api.fetch, { overrideGlobalObjects: false })
+  }
+  const answerApi = getRequestListener(createApi(apiParts).fetch, { overrideGlobalObjects: false })
+  const refuseStoreLost = (request: IncomingMessage, response: ServerResponse) => {
+    answerStoreLost(response)
+    const clientAddress = request.socket.remoteAddress
+    audit.record({ type: 'request.refused', code: 'STORE_LOST', clientAddress }).catch(() => {})
+  }
+  const mtlsApi = createMtlsApi(apiParts)
+  const answerMtls = getRequestListener(
+    (request, bindings) => {
+      const { socket } = bindings.incoming as IncomingMessage
+      return mtlsApi.fetch(request, { ...bindings, peer: (socket as TLSSocket).getPeerX509Certificate() })
+    },
+    { overrideGlobalObjects: false },
+  )
+  const onMtls = (request: IncomingMessage, response: ServerResponse) => {
+    if (storeWatch.isLost) return refuseStoreLost(request, response)
+    answerMtls(request, response).catch((error: unknown) => {
+      log.error('http.failed', { error })
+      response.destroy()
+    })
+  }
   const onHttps = (request: IncomingMessage, response: ServerResponse) => {
     if (storeWatch.isLost && !TOLD_WITHOUT_STORE.has(request.url ?? '')) {
-      answerStoreLost(response)
-      const clientAddress = request.socket.remoteAddress
-      return void audit.record({ type: 'request.refused', code: 'STORE_LOST', clientAddress }).catch(() => {})
+      return refuseStoreLost(request, response)
     }
     login
       .handle(request, response)
@@ -250,6 +282,7 @@ export async function startEdge(
   const flowParts = {
     domain,
     clientCa,
+    workloadCa,
     db,
     live,
     enforcement,
@@ -280,11 +313,12 @@ export async function startEdge(
     alpnChallenge: (serverName) => serverIdentity.alpnChallenge(serverName),
     clientCa: authorities.client.certificatePem,
     connectorCa: authorities.connector.certificatePem,
+    workloadCa: authorities.workload.certificatePem,
     handshakeTimeoutMs: limits.handshakeTimeoutMs,
     maxHttpConnections: limits.maxHttpConnections,
     maxHttpConnectionsPerAddress: limits.maxHttpConnectionsPerAddress,
     onHttps,
-    onMtls: (_request, response) => void response.writeHead(404).end(),
+    onMtls,
     onMtlsUpgrade: control.upgrade,
     onFlow(entered) {
       serveFlow(entered, flowParts).catch((error: unknown) => log.error('flow.failed', { error }))

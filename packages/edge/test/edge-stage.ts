@@ -6,6 +6,7 @@ import https from 'node:https'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import tls, { type TLSSocket } from 'node:tls'
+import { RENEW_PATH } from '@postern/shared/api/workloads'
 import { createCsr } from '@postern/shared/certs/csr'
 import { type EmailAddress, parseEmailAddress } from '@postern/shared/email'
 import type { PosternError } from '@postern/shared/errors'
@@ -111,6 +112,8 @@ export class EdgeStage implements AsyncDisposable {
         sessionMs: 12 * 3_600_000,
         connectorTtlMs: 86_400_000,
         enrollTokenMaxTtlMs: 7 * 86_400_000,
+        workloadMaxTtlMs: 90 * 86_400_000,
+        workloadMaxLifetimeMs: 366 * 86_400_000,
       },
       ca: { crlLifetimeMs: 86_400_000, keyLock: undefined },
       ssh: {
@@ -234,6 +237,24 @@ export class EdgeStage implements AsyncDisposable {
     return { ...withKey(issued, privateKey), connectorId }
   }
 
+  /** A program's, as the service's owner makes it. */
+  async workloadCertificate(
+    owner: Person,
+    service: ServiceRecord,
+    wanted: { name?: string; ttlMs?: number; lifetimeMs?: number } = {},
+  ): Promise<Credential & { workloadId: string }> {
+    const { privateKey } = newKey()
+    const body = { host: service.label, name: 'carbon-relay-3', csr: newCsr(privateKey), ...wanted }
+    const { status, text, json } = await this.api('POST', '/v1/certificates/workload', { as: owner, body })
+    if (status !== 201) throw new Error(text)
+    return withKey(json, privateKey) as Credential & { workloadId: string }
+  }
+
+  /** Asks for a new one with a certificate that stands. */
+  renewWorkload(shown: Credential, csr: string = newCsr(), accept = 'application/json'): Promise<ApiAnswer> {
+    return this.api('POST', RENEW_PATH, { shown, text: csr, headers: { accept } })
+  }
+
   /** A TLS connection to a room. Resolves after the client's side of the handshake; in TLS 1.3 a refused
    *  certificate shows itself later. */
   async dial(to: Dial): Promise<TLSSocket> {
@@ -302,13 +323,14 @@ export class EdgeStage implements AsyncDisposable {
 
   async api(method: string, target: string, options: ApiRequest = {}): Promise<ApiAnswer> {
     const body = options.text ?? (options.body === undefined ? undefined : JSON.stringify(options.body))
+    const serverName = options.shown ? `mtls.${DOMAIN}` : DOMAIN
     const request = https.request({
-      ...this.dialOptions({ serverName: DOMAIN }),
+      ...this.dialOptions({ serverName, credential: options.shown }),
       agent: false,
       method,
       path: target,
       headers: {
-        host: `${DOMAIN}:${this.edge.port}`,
+        host: `${serverName}:${this.edge.port}`,
         ...(options.as ? await this.#prove(method, target, options) : {}),
         ...(body === undefined ? {} : { 'content-length': String(Buffer.byteLength(body)) }),
         ...options.headers,
@@ -388,6 +410,8 @@ export interface ApiRequest {
   text?: string
   headers?: Record<string, string>
   nonce?: string
+  /** Asks in the room of certificates, and shows this one. */
+  shown?: Credential
 }
 
 export interface ApiAnswer {

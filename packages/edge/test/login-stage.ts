@@ -94,6 +94,8 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
         sessionMs: options.sessionMs ?? 12 * 3_600_000,
         connectorTtlMs: 86_400_000,
         enrollTokenMaxTtlMs: 7 * 86_400_000,
+        workloadMaxTtlMs: 90 * 86_400_000,
+        workloadMaxLifetimeMs: 366 * 86_400_000,
       },
     },
     origin: () => origin,

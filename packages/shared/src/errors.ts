@@ -37,6 +37,7 @@ export const ERRORS = {
   LABEL_INVALID: kind(400, 2, 'use 3 to 63 lower-case letters, digits and inner hyphens'),
   SSH_KEY_INVALID: kind(400, 2, 'use an ed25519, ecdsa (nistp256) or rsa key of 2048 bits or more'),
   PRINCIPAL_INVALID: kind(400, 2, 'use up to 64 letters, digits and . _ : / - without spaces and commas'),
+  WORKLOAD_INVALID: kind(400, 2, 'use up to 64 letters, digits and inner . _ -, as in carbon-relay-3'),
   DURATION_INVALID: kind(400, 2, 'write a number and a unit: 30s, 5m, 12h or 7d'),
   ALLOW_LIST_EMPTY: kind(
     400,
@@ -93,6 +94,16 @@ export const ERRORS = {
   CERTIFICATE_REFUSED: kind(403, 5, 'run the command again: it gets a new certificate'),
   CERTIFICATE_REVOKED: kind(403, 5, 'sign in again: postern login --edge https://HOST'),
   CERTIFICATE_EXPIRED: kind(403, 5, 'run the command again: it gets a new certificate'),
+  CERTIFICATE_NOT_RENEWABLE: kind(
+    403,
+    5,
+    'ask the owner of the service for a new one: postern certificate issue',
+  ),
+  CERTIFICATE_SUPERSEDED: kind(
+    403,
+    5,
+    'its key is in two places, so every certificate of this lineage was revoked: find the copy, then ask the owner of the service for a new one: postern certificate issue',
+  ),
   CERTIFICATE_WRONG_SERVICE: kind(403, 5, 'use the certificate that was issued for this service'),
   ENROLL_TOKEN_INVALID: kind(403, 5, 'make a new one: postern service enroll-token LABEL'),
   HOST_KEY_CHANGED: kind(

@@ -42,7 +42,10 @@ export interface Rule {
   groups?: readonly string[] | undefined
   /** Issuers of the company's providers. */
   providers?: readonly string[] | undefined
+  /** Anybody who has signed in. Programs only where it denies: no rule for people admits one. */
   anyAuthenticated?: true | undefined
+  /** Programs with a certificate of their own, by name. Not in a rule that names people. */
+  workloads?: readonly string[] | undefined
   when?: Conditions | undefined
 }
 

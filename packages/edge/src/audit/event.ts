@@ -24,6 +24,7 @@ export type AuditEvent =
   | ConnectorRefused
   | ConnectorRenewed
   | ConnectorSuperseded
+  | WorkloadSuperseded
   | ServiceCreated
   | ServiceUpdated
   | ServiceDeleted
@@ -62,6 +63,7 @@ const TYPES: Readonly<Record<AuditEventType, true>> = {
   'connector.refused': true,
   'connector.renewed': true,
   'connector.superseded': true,
+  'workload.superseded': true,
   'service.created': true,
   'service.updated': true,
   'service.deleted': true,
@@ -148,7 +150,8 @@ export interface SessionEnded {
 
 interface CertificateSubject {
   /** `ssh` for users, `ssh-host` for servers. */
-  kind: 'client' | 'connector' | 'ssh' | 'ssh-host'
+  kind: 'client' | 'connector' | 'workload' | 'ssh' | 'ssh-host'
+  /** Who asked: of a workload's first certificate its maker, of the next ones itself. */
   identityId: string
   email: string
   clientAddress: string
@@ -171,10 +174,19 @@ export interface CertificateIssued extends CertificateSubject {
   machine?: Maybe<string>
   notBefore: number
   notAfter: number
+  /** Workloads: its name and lineage, and when the last renewal ends. */
+  workload?: Maybe<string>
+  workloadId?: Maybe<string>
+  renewableUntil?: Maybe<number>
+  /** A renewal: of the certificate that it replaces. */
+  previousSerial?: Maybe<string>
 }
 
 export interface CertificateRefused extends CertificateSubject {
   type: 'certificate.refused'
+  workload?: Maybe<string>
+  /** A renewal: the certificate that asked for it. */
+  shownSerial?: Maybe<string>
   code: ErrorCode
   /** The policy's rule, where the policy refused. */
   rule?: Maybe<string>
@@ -245,6 +257,21 @@ export interface ConnectorRefused extends Counted {
   connectorId?: Maybe<string>
   /** The first few connectors of the minute. */
   connectorIds?: Maybe<readonly string[]>
+}
+
+/** Two had a key of one workload: all its certificates were revoked. Written once per lineage. */
+export interface WorkloadSuperseded {
+  type: 'workload.superseded'
+  code: ErrorCode
+  /** The lineage. */
+  identityId: string
+  email: string
+  workload: string
+  serviceId: string
+  label?: Maybe<string>
+  /** The former certificate that was to be renewed again. */
+  shownSerial: string
+  clientAddress: string
 }
 
 /** Two processes had the key of one connector: all its certificates were revoked. Written once per connector. */

@@ -95,6 +95,8 @@ interface Case {
   type: AuditEventType
   /** Who is named; nobody: it is counted among those of strangers. */
   who?: 'owner' | 'other' | 'admin' | 'dev' | 'guest'
+  /** In place of a person: the name of a program. */
+  program?: string
   /** Events that the same act leaves besides, for another reason. */
   besides?: AuditEventType
   /** The line of the log; the default is that of the type. */
@@ -211,6 +213,8 @@ async function renew(scene: Scene, as: Credential, claims: Record<string, unknow
   return heard(await scene.stage.api('POST', '/v1/connectors/renew', { body: { jws } }))
 }
 
+const PROGRAM = 'workload:carbon-relay-3'
+
 const connectorOf = ({ stage, owner, service }: Scene) => stage.connectorCertificate(owner, service)
 const certificateBody = ({ service }: Scene) => ({ body: { host: service.label, csr: newCsr() } })
 const sshBody = ({ service }: Scene, publicKey = SSH_KEY) => ({ body: { host: service.label, publicKey } })
@@ -310,6 +314,13 @@ const CASES: Partial<Record<ErrorCode, Case[]>> = {
     asked('dev', ['POST', () => '/v1/certificates/ssh', (scene) => sshBody(scene, 'ssh-ed25519 AAAA')]),
   ],
   PRINCIPAL_INVALID: [asked('owner', ['PATCH', of, () => ({ body: { ssh: { principals: ['a,b'] } } })])],
+  WORKLOAD_INVALID: [
+    asked('owner', [
+      'POST',
+      () => '/v1/certificates/workload',
+      ({ service }) => ({ body: { host: service.label, name: 'a b', csr: newCsr() } }),
+    ]),
+  ],
   DURATION_INVALID: [
     asked('owner', ['POST', (scene) => of(scene, '/enroll-tokens'), () => ({ body: { ttlMs: 1e12 } })]),
   ],
@@ -616,6 +627,42 @@ const CASES: Partial<Record<ErrorCode, Case[]>> = {
         return renew(scene, credential)
       },
       type: 'request.refused',
+    },
+  ],
+  CERTIFICATE_NOT_RENEWABLE: [
+    {
+      at: 'a program at its end',
+      async provoke({ stage, owner, service }) {
+        const times = { ttlMs: 3_600_000, lifetimeMs: 3_600_000 }
+        return heard(await stage.renewWorkload(await stage.workloadCertificate(owner, service, times)))
+      },
+      type: 'certificate.refused',
+      program: PROGRAM,
+    },
+  ],
+  CERTIFICATE_SUPERSEDED: [
+    {
+      at: 'the renewal that shows it',
+      async provoke({ stage, owner, service }) {
+        const credential = await stage.workloadCertificate(owner, service)
+        assert.equal((await stage.renewWorkload(credential)).status, 201)
+        return heard(await stage.renewWorkload(credential))
+      },
+      type: 'certificate.refused',
+      besides: 'workload.superseded',
+      program: PROGRAM,
+    },
+    {
+      at: 'a flow of a program whose key was in two places',
+      async provoke(scene) {
+        const { stage, owner, service } = scene
+        const credential = await stage.workloadCertificate(owner, service)
+        for (const status of [201, 403]) assert.equal((await stage.renewWorkload(credential)).status, status)
+        stage.gates.events.splice(0)
+        stage.log.lines.splice(0)
+        return dialFlow(scene, credential)
+      },
+      type: 'flow.refused',
     },
   ],
   CERTIFICATE_WRONG_SERVICE: [
@@ -987,7 +1034,11 @@ function refusalsOf({ gates }: EdgeStage, code: ErrorCode): Refusal[] {
   return gates.events.filter((event): event is Refusal => 'code' in event && event.code === code)
 }
 
-async function assertRecorded(scene: Scene, code: ErrorCode, { type, who, besides, provoke, ...rest }: Case) {
+async function assertRecorded(
+  scene: Scene,
+  code: ErrorCode,
+  { type, who, program, besides, provoke, ...rest }: Case,
+) {
   const { stage } = scene
   stage.gates.events.splice(0)
   stage.log.lines.splice(0)
@@ -1002,7 +1053,8 @@ async function assertRecorded(scene: Scene, code: ErrorCode, { type, who, beside
   )
   if (besides) assert.equal(refusalsOf(stage, code).length, 2)
   const event = found[0]!
-  if (who) assert.equal(event.email, scene[who].identity.email)
+  const name = program ?? (who && scene[who].identity.email)
+  if (name) assert.equal(event.email, name)
   else assert.ok(isStrangersRefusal(event), 'who has no name is counted')
   if (type === 'flow.decided') assert.equal(event.decision, 'deny')
   assertSaysTheSame(stage, event, told, 'line' in rest ? rest.line : LINES[type])

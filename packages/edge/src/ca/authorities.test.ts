@@ -15,8 +15,11 @@ describe('authorities', () => {
   it('are one self-signed root per kind, under names and keys of their own', async () => {
     const authorities = await createAuthorities(newFolder(), Date.now())
     const certificates = AUTHORITY_KINDS.map((kind) => new X509Certificate(authorities[kind].certificatePem))
-    assert.equal(new Set(certificates.map((certificate) => certificate.subject)).size, 3)
-    assert.equal(new Set(AUTHORITY_KINDS.map((kind) => authorities[kind].certificate.serialNumber)).size, 3)
+    assert.equal(new Set(certificates.map((certificate) => certificate.subject)).size, AUTHORITY_KINDS.length)
+    assert.equal(
+      new Set(AUTHORITY_KINDS.map((kind) => authorities[kind].certificate.serialNumber)).size,
+      AUTHORITY_KINDS.length,
+    )
     for (const kind of AUTHORITY_KINDS) {
       const { certificateFile } = authorities[kind]
       execFileSync('openssl', ['verify', '-x509_strict', '-CAfile', certificateFile, certificateFile])
@@ -31,7 +34,7 @@ describe('authorities', () => {
     const folder = newFolder()
     await createAuthorities(folder, Date.now())
     const files = readdirSync(path.join(folder, 'ca'))
-    assert.equal(files.length, 6)
+    assert.equal(files.length, 2 * AUTHORITY_KINDS.length)
     for (const file of files) assert.equal(statSync(path.join(folder, 'ca', file)).mode & 0o777, 0o600, file)
     assert.equal(statSync(path.join(folder, 'ca')).mode & 0o777, 0o700)
   })
@@ -52,6 +55,28 @@ describe('authorities', () => {
     const [one, two] = await Promise.all([1, 2].map(() => openAuthorities(folder, Date.now())))
     assert.equal(one!.edge.certificatePem, two!.edge.certificatePem)
     assert.equal((await openAuthorities(folder, Date.now())).edge.certificatePem, one!.edge.certificatePem)
+  })
+
+  it('of an edge that is older than workloads get that kind, and keep the others', async () => {
+    const folder = newFolder()
+    const before = await createAuthorities(folder, Date.now())
+    const file = (name: string) => path.join(folder, 'ca', `workload-ca.${name}`)
+    for (const name of ['key', 'pem']) rmSync(file(name))
+    const [one, two] = await Promise.all([1, 2].map(() => openAuthorities(folder, Date.now())))
+    assert.equal(one!.workload.certificatePem, two!.workload.certificatePem)
+    assert.notEqual(one!.workload.certificatePem, before.workload.certificatePem)
+    assert.equal(one!.client.certificatePem, before.client.certificatePem)
+    for (const name of ['key', 'pem']) assert.equal(statSync(file(name)).mode & 0o777, 0o600)
+    // it died between the two files
+    rmSync(file('pem'))
+    const again = await openAuthorities(folder, Date.now())
+    assert.deepEqual(
+      again.workload.publicKey.export({ format: 'jwk' }),
+      one!.workload.publicKey.export({ format: 'jwk' }),
+    )
+    // but a key that was lost is not made anew: what it signed would be worthless without anybody knowing
+    rmSync(file('key'))
+    await assert.rejects(openAuthorities(folder, Date.now()), { code: 'CONFIG_INVALID' })
   })
 
   it('refuse a key that others can read, and one that belongs to another kind', async () => {

@@ -1,5 +1,6 @@
 import {
   createHash,
+  createPublicKey,
   generateKeyPairSync,
   type KeyObject,
   randomBytes,
@@ -12,13 +13,14 @@ import { PosternError } from '@postern/shared/errors'
 import { explainDisk, makePrivateFolder, writePrivateFile } from '../private-file.ts'
 import { encodeKey, type KeyLock, readKey } from './key-file.ts'
 import { nameOf, randomSerial, SIGNING_ALGORITHM } from './leaf.ts'
+import { writeWhole } from './ssh-authorities.ts'
 import { x509 } from './x509.ts'
 
 /** The edge's own certificate authorities: one self-signed root per kind of certificate, so that a room which
  *  trusts one kind cannot be entered with another (with a common root, OpenSSL accepts a leaf of the wrong kind as
  *  soon as it brings its own intermediate). This folder signs; it does not decide who gets a certificate and does
  *  not store any. */
-export const AUTHORITY_KINDS = ['client', 'connector', 'edge'] as const
+export const AUTHORITY_KINDS = ['client', 'connector', 'edge', 'workload'] as const
 export type AuthorityKind = (typeof AUTHORITY_KINDS)[number]
 
 /** What an authority is made of. */
@@ -77,15 +79,19 @@ export async function createAuthorities(dataDir: string, now: number, lock?: Key
 /** @param lock of the keys, where they are encrypted
  *  @throws CONFIG_INVALID a file is missing, open to others, malformed or does not fit the other · CA_KEY_LOCKED */
 export async function loadAuthorities(dataDir: string, lock?: KeyLock): Promise<Authorities> {
-  const [client, connector, edge] = await Promise.all(
+  const [client, connector, edge, workload] = await Promise.all(
     AUTHORITY_KINDS.map((kind) => loadAuthority(path.join(dataDir, FOLDER), kind, lock)),
   )
-  return { client: client!, connector: connector!, edge: edge! }
+  return { client: client!, connector: connector!, edge: edge!, workload: workload! }
 }
 
-/** Loads them, or creates them in a `dataDir` that has none. */
+/** Loads them, or creates them in a `dataDir` that has none. One that is older than a kind gets that kind. */
 export async function openAuthorities(dataDir: string, now: number, lock?: KeyLock): Promise<Authorities> {
-  if (await exists(path.join(dataDir, FOLDER))) return loadAuthorities(dataDir, lock)
+  const folder = path.join(dataDir, FOLDER)
+  if (await exists(folder)) {
+    await addAuthority(folder, 'workload', now, lock)
+    return loadAuthorities(dataDir, lock)
+  }
   return createAuthorities(dataDir, now, lock).catch((error: unknown) => {
     // another process was faster
     if (error instanceof PosternError && error.code === 'CONFIG_INVALID')
@@ -100,8 +106,27 @@ async function writeAuthority(
   now: number,
   lock: KeyLock | undefined,
 ): Promise<void> {
-  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-  const spki = publicKey.export({ type: 'spki', format: 'der' })
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  await writePrivateFile(keyFile(folder, kind), encodeKey(privateKey, lock))
+  await writePrivateFile(certificateFile(folder, kind), await selfSign(privateKey, kind, now))
+}
+
+/** Adds what is missing of a kind that this folder may be older than. The certificate follows from the key, so an edge
+ *  that died in between goes on with that key. */
+async function addAuthority(
+  folder: string,
+  kind: AuthorityKind,
+  now: number,
+  lock: KeyLock | undefined,
+): Promise<void> {
+  const [key, certificate] = [keyFile(folder, kind), certificateFile(folder, kind)]
+  if (await exists(certificate)) return // without its key it was lost, and loading says so
+  await writeWhole(key, encodeKey(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey, lock))
+  await writeWhole(certificate, await selfSign(await readKey(key, lock), kind, now))
+}
+
+async function selfSign(privateKey: KeyObject, kind: AuthorityKind, now: number): Promise<string> {
+  const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
   const signer = new x509.PublicKey(spki)
   const name = nameOf(`Postern ${kind} CA ${createHash('sha256').update(spki).digest('hex').slice(0, 16)}`)
   const certificate = await x509.X509CertificateGenerator.create({
@@ -119,8 +144,7 @@ async function writeAuthority(
       await x509.SubjectKeyIdentifierExtension.create(signer),
     ],
   })
-  await writePrivateFile(keyFile(folder, kind), encodeKey(privateKey, lock))
-  await writePrivateFile(certificateFile(folder, kind), `${certificate.toString('pem')}\n`)
+  return `${certificate.toString('pem')}\n`
 }
 
 async function loadAuthority(

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import type { EmailAddress } from '@postern/shared/email'
+import { parseWorkloadName } from '@postern/shared/workload-name'
 import { AUTHORITY_KINDS, type Authorities, type AuthorityKind, createAuthorities } from './authorities.ts'
 import {
   type ClientCertificateRequest,
@@ -19,6 +20,7 @@ import {
   issueEdgeCertificate,
   renewEdgeCertificate,
 } from './issue-edge.ts'
+import { issueWorkloadCertificate, workloadSubjectAltName } from './issue-workload.ts'
 import type { IssuedLeaf } from './leaf.ts'
 import { spkiHash } from './public-key.ts'
 
@@ -52,7 +54,14 @@ const connector = () =>
     now,
   )
 const edge = () => issueEdgeCertificate(authorities.edge, DOMAIN, now)
-const issue: Record<AuthorityKind, () => Promise<IssuedLeaf>> = { client, connector, edge }
+const WORKLOAD = { domain: DOMAIN, serviceId: 'svc_1', name: parseWorkloadName('carbon-relay-3') }
+const workload = () =>
+  issueWorkloadCertificate(
+    authorities.workload,
+    { ...WORKLOAD, publicKey, notAfter: now + HOUR_MS, backdateMs: 300_000 },
+    now,
+  )
+const issue: Record<AuthorityKind, () => Promise<IssuedLeaf>> = { client, connector, edge, workload }
 
 function openssl(leaf: IssuedLeaf, command: 'verify' | 'text', ...args: string[]) {
   const file = path.join(scratch, `${leaf.serial}.pem`)
@@ -71,6 +80,7 @@ describe('certificates', () => {
     client: ['sslclient', 'sslserver'],
     connector: ['sslclient', 'sslserver'],
     edge: ['sslserver', 'sslclient'],
+    workload: ['sslclient', 'sslserver'],
   }
   for (const kind of AUTHORITY_KINDS) {
     it(`of kind ${kind} verify under their own CA, for their one purpose`, async () => {
@@ -115,6 +125,8 @@ describe('certificates', () => {
   it('are refused under an authority of another kind before anything is signed', async () => {
     await assert.rejects(issueClientCertificate(authorities.connector, CLIENT, now), TypeError)
     await assert.rejects(issueEdgeCertificate(authorities.client, DOMAIN, now), TypeError)
+    const request = { ...WORKLOAD, publicKey, notAfter: now + HOUR_MS, backdateMs: 0 }
+    await assert.rejects(issueWorkloadCertificate(authorities.client, request, now), TypeError)
   })
 })
 
@@ -163,6 +175,17 @@ describe('a client certificate', () => {
       assert.ok(openssl(leaf, 'verify', ...caFile('client'), '-purpose', 'sslclient').ok)
       assert.equal(spkiHash(new X509Certificate(leaf.certificate).publicKey), leaf.keyHash)
     }
+  })
+})
+
+describe('a workload certificate', () => {
+  it('names one program and one service', async () => {
+    const leaf = await workload()
+    const { subject, subjectAltName } = new X509Certificate(leaf.certificate)
+    assert.equal(subject, 'CN=carbon-relay-3')
+    assert.equal(subjectAltName, 'URI:postern://edge.example.com/service/svc_1/workload/carbon-relay-3')
+    assert.equal(subjectAltName, workloadSubjectAltName(WORKLOAD))
+    assert.equal(leaf.notAfter, Math.floor((now + HOUR_MS) / 1_000) * 1_000)
   })
 })
 

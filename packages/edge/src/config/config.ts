@@ -35,6 +35,9 @@ export interface EdgeConfig {
     connectorTtlMs: number
     /** An enroll token may not be made to live longer. */
     enrollTokenMaxTtlMs: number
+    /** Of each certificate of a program, and of all renewals together. */
+    workloadMaxTtlMs: number
+    workloadMaxLifetimeMs: number
   }
   ca: {
     /** A list of revoked certificates says that the next one comes after this. */

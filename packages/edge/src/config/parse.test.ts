@@ -44,6 +44,8 @@ describe('a configuration file', () => {
       sessionMs: 43_200_000,
       connectorTtlMs: 86_400_000,
       enrollTokenMaxTtlMs: 7 * 86_400_000,
+      workloadMaxTtlMs: 90 * 86_400_000,
+      workloadMaxLifetimeMs: 366 * 86_400_000,
     })
     assert.deepEqual(config.operators, { emailDomains: [], emailAddresses: [], anyAuthenticated: false })
     assert.deepEqual(config.identity, { kind: 'dev' })

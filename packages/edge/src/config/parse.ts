@@ -181,6 +181,8 @@ function toConfig(
       sessionMs: file.certificates.session,
       connectorTtlMs: file.certificates.connector_ttl,
       enrollTokenMaxTtlMs: file.certificates.enroll_token_max_ttl,
+      workloadMaxTtlMs: file.certificates.workload_max_ttl,
+      workloadMaxLifetimeMs: file.certificates.workload_max_lifetime,
     },
     ca: {
       crlLifetimeMs: file.ca.crl_lifetime,

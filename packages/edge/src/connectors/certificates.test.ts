@@ -247,6 +247,8 @@ describe('renewal of a connector certificate', () => {
           sessionMs: hour,
           connectorTtlMs: 60_000,
           enrollTokenMaxTtlMs: hour,
+          workloadMaxTtlMs: 90 * 86_400_000,
+          workloadMaxLifetimeMs: 366 * 86_400_000,
         },
       },
     })

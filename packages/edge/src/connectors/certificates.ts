@@ -8,16 +8,12 @@ import type { IssuedLeaf } from '../ca/leaf.ts'
 import { readCsrPublicKey } from '../ca/public-key.ts'
 import {
   type CertificateRecord,
-  findCertificate,
   insertCertificate,
   type NewCertificate,
+  renewAgainOrEnd,
   renewCertificate,
-  revokeConnectorLineage,
-  SUPERSEDED,
 } from '../store/certificates.ts'
-import { inTransaction } from '../store/in-transaction.ts'
 import { newId } from '../store/new-id.ts'
-import { takeTurn } from '../store/take-turns.ts'
 import { type ConnectorTrust, checkStanding } from './identify-connector.ts'
 import { readSignedCall } from './signed-call.ts'
 
@@ -74,30 +70,17 @@ export async function renewByOldKey(jws: string, issuer: ConnectorIssuer): Promi
   const renewed = await issue(previous.connectorId, publicKey, issuer)
   const record = toRecord(renewed, { ...previous, machine: previous.machine ?? 'unknown' }, issuer)
   if (!(await renewCertificate(db, previous.serial, record)))
-    await renewAgainOrEnd(previous.serial, record, issuer)
+    await answerAgainOrEnd(previous.serial, record, issuer)
   return { renewed: { ...renewed, connectorId: previous.connectorId }, previous }
 }
 
-/** The certificate was renewed before. When the new key is the same as then, our answer was lost and is given
- *  again: only the real connector has that key. Otherwise the old key is in two hands. */
-async function renewAgainOrEnd(
+/** @throws CONNECTOR_SUPERSEDED unless our answer to the same key was lost */
+async function answerAgainOrEnd(
   serial: string,
   record: NewCertificate,
   { trust }: ConnectorIssuer,
 ): Promise<void> {
-  const outcome = await inTransaction(trust.db, async (trx) => {
-    await takeTurn(trx, `lineage:${record.connectorId}`)
-    const previous = await findCertificate(trx, serial)
-    const successor =
-      previous?.renewedBy === undefined ? undefined : await findCertificate(trx, previous.renewedBy)
-    if (successor?.keyHash === record.keyHash && successor.revokedAt === undefined) {
-      await insertCertificate(trx, record)
-      return { isAnsweredAgain: true, isFirst: false }
-    }
-    const revocation = { reason: SUPERSEDED, now: trust.clock() }
-    const revoked = await revokeConnectorLineage(trx, record.connectorId!, revocation)
-    return { isAnsweredAgain: false, isFirst: revoked > 0 }
-  })
+  const outcome = await renewAgainOrEnd(trust.db, serial, record, trust.clock())
   if (outcome.isAnsweredAgain) return
   throw new PosternError(
     'CONNECTOR_SUPERSEDED',

@@ -37,6 +37,8 @@ export async function carryChange(change: Change, { enforcement, live, trust }: 
       return enforcement.sessionEnded(change.sessionId)
     case 'certificate_revoked':
       return void enforcement.revoked({ certificateSerial: change.serial }, CERTIFICATE_REVOKED)
+    case 'workload_revoked':
+      return void enforcement.revoked({ identityId: change.workloadId }, CERTIFICATE_REVOKED)
     case 'connector_revoked': {
       const { connectorId, isSuperseded } = change
       const reason = isSuperseded ? superseded(connectorId) : revokedConnector(connectorId)

@@ -1,10 +1,9 @@
 import { PosternError } from '@postern/shared/errors'
-import type { Identity } from '@postern/shared/identity'
 import type { ServiceLabel } from '@postern/shared/service-label'
 import type { Kysely } from 'kysely'
 import type { PolicyContext } from '../policy/conditions.ts'
 import { decide } from '../policy/decide.ts'
-import type { Decision, Denial } from '../policy/evaluate.ts'
+import type { Decision, Denial, PolicySubject } from '../policy/evaluate.ts'
 import { explainDenial } from '../policy/explain.ts'
 import type { Database } from '../store/schema.ts'
 import { findServiceByLabel, type ServiceRecord } from '../store/services.ts'
@@ -13,7 +12,7 @@ import { findServiceByLabel, type ServiceRecord } from '../store/services.ts'
  *  @throws CERTIFICATE_WRONG_SERVICE the certificate is for another service than the host name asked for; a
  *  service that does not exist looks the same */
 export async function authorize(
-  identity: Identity,
+  identity: PolicySubject,
   label: ServiceLabel,
   certificateServiceId: string,
   { db, context, now }: { db: Kysely<Database>; context: PolicyContext; now: number },

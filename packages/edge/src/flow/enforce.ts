@@ -154,10 +154,10 @@ export function openEnforcement(parts: EnforcementParts): Enforcement {
     { allow }: ServiceRecord,
     grounds: Grounds | undefined,
   ): Decision | undefined {
-    const identity = grounds?.people.get(flow.facts.identityId ?? '')
-    if (!identity || !grounds) return undefined
+    const subject = flow.program ?? grounds?.people.get(flow.facts.identityId ?? '')
+    if (!subject || !grounds) return undefined
     const { policies } = grounds
-    return evaluate(policies.defaults, identity, { allow, policy: policies.service }, flow.context, clock())
+    return evaluate(policies.defaults, subject, { allow, policy: policies.service }, flow.context, clock())
   }
 
   /** Hours that have ended, logins that are too old, flows that have lasted long enough. */
@@ -283,7 +283,7 @@ async function findOver(
     const { certificateSerial = '', sessionId = '', identityId = '' } = flow.facts
     if (locked.has(identityId)) over.set(flow, LOCKED)
     else if (!serials.has(certificateSerial)) over.set(flow, CERTIFICATE_REVOKED)
-    else if (!sessions.has(sessionId)) over.set(flow, SESSION_ENDED)
+    else if (!flow.program && !sessions.has(sessionId)) over.set(flow, SESSION_ENDED)
   }
   return over
 }

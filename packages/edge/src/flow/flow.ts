@@ -1,7 +1,6 @@
 /** The life of a flow, from the finished handshake to the closed stream: the product in one function. */
 import type { X509Certificate } from 'node:crypto'
 import { type ErrorCode, PosternError, toPublicError } from '@postern/shared/errors'
-import type { Identity } from '@postern/shared/identity'
 import { parseEndpoint } from '@postern/shared/ip-address'
 import type { Logger } from '@postern/shared/logger'
 import { type FlowIdentityKey, signFlowIdentity } from '@postern/shared/proxy-protocol/flow-identity'
@@ -16,11 +15,12 @@ import type { ConnectorRegistry } from '../connectors/registry.ts'
 import type { Rate } from '../limits/rate.ts'
 import type { Strangers } from '../limits/strangers.ts'
 import { contextOf } from '../policy/context.ts'
+import { isPerson } from '../policy/evaluate.ts'
 import type { Database } from '../store/schema.ts'
 import { storeLost } from '../store-watch.ts'
 import { authorize, denied } from './authorize.ts'
 import type { Enforcement } from './enforce.ts'
-import { identify } from './identify.ts'
+import { type FlowIdentity, identify } from './identify.ts'
 import type { LiveFlow, LiveFlows } from './live-flows.ts'
 import { openClientEnd, relay } from './relay.ts'
 import type { Entered } from './rooms.ts'
@@ -29,6 +29,7 @@ import { route } from './route.ts'
 export interface FlowParts {
   domain: string
   clientCa: X509Certificate
+  workloadCa: X509Certificate
   db: Kysely<Database>
   live: LiveFlows
   enforcement: Pick<Enforcement, 'admit'>
@@ -92,7 +93,7 @@ function countUnrecorded({ clientAddress }: Known, { audit }: FlowParts): void {
 }
 
 interface Admitted {
-  identity: Identity
+  identity: FlowIdentity
   serviceId: string
 }
 
@@ -118,13 +119,13 @@ async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: Flow
 /** Decides by what nobody has changed while it was read; from the turn on in which it does, a change is carried to the
  *  flow by whoever makes it. */
 async function decideUndisturbed(entered: Entered, flow: LiveFlow, known: Known, parts: FlowParts) {
-  const { clock, db, domain, clientCa, enforcement, flowRate, strangers } = parts
+  const { clock, db, domain, clientCa, workloadCa, enforcement, flowRate, strangers } = parts
   const leaf = entered.tls.getPeerX509Certificate()
   if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the client showed no certificate')
   for (;;) {
     const { changes } = flow
-    const { identity, certificate, session } = await strangers.identifying(entered.clientHost, () =>
-      identify(leaf, flow.facts, { db, domain, clientCa, now: clock() }),
+    const { identity, subject, certificate, session } = await strangers.identifying(entered.clientHost, () =>
+      identify(leaf, flow.facts, { db, domain, clientCa, workloadCa, now: clock() }),
     )
     const { id: identityId, email } = identity
     const isCounted = known.identityId !== undefined
@@ -133,7 +134,7 @@ async function decideUndisturbed(entered: Entered, flow: LiveFlow, known: Known,
     const context = contextOf(session, entered.clientAddress)
     const label = parseServiceLabel(known.label)
     const now = clock()
-    const { service, decision } = await authorize(identity, label, certificate.serviceId, {
+    const { service, decision } = await authorize(subject, label, certificate.serviceId, {
       db,
       context,
       now,
@@ -141,6 +142,7 @@ async function decideUndisturbed(entered: Entered, flow: LiveFlow, known: Known,
     known.serviceId = service.id
     flow.signal.throwIfAborted()
     if (flow.changes !== changes) continue
+    if (!isPerson(subject)) flow.program = subject
     flow.about = { email, label, clientAddress: entered.clientAddress }
     return {
       identity,

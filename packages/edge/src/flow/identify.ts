@@ -1,33 +1,59 @@
 import type { X509Certificate } from 'node:crypto'
 import { PosternError } from '@postern/shared/errors'
-import type { Identity } from '@postern/shared/identity'
+import { WORKLOAD_PREFIX } from '@postern/shared/workload-name'
 import type { Kysely } from 'kysely'
 import { clientSubjectAltName } from '../ca/issue-client.ts'
 import { verifyLeaf } from '../ca/verify-leaf.ts'
+import type { PolicySubject } from '../policy/evaluate.ts'
 import { refuseLocked } from '../revocation/locks.ts'
-import { type CertificateRecord, findCertificate } from '../store/certificates.ts'
+import { findCertificate } from '../store/certificates.ts'
 import { findIdentity } from '../store/identities.ts'
 import type { Database } from '../store/schema.ts'
 import { findSession, isLive, type Session } from '../store/sessions.ts'
+import { findWorkloadCertificate, refuseRevokedWorkload } from '../workloads/find-certificate.ts'
 import type { FlowFacts } from './live-flows.ts'
 
-export interface Identified {
-  identity: Identity
-  certificate: CertificateRecord
-  /** The login behind it, with how the person signed in. */
-  session: Session
+/** Who a flow is of. */
+export interface FlowIdentity {
+  id: string
+  /** A person's address; `workload:NAME` of a program. */
+  email: string
 }
 
-/** Who stands behind a client certificate: signature, validity and kind of the leaf, its serial and key in the
- *  store, not revoked, its session alive. Nothing is believed that the store does not confirm.
+export interface Identified {
+  identity: FlowIdentity
+  /** What policy reads of them. */
+  subject: PolicySubject
+  certificate: { serial: string; serviceId: string }
+  /** The login behind it, with how the person signed in; programs have none. */
+  session: Session | undefined
+}
+
+export interface IdentifyParts {
+  db: Kysely<Database>
+  domain: string
+  clientCa: X509Certificate
+  workloadCa: X509Certificate
+  now: number
+}
+
+/** Who stands behind a certificate: signature, validity and kind of the leaf, its serial and key in the store, not
+ *  revoked, its session alive. Nothing is believed that the store does not confirm.
  *  @param facts filled in before each thing is read, so that no revocation slips between reading and indexing
- *  @throws CERTIFICATE_REFUSED · CERTIFICATE_EXPIRED · CERTIFICATE_REVOKED · SESSION_ENDED · IDENTITY_LOCKED */
-export async function identify(
+ *  @throws CERTIFICATE_REFUSED · CERTIFICATE_EXPIRED · CERTIFICATE_REVOKED · CERTIFICATE_SUPERSEDED · SESSION_ENDED ·
+ *  IDENTITY_LOCKED */
+export function identify(leaf: X509Certificate, facts: FlowFacts, parts: IdentifyParts): Promise<Identified> {
+  // a question of where to look: nothing is believed yet
+  return leaf.checkIssued(parts.workloadCa)
+    ? identifyProgram(leaf, facts, parts)
+    : identifyPerson(leaf, facts, parts)
+}
+
+async function identifyPerson(
   leaf: X509Certificate,
   facts: FlowFacts,
-  parts: { db: Kysely<Database>; domain: string; clientCa: X509Certificate; now: number },
+  { db, domain, clientCa, now }: IdentifyParts,
 ): Promise<Identified> {
-  const { db, domain, clientCa, now } = parts
   const { serial, keyHash } = verifyLeaf(leaf, clientCa, now)
   facts.certificateSerial = serial
   const certificate = await findCertificate(db, serial)
@@ -53,5 +79,26 @@ export async function identify(
   if (leaf.subjectAltName !== expected) {
     throw new PosternError('CERTIFICATE_REFUSED', 'the certificate names somebody or something else')
   }
-  return { identity, certificate, session }
+  return { identity, subject: identity, certificate, session }
+}
+
+async function identifyProgram(
+  leaf: X509Certificate,
+  facts: FlowFacts,
+  parts: IdentifyParts,
+): Promise<Identified> {
+  const certificate = await findWorkloadCertificate(leaf, parts, ({ serial, serviceId, workload }) => {
+    facts.certificateSerial = serial
+    facts.serviceId = serviceId
+    facts.identityId = workload?.id
+    facts.sessionId = ''
+  })
+  refuseRevokedWorkload(certificate)
+  const { id, name } = certificate.workload
+  return {
+    identity: { id, email: `${WORKLOAD_PREFIX}${name}` },
+    subject: { workload: name },
+    certificate,
+    session: undefined,
+  }
 }

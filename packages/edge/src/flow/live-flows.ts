@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { PosternError } from '@postern/shared/errors'
 import type { PolicyContext } from '../policy/conditions.ts'
+import type { Program } from '../policy/evaluate.ts'
 
 /** What is known of a flow so far; filled in step by step while it is decided, each fact before anything that
  *  depends on it is read. */
@@ -41,6 +42,8 @@ export class LiveFlow implements Disposable {
   readonly facts: FlowFacts
   /** What policy reads beside the person. Complete once the flow is admitted. */
   context: PolicyContext = {}
+  /** What its certificate says of a program; undefined for people, who are read anew each time it is decided. */
+  program: Program | undefined
   /** Known once it is admitted. */
   about: FlowAbout | undefined
   /** Decide again then, at the latest; epoch milliseconds. */

@@ -1,5 +1,4 @@
 import { type ErrorCode, PosternError } from '@postern/shared/errors'
-import type { Identity } from '@postern/shared/identity'
 import type { OpenFrame } from '@postern/shared/protocol/control-frames'
 import { FLOW_IDENTITY_FEATURE } from '@postern/shared/proxy-protocol/flow-identity'
 import type { FlowEnd } from '@postern/shared/stream/flow-end'
@@ -7,6 +6,7 @@ import { FramedEnd } from '@postern/shared/stream/framed-end'
 import { RawEnd } from '@postern/shared/stream/raw-end'
 import { resetSocket } from '@postern/shared/stream/reset-socket'
 import { splice, type Traffic } from '@postern/shared/stream/splice'
+import type { FlowIdentity } from './identify.ts'
 import type { LiveFlow } from './live-flows.ts'
 import type { Entered } from './rooms.ts'
 import { doubt, type Target } from './route.ts'
@@ -27,7 +27,7 @@ export function relay(
   parts: {
     flow: LiveFlow
     service: { id: string; host: string }
-    identity: Identity
+    identity: FlowIdentity
     clientAddress: string
     /** Said to a connector that requires it. */
     signIdentity: (connectorId: string) => Pick<OpenFrame, 'edgeAddress' | 'identityToken'>

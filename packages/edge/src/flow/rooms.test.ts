@@ -58,6 +58,7 @@ before(async () => {
     serverIdentity: { key: identity.key, cert: identity.certificate },
     clientCa: authorities.client.certificatePem,
     connectorCa: authorities.connector.certificatePem,
+    workloadCa: authorities.workload.certificatePem,
     handshakeTimeoutMs: 5_000,
     httpLimits: { headersTimeout: 300, requestTimeout: 600, connectionsCheckingInterval: 50 },
     onHttps: (request, response) => {

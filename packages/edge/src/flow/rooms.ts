@@ -1,5 +1,6 @@
-/** The rooms behind the one port. Each trusts the CA of one certificate kind and no other: with a common root a
- *  leaf of another kind would be accepted as soon as it brought its own intermediate. Rooms that need a client
+/** The rooms behind the one port. Each trusts the CAs of the kinds that have business there and no other: with a common
+ *  root a leaf of another kind would be accepted as soon as it brought its own intermediate. Where there are two kinds,
+ *  whoever identifies the peer asks which of the two it is. Rooms that need a client
  *  certificate speak TLS 1.3 only and never resume a session: a ticket would outlive the certificate, and carry
  *  a session into a room that does not trust its CA. */
 import { constants } from 'node:crypto'
@@ -41,6 +42,7 @@ export interface RoomsOptions {
   serverIdentity: ServerIdentity
   clientCa: string
   connectorCa: string
+  workloadCa: string
   /** What a CA's server is shown that looks whether this name is ours (RFC 8737). */
   alpnChallenge?: (serverName: string) => SecureContext | undefined
   handshakeTimeoutMs: number
@@ -77,7 +79,10 @@ export interface Rooms {
 export function openRooms(options: RoomsOptions): Rooms {
   const { domain, serverIdentity, handshakeTimeoutMs } = options
   const common = { ...serverIdentity, handshakeTimeout: handshakeTimeoutMs, allowHalfOpen: true }
-  const trusting = (ca: string) => ({
+  // a workload's certificate opens flows, and renews itself; a connector's attaches
+  const flowCas = [options.clientCa, options.workloadCa]
+  const mtlsCas = [options.connectorCa, options.workloadCa]
+  const trusting = (ca: string | string[]) => ({
     ...common,
     ...NO_RESUMPTION,
     ca,
@@ -103,7 +108,7 @@ export function openRooms(options: RoomsOptions): Rooms {
     },
     options.onHttps,
   )
-  const { allowHalfOpen: _, ...trustingHttp } = trusting(options.connectorCa)
+  const { allowHalfOpen: _, ...trustingHttp } = trusting(mtlsCas)
   const mtlsServer = https.createServer(
     { ...trustingHttp, ALPNProtocols: ['http/1.1'], ...httpLimits },
     options.onMtls,
@@ -121,7 +126,7 @@ export function openRooms(options: RoomsOptions): Rooms {
     mtlsOpen.delete(socket as TLSSocket)
     options.onMtlsUpgrade(request, socket as TLSSocket, head)
   })
-  const flowServer = tls.createServer({ ...trusting(options.clientCa), ALPNProtocols: [ALPN_FLOW] })
+  const flowServer = tls.createServer({ ...trusting(flowCas), ALPNProtocols: [ALPN_FLOW] })
   const dataServer = tls.createServer({ ...trusting(options.connectorCa), ALPNProtocols: [ALPN_DATA] })
 
   const acmeServer = tls.createServer({
@@ -187,8 +192,8 @@ export function openRooms(options: RoomsOptions): Rooms {
     settleHttp: httpsOpen.settle,
     replaceServerIdentity(identity) {
       httpsServer.setSecureContext({ ...identity, minVersion: 'TLSv1.2' })
-      mtlsServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: options.connectorCa })
-      flowServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: options.clientCa })
+      mtlsServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: mtlsCas })
+      flowServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: flowCas })
       dataServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: options.connectorCa })
     },
     close() {

@@ -1,5 +1,6 @@
 /** The API on one screen. Each handler reads with the schema of `shared/api`, asks the domain, and answers; who may
  *  is said by the middleware in front of it. */
+import { RENEW_PATH } from '@postern/shared/api/workloads'
 import { Hono } from 'hono'
 import { exportAudit, listAudit } from './audit.ts'
 import { issueClient } from './certificates.ts'
@@ -27,6 +28,17 @@ import { claim, list, remove, show, update } from './services.ts'
 import { endOwnSession, showSession } from './session.ts'
 import { issueSsh } from './ssh-certificates.ts'
 import { acceptTargetKeys, issueHostCertificates, reportTargetKeys, showHostKeys } from './ssh-hosts.ts'
+import { issueWorkload, listWorkloads, renewWorkload, showWorkload } from './workload-certificates.ts'
+
+/** What is served where a certificate is asked for: workloads renew themselves, and nothing else. */
+export function createMtlsApi(parts: ApiParts): Hono<ApiEnv> {
+  const app = new Hono<ApiEnv>()
+  app.use(guardRequest({ ...parts, origin: parts.mtlsOrigin }))
+  app.post(RENEW_PATH, renewWorkload(parts))
+  app.notFound(answerUnknown(parts))
+  app.onError((error, c) => answerError(parts)(error, c))
+  return app
+}
 
 export function createApi(parts: ApiParts): Hono<ApiEnv> {
   const session = requireSession(parts)
@@ -42,6 +54,9 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.delete('/v1/session', session, endOwnSession(parts))
   app.post('/v1/certificates/client', session, issueClient(parts))
   app.post('/v1/certificates/ssh', session, issueSsh(parts))
+  app.post('/v1/certificates/workload', session, recent, issueWorkload(parts))
+  app.get('/v1/certificates', session, listWorkloads(parts))
+  app.get('/v1/certificates/:serial', session, showWorkload(parts))
   app.get('/v1/services', session, list(parts))
   app.post('/v1/services', session, operator, claim(parts))
   app.get('/v1/services/:ref', session, show(parts))

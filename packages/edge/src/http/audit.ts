@@ -1,10 +1,12 @@
 import type { ExportAuditResponse, ListAuditResponse } from '@postern/shared/api/audit'
 import { parseEmailAddress } from '@postern/shared/email'
 import { isErrorCode } from '@postern/shared/errors'
+import { WORKLOAD_PREFIX } from '@postern/shared/workload-name'
 import * as v from 'valibot'
 import { parseEventType } from '../audit/event.ts'
 import { listAuditRecords } from '../audit/list.ts'
 import { readAuditLog } from '../store/audit-events.ts'
+import { listWorkloadIds } from '../store/certificates.ts'
 import { listIdentitiesByEmail } from '../store/identities.ts'
 import { listServiceIdsByLabel } from '../store/services.ts'
 import { clientAddress } from './client-address.ts'
@@ -58,7 +60,8 @@ export function listAudit({ db, config, auditReads }: AuditParts): ApiHandler {
   }
 
   async function findIdentities(name: string): Promise<string[]> {
-    if (name.startsWith('idn_')) return [name]
+    if (name.startsWith('idn_') || name.startsWith('wld_')) return [name]
+    if (name.startsWith(WORKLOAD_PREFIX)) return listWorkloadIds(db, name.slice(WORKLOAD_PREFIX.length))
     const found = await listIdentitiesByEmail(db, parseEmailAddress(name))
     return found.map(({ id }) => id)
   }

@@ -1,3 +1,4 @@
+import type { X509Certificate } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { HttpBindings } from '@hono/node-server'
 import type { ErrorCode } from '@postern/shared/errors'
@@ -22,6 +23,7 @@ import type { Login } from '../login/login.ts'
 import type { Verified } from '../login/verify-request.ts'
 import type { Roles } from '../policy/roles.ts'
 import type { Database } from '../store/schema.ts'
+import type { WorkloadIssuer } from '../workloads/certificates.ts'
 
 /** What the API's handlers are built from; each takes the parts it uses. */
 export interface ApiParts {
@@ -42,6 +44,9 @@ export interface ApiParts {
   identityKey: FlowIdentityKey
   connectors: ConnectorRegistry
   connectorIssuer: ConnectorIssuer
+  workloadIssuer: WorkloadIssuer
+  /** `https://mtls.edge.example.com`, where certificates renew themselves. */
+  mtlsOrigin: () => string
   live: LiveFlows
   enforcement: Enforcement
   /** The other edges on this store. */
@@ -63,7 +68,8 @@ export interface ApiVariables {
 }
 
 export interface ApiEnv {
-  Bindings: HttpBindings
+  /** `peer`: the certificate that was shown, in the room that asks for one. */
+  Bindings: HttpBindings & { peer?: X509Certificate | undefined }
   Variables: ApiVariables
 }
 

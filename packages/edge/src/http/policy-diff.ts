@@ -39,13 +39,13 @@ export function diffPolicy(parts: ApiParts): ApiHandler {
     for (const service of services) {
       const decideBoth = await compare(service, policy, only === undefined, db)
       for (const flow of live.where({ serviceId: service.id })) {
-        const person = flow.facts.identityId && (await findIdentity(db, flow.facts.identityId))
-        if (!person || !flow.isAdmitted) continue
-        const { after } = decideBoth(person, flow.context, now)
+        const subject = flow.program ?? (await findIdentity(db, flow.facts.identityId ?? ''))
+        if (!subject || !flow.isAdmitted) continue
+        const { after } = decideBoth(subject, flow.context, now)
         if (after.allowed || answer.flows.length >= MAX_LISTED) continue
         answer.flows.push({
           flowId: flow.id,
-          email: person.email,
+          email: flow.about?.email ?? 'unknown',
           label: service.label,
           clientAddress: flow.context.sourceAddress ?? 'unknown',
           startedAt: flow.startedAt,

@@ -1,11 +1,13 @@
 import { TestPolicyRequest, type TestPolicyResponse } from '@postern/shared/api/policy'
 import { parseEmailAddress } from '@postern/shared/email'
+import { PosternError } from '@postern/shared/errors'
+import { parseWorkloadName, WORKLOAD_PREFIX } from '@postern/shared/workload-name'
 import type { PolicyContext } from '../policy/conditions.ts'
 import { contextOf } from '../policy/context.ts'
 import { decide } from '../policy/decide.ts'
 import type { PolicySubject } from '../policy/evaluate.ts'
 import { explainDecision } from '../policy/explain.ts'
-import { findLastLogin } from '../store/identities.ts'
+import { findLastLogin, type LastLogin } from '../store/identities.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 import { readBody } from './read-body.ts'
 import { findReadable } from './services.ts'
@@ -16,13 +18,7 @@ export function testPolicy(parts: ApiParts): ApiHandler {
   return async (c) => {
     const request = await readBody(c, TestPolicyRequest)
     const service = await findReadable(request.service, c.get('caller').identity, parts)
-    const email = parseEmailAddress(request.identity)
-    const known = await findLastLogin(db, email)
-    const subject: PolicySubject = {
-      email,
-      issuer: request.provider ?? known?.identity.issuer ?? '',
-      groups: request.groups ?? known?.identity.groups ?? [],
-    }
+    const { who, subject, known } = await findSubject(request, db)
     const context: PolicyContext = {
       ...(known ? contextOf(known.session, known.session.clientAddress) : {}),
       ...definedOf({
@@ -41,10 +37,33 @@ export function testPolicy(parts: ApiParts): ApiHandler {
       code: decision.allowed ? undefined : decision.code,
       until: decision.allowed ? decision.until : undefined,
       limits: decision.allowed ? { ...decision.limits } : {},
-      explanation: explainDecision(decision, email, host),
+      explanation: explainDecision(decision, who, host),
     }
     return c.json(answer)
   }
+}
+
+/** Who is asked about.
+ *  @throws REQUEST_INVALID nobody, or two */
+async function findSubject(
+  request: TestPolicyRequest,
+  db: ApiParts['db'],
+): Promise<{ who: string; subject: PolicySubject; known?: LastLogin | undefined }> {
+  if ((request.identity === undefined) === (request.workload === undefined)) {
+    throw new PosternError('REQUEST_INVALID', 'say who asks: identity, or workload')
+  }
+  if (request.identity === undefined) {
+    const workload = parseWorkloadName(request.workload!)
+    return { who: `${WORKLOAD_PREFIX}${workload}`, subject: { workload } }
+  }
+  const email = parseEmailAddress(request.identity)
+  const known = await findLastLogin(db, email)
+  const subject = {
+    email,
+    issuer: request.provider ?? known?.identity.issuer ?? '',
+    groups: request.groups ?? known?.identity.groups ?? [],
+  }
+  return { who: email, subject, known }
 }
 
 function definedOf<T extends object>(value: T): Partial<T> {

@@ -13,19 +13,20 @@ export async function readBody<S extends v.GenericSchema>(
   c: Context<ApiEnv>,
   schema: S,
 ): Promise<v.InferOutput<S>> {
-  const text = await readText(c.env.incoming)
+  const text = await readText(c.env.incoming, MAX_BODY_BYTES)
   return readValue(schema, parseJson(text))
 }
 
-/** The request ends the connection when it is too large, but the answer still gets out. */
-async function readText(incoming: IncomingMessage): Promise<string> {
+/** The request ends the connection when it is too large, but the answer still gets out.
+ *  @throws REQUEST_TOO_LARGE · REQUEST_INVALID it ended early */
+export async function readText(incoming: IncomingMessage, maxBytes: number): Promise<string> {
   const chunks: Buffer[] = []
   let bytes = 0
   try {
     for await (const chunk of incoming.iterator({ destroyOnReturn: false })) {
       bytes += chunk.length
-      if (bytes > MAX_BODY_BYTES) {
-        throw new PosternError('REQUEST_TOO_LARGE', `a request body may have ${MAX_BODY_BYTES} bytes`)
+      if (bytes > maxBytes) {
+        throw new PosternError('REQUEST_TOO_LARGE', `a request body may have ${maxBytes} bytes here`)
       }
       chunks.push(chunk)
     }

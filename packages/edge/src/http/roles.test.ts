@@ -156,6 +156,18 @@ const ROWS: Row[] = [
     ...{ method: 'POST', route: '/v1/certificates/ssh', outcomes: admitted(201) },
     body: (scene) => ({ host: ref(scene), publicKey: SSH_KEY }),
   },
+  {
+    ...{ method: 'POST', route: '/v1/certificates/workload' },
+    body: (scene) => ({ host: ref(scene), name: 'carbon-relay-3', csr: newCsr() }),
+    outcomes: may('OPERATOR_REQUIRED', { owner: 201, other: 'SERVICE_UNKNOWN', admin: 201 }),
+  },
+  { method: 'GET', route: '/v1/certificates', outcomes: signedIn(200) },
+  {
+    ...{ method: 'GET', route: '/v1/certificates/:serial' },
+    target: async ({ people, service }) =>
+      `/v1/certificates/${(await stage.workloadCertificate(people.owner, service)).serial}`,
+    outcomes: may('CERTIFICATE_UNKNOWN', { owner: 200, auditor: 200, admin: 200 }),
+  },
   { method: 'GET', route: '/v1/services', outcomes: signedIn(200) },
   {
     ...{ method: 'POST', route: '/v1/services' },
@@ -273,6 +285,12 @@ const ROWS: Row[] = [
     ...{ ...REVOKE, about: 'a certificate', outcomes: keepers('CERTIFICATE_UNKNOWN') },
     body: async ({ people, service }) => ({
       certificateSerial: (await stage.clientCertificate(people.user, service)).serial,
+    }),
+  },
+  {
+    ...{ ...REVOKE, about: 'a certificate of a program', outcomes: keepers('CERTIFICATE_UNKNOWN') },
+    body: async ({ people, service }) => ({
+      certificateSerial: (await stage.workloadCertificate(people.owner, service)).serial,
     }),
   },
   {

@@ -3,8 +3,9 @@ import { describe, test } from 'node:test'
 import { parseEmailAddress } from '@postern/shared/email'
 import type { AllowList } from '@postern/shared/identity'
 import { type Conditions, EMPTY_POLICY, type Policy, type Rule } from '@postern/shared/policy'
+import { parseWorkloadName } from '@postern/shared/workload-name'
 import type { PolicyContext } from './conditions.ts'
-import { evaluate, type PolicySubject } from './evaluate.ts'
+import { evaluate, type Person, type PolicySubject } from './evaluate.ts'
 
 const NOBODY: AllowList = { emailDomains: [], emailAddresses: [], anyAuthenticated: false }
 /** A Wednesday. */
@@ -41,6 +42,51 @@ function decide({
   const service = { allow, policy: { ...EMPTY_POLICY, ...policy } }
   return evaluate({ ...EMPTY_POLICY, ...defaults }, identity, service, context, now)
 }
+
+describe('a program with a certificate of its own', () => {
+  const PROGRAM: PolicySubject = { workload: parseWorkloadName('carbon-relay-3') }
+  const EVERYBODY: AllowList = {
+    emailDomains: ['mycorp.com'],
+    emailAddresses: [parseEmailAddress('dev@mycorp.com')],
+    anyAuthenticated: true,
+  }
+  const NAMED: Rule = { workloads: ['carbon-relay-3'] }
+  const bySource: Rule = { ...NAMED, when: { sourceNetworks: ['10.0.0.0/8'] } }
+  const byLogin: Rule = { ...NAMED, when: { amr: ['mfa'] } }
+  const rows: [string, Parameters<typeof decide>[0], boolean][] = [
+    ['no rule', {}, false],
+    ['a list of everybody', { allow: EVERYBODY }, false],
+    ['a rule for everybody', { policy: { allow: [{ anyAuthenticated: true }] } }, false],
+    ['a rule for a domain', { policy: { allow: [{ emailDomains: ['mycorp.com'] }] } }, false],
+    ['a rule for a group', { policy: { allow: [{ groups: ['dba'] }] } }, false],
+    ['a rule for another program', { policy: { allow: [{ workloads: ['carbon-relay'] }] } }, false],
+    ['a rule with its name', { policy: { allow: [NAMED] } }, true],
+    ['a default rule with its name', { defaults: { allow: [NAMED] } }, true],
+    ['a rule that also names people', { policy: { allow: [{ ...NAMED, anyAuthenticated: true }] } }, false],
+    ['a network that it is in', { policy: { allow: [bySource] } }, true],
+    ['a login, which it has not', { policy: { allow: [byLogin] } }, false],
+    ['a required login', { policy: { allow: [NAMED], require: { maxLoginAgeMs: 60_000 } } }, false],
+    ['denied by name', { policy: { allow: [NAMED], deny: [NAMED] } }, false],
+    ['denied with everybody', { policy: { allow: [NAMED], deny: [{ anyAuthenticated: true }] } }, false],
+    [
+      'beside a denied domain',
+      { policy: { allow: [NAMED], deny: [{ emailDomains: ['mycorp.com'] }] } },
+      true,
+    ],
+  ]
+  for (const [what, asked, isAllowed] of rows) {
+    test(`${what}: ${isAllowed ? 'admitted' : 'refused'}`, () => {
+      const context = { sourceAddress: '10.1.2.3' }
+      assert.equal(decide({ ...asked, identity: PROGRAM, context }).allowed, isAllowed)
+    })
+  }
+
+  test('a rule with its name admits nobody else, whatever they are called', () => {
+    const identity = { ...(DEV as Person), groups: ['carbon-relay-3'] }
+    assert.equal(decide({ policy: { allow: [NAMED] }, identity }).allowed, false)
+    assert.equal(decide({ policy: { allow: [{ ...NAMED, anyAuthenticated: true }] } }).allowed, false)
+  })
+})
 
 describe('the list of a service', () => {
   const rows: [string, AllowList, string, boolean, string][] = [

@@ -2,10 +2,22 @@ import { domainOf } from '@postern/shared/email'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { AllowList, Identity } from '@postern/shared/identity'
 import type { Conditions, FlowLimits, Policy, Rule } from '@postern/shared/policy'
+import type { WorkloadName } from '@postern/shared/workload-name'
 import { CONDITION_CODES, checkConditions, earlier, type PolicyContext, type Verdict } from './conditions.ts'
 
 /** What policy reads of a person. */
-export type PolicySubject = Pick<Identity, 'email' | 'issuer' | 'groups'>
+export type Person = Pick<Identity, 'email' | 'issuer' | 'groups'>
+
+/** A program with a certificate of its own. */
+export interface Workload {
+  workload: WorkloadName
+}
+
+/** Who asks. */
+export type PolicySubject = Person | Workload
+
+/** Everybody but people: who they are stands in their certificate, and nothing else is known of them. */
+export type Program = Exclude<PolicySubject, Person>
 
 /** What policy reads of a service: the list that its connector was started with, and its document. */
 export interface PolicyService {
@@ -52,7 +64,8 @@ export type Decision = Admission | Denial
  *
  *  Default deny; a deny rule wins over everything, then what is required of everybody, then the service's list and
  *  the allow rules. What cannot be known never helps: an allow rule or a requirement that asks for it fails, a deny
- *  rule that asks for it denies. */
+ *  rule that asks for it denies. Lists and whatever else admits people admits no program: that takes a rule with its
+ *  name. */
 export function evaluate(
   defaults: Policy,
   identity: PolicySubject,
@@ -87,7 +100,7 @@ function findDenial(
   now: number,
 ): Rule | undefined {
   return rules.find((rule) => {
-    if (!isAbout(rule, identity)) return false
+    if (!isAbout(rule, identity) && !isAboutEverybody(rule)) return false
     const verdict = checkConditions(rule.when ?? {}, context, now)
     return verdict.holds || verdict.isUnknown
   })
@@ -101,7 +114,7 @@ function findAdmission(
   now: number,
 ): Decision {
   const limits = joinLimits(defaults.limits, policy.limits)
-  const listed = findInList(allow, identity)
+  const listed = isPerson(identity) ? findInList(allow, identity) : undefined
   if (listed) return { allowed: true, ...listed, limits }
   let unmetBy: Denial | undefined
   let best: Admission | undefined
@@ -141,15 +154,37 @@ export function findInList(
   return allow.anyAuthenticated ? { ruleKind: 'any_authenticated', rule: 'any authenticated' } : undefined
 }
 
-function isAbout(rule: Rule, { email, issuer, groups }: PolicySubject): boolean {
-  const named = [
+export function isPerson(subject: PolicySubject): subject is Person {
+  return 'email' in subject
+}
+
+function isAbout(rule: Rule, subject: PolicySubject): boolean {
+  const named = (isPerson(subject) ? matchPerson(rule, subject) : matchProgram(rule, subject)).filter(
+    (matches) => matches !== undefined,
+  )
+  return named.length > 0 && named.every(Boolean)
+}
+
+function matchPerson(rule: Rule, { email, issuer, groups }: Person): (boolean | undefined)[] {
+  return [
     rule.anyAuthenticated,
     rule.emailAddresses && isIn(rule.emailAddresses, email),
     rule.emailDomains && isIn(rule.emailDomains, domainOf(email)),
     rule.groups && groups.some((group) => isIn(rule.groups!, group)),
     rule.providers && isIn(rule.providers, issuer),
-  ].filter((matches) => matches !== undefined)
-  return named.length > 0 && named.every(Boolean)
+    rule.workloads && false,
+  ]
+}
+
+function matchProgram(rule: Rule, program: Program): (boolean | undefined)[] {
+  const { anyAuthenticated, emailAddresses, emailDomains, groups, providers, workloads } = rule
+  const namesPeople = [anyAuthenticated, emailAddresses, emailDomains, groups, providers].some(Boolean)
+  return [namesPeople ? false : undefined, workloads && isIn(workloads, program.workload)]
+}
+
+/** A rule that denies everybody means programs, too. */
+function isAboutEverybody({ name: _name, when: _when, anyAuthenticated, ...others }: Rule): boolean {
+  return anyAuthenticated === true && Object.keys(others).length === 0
 }
 
 /** A list of this length is looked through as fast as it is looked up. */
@@ -174,6 +209,7 @@ export function describeRule(rule: Rule): string {
     rule.emailDomains && `domain ${some(rule.emailDomains)}`,
     rule.groups && `group ${some(rule.groups)}`,
     rule.providers && `provider ${some(rule.providers)}`,
+    rule.workloads && `workload ${some(rule.workloads)}`,
   ].filter(Boolean)
   return `rule for ${parts.join(' and ').slice(0, 200)}`
 }
@@ -192,7 +228,7 @@ function isLater(a: number | undefined, b: number | undefined): boolean {
 
 function hasTimedDenial(defaults: Policy, { policy }: PolicyService, identity: PolicySubject): boolean {
   return [...defaults.deny, ...policy.deny].some(
-    ({ when, ...rule }) => when?.hours !== undefined && isAbout(rule, identity),
+    ({ when, ...rule }) => when?.hours !== undefined && (isAbout(rule, identity) || isAboutEverybody(rule)),
   )
 }
 

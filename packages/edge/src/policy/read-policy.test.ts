@@ -18,6 +18,20 @@ function problemsOf(policy: Partial<Policy>): string[] {
   return []
 }
 
+describe('a rule for programs', () => {
+  it('has names that are read strictly, and names no people', () => {
+    const rule = { workloads: ['b', 'a.b_c-3', 'b'] }
+    assert.deepEqual(read({ allow: [rule] }).allow, [{ workloads: ['a.b_c-3', 'b'] }])
+    for (const name of ['', ' a', 'a b', '-a', 'a-', 'ä', 'a\0', 'a@b.co', 'workload:a', 'x'.repeat(65)]) {
+      const [problem] = problemsOf({ allow: [{ workloads: [name] }] })
+      assert.match(problem ?? '', /^allow\[0\]\.workloads: .* is not the name of a workload$/)
+    }
+    assert.deepEqual(problemsOf({ deny: [{ ...rule, groups: ['x'] }] }), [
+      'deny[0]: names people and workloads: nobody is both, write two rules',
+    ])
+  })
+})
+
 describe('a policy document', () => {
   it('is read into its one form', () => {
     const policy = read({

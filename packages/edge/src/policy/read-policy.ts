@@ -1,6 +1,7 @@
 import { parseEmailAddress, parseEmailDomain } from '@postern/shared/email'
 import { PosternError } from '@postern/shared/errors'
 import type { Conditions, Policy, Rule } from '@postern/shared/policy'
+import { parseWorkloadName } from '@postern/shared/workload-name'
 import { parseNetwork } from '../limits/network.ts'
 
 /** Reads a document as it came over the wire: every text in the one form that is compared. One bad entry refuses
@@ -31,7 +32,13 @@ function readRule(rule: Rule, where: string, note: Note): Rule {
     readAll(rule[name] as readonly string[] | undefined, parse, `${where}.${name}`, note)
   const { name, when, ...who } = rule
   if (Object.keys(who).length === 0) {
-    note(where, 'names nobody: give email_addresses, email_domains, groups, providers or any_authenticated')
+    note(
+      where,
+      'names nobody: give email_addresses, email_domains, groups, providers, any_authenticated or workloads',
+    )
+  }
+  if (who.workloads && Object.keys(who).length > 1) {
+    note(where, 'names people and workloads: nobody is both, write two rules')
   }
   return withoutUndefined({
     ...rule,
@@ -39,6 +46,7 @@ function readRule(rule: Rule, where: string, note: Note): Rule {
     emailDomains: read('emailDomains', parseEmailDomain),
     groups: read('groups', parsePrintable),
     providers: read('providers', parseIssuer),
+    workloads: read('workloads', parseWorkloadName),
     when: when && readConditions(when, `${where}.when`, note),
   })
 }

@@ -33,6 +33,7 @@ import {
   revokeIdentityCertificates,
   revokeServiceCertificates,
   revokeSessionCertificates,
+  revokeWorkload,
 } from '../store/certificates.ts'
 import { tellEdges } from '../store/changes.ts'
 import { listIdentitiesByEmail } from '../store/identities.ts'
@@ -101,8 +102,13 @@ async function revokeSerial(
   const tls = await findCertificate(db, serial.toLowerCase())
   if (!tls) throw unknown
   await requireRight(tls.serviceId, unknown, by, parts)
-  // one key of a process leads to the next: all of them end
+  // one key leads to the next: all of them end
   if (tls.kind === 'connector' && tls.connectorId) return endConnector(tls.connectorId, receipt, parts)
+  if (tls.workload) {
+    receipt.note('tlsCertificates', await revokeWorkload(db, tls.workload.id, revocation))
+    receipt.note('flows', enforcement.revoked({ identityId: tls.workload.id }, CERTIFICATE_REVOKED))
+    return
+  }
   receipt.note('tlsCertificates', await revokeCertificate(db, tls.serial, revocation))
   receipt.note('flows', enforcement.revoked({ certificateSerial: tls.serial }, CERTIFICATE_REVOKED))
 }

@@ -1,3 +1,4 @@
+import type { WorkloadName } from '@postern/shared/workload-name'
 import type { Kysely, Selectable } from 'kysely'
 import { type Change, tellEdges } from './changes.ts'
 import { inTransaction, inTransactionToTell } from './in-transaction.ts'
@@ -5,12 +6,13 @@ import type { CertificatesTable, Database } from './schema.ts'
 import { revokeSshCertificates } from './ssh-certificates.ts'
 import { takeTurn } from './take-turns.ts'
 
-/** A certificate of a client or connector as it was issued, and what became of it. Times in epoch
+/** A certificate of a client, connector or workload as it was issued, and what became of it. Times in epoch
  *  milliseconds; serial and key hash in lower-case hex. */
 export interface CertificateRecord {
   serial: string
-  kind: 'client' | 'connector'
+  kind: 'client' | 'connector' | 'workload'
   keyHash: string
+  /** Whose it is; of connectors and workloads, who made the first one. */
   identityId: string
   /** Client certificates only. */
   sessionId: string | undefined
@@ -18,12 +20,22 @@ export interface CertificateRecord {
   /** Connector certificates only: equal for all certificates of one process. */
   connectorId: string | undefined
   machine: string | undefined
+  /** Workload certificates only. */
+  workload?: WorkloadFacts | undefined
   notBefore: number
   notAfter: number
   issuedAt: number
   renewedBy: string | undefined
   revokedAt: number | undefined
   revokedReason: string | undefined
+}
+
+export interface WorkloadFacts {
+  /** Equal for all certificates of one lineage. */
+  id: string
+  name: WorkloadName
+  /** No renewal is valid for longer. */
+  renewableUntil: number
 }
 
 export type NewCertificate = Omit<CertificateRecord, 'renewedBy' | 'revokedAt' | 'revokedReason'>
@@ -46,6 +58,9 @@ export async function insertCertificate(db: Kysely<Database>, certificate: NewCe
       renewed_by: null,
       revoked_at: null,
       revoked_reason: null,
+      workload_id: certificate.workload?.id ?? null,
+      workload: certificate.workload?.name ?? null,
+      renewable_until: certificate.workload?.renewableUntil ?? null,
     })
     .execute()
 }
@@ -59,7 +74,7 @@ export async function findCertificate(
   return row && toCertificate(row)
 }
 
-/** @returns false when it is unknown, revoked or was renewed before: then a copy of the connector is about */
+/** @returns false when it is unknown, revoked or was renewed before: then a copy of its key is about */
 export async function markCertificateRenewed(
   db: Kysely<Database>,
   serial: string,
@@ -84,7 +99,7 @@ export async function renewCertificate(
 ): Promise<boolean> {
   return inTransaction(db, async (trx) => {
     // a revocation of the lineage sees the new certificate, or this sees the revocation
-    await takeTurn(trx, `lineage:${renewed.connectorId}`)
+    await takeTurn(trx, lineageOf(renewed))
     if (!(await markCertificateRenewed(trx, oldSerial, renewed.serial))) return false
     await insertCertificate(trx, renewed)
     return true
@@ -93,6 +108,79 @@ export async function renewCertificate(
 
 /** Why a lineage ends of which two processes have the key. */
 export const SUPERSEDED = 'superseded'
+
+/** For a certificate that was renewed before. When the new key is the same as then, our answer was lost and is given
+ *  again: only the real holder has that key. Otherwise the old key is in two hands, and the lineage ends.
+ *  @returns whether it is answered again; if not, whether this ended the lineage */
+export async function renewAgainOrEnd(
+  db: Kysely<Database>,
+  oldSerial: string,
+  renewed: NewCertificate,
+  now: number,
+): Promise<{ isAnsweredAgain: boolean; isFirst: boolean }> {
+  return inTransaction(db, async (trx) => {
+    await takeTurn(trx, lineageOf(renewed))
+    const previous = await findCertificate(trx, oldSerial)
+    const successor =
+      previous?.renewedBy === undefined ? undefined : await findCertificate(trx, previous.renewedBy)
+    if (successor?.keyHash === renewed.keyHash && successor.revokedAt === undefined) {
+      await insertCertificate(trx, renewed)
+      return { isAnsweredAgain: true, isFirst: false }
+    }
+    const revocation = { reason: SUPERSEDED, now }
+    const revoked = renewed.workload
+      ? await revokeWorkload(trx, renewed.workload.id, revocation)
+      : await revokeConnectorLineage(trx, renewed.connectorId!, revocation)
+    return { isAnsweredAgain: false, isFirst: revoked > 0 }
+  })
+}
+
+function lineageOf({ connectorId, workload }: NewCertificate): `lineage:${string}` {
+  return `lineage:${workload?.id ?? connectorId}`
+}
+
+/** Revokes every certificate of one workload. @returns how many were not revoked before */
+export async function revokeWorkload(
+  db: Kysely<Database>,
+  workloadId: string,
+  revocation: { reason: string; now: number },
+): Promise<number> {
+  return inTransaction(db, async (trx) => {
+    await takeTurn(trx, `lineage:${workloadId}`)
+    await tellEdges(trx, { kind: 'workload_revoked', workloadId })
+    return revokeWhere(trx, { column: 'workload_id', value: workloadId }, revocation)
+  })
+}
+
+/** The newest certificate of each workload that can still be used, by service and name; of some services, or all. */
+export async function listWorkloadCertificates(
+  db: Kysely<Database>,
+  serviceIds?: readonly string[],
+): Promise<CertificateRecord[]> {
+  const all = db
+    .selectFrom('certificates')
+    .selectAll()
+    .where('kind', '=', 'workload')
+    .where('renewed_by', 'is', null)
+    .orderBy('issued_at', 'desc')
+    .limit(MAX_LISTED)
+  if (serviceIds?.length === 0) return []
+  const rows = await (serviceIds ? all.where('service_id', 'in', serviceIds) : all).execute()
+  return rows.map(toCertificate)
+}
+
+const MAX_LISTED = 10_000
+
+/** Every lineage of this name, at all services. */
+export async function listWorkloadIds(db: Kysely<Database>, name: string): Promise<string[]> {
+  const rows = await db
+    .selectFrom('certificates')
+    .select('workload_id')
+    .distinct()
+    .where('workload', '=', name)
+    .execute()
+  return rows.map((row) => row.workload_id).filter((id) => id !== null)
+}
 
 /** Revokes every certificate of one connector process, those that it got for ssh servers too. @returns how many were not revoked before */
 export async function revokeConnectorLineage(
@@ -173,7 +261,7 @@ export async function listConnectorIds(
   return rows.map((row) => row.connector_id).filter((id) => id !== null)
 }
 
-/** The client certificates for a service. @returns how many were good until now */
+/** The certificates of people and workloads for a service. @returns how many were good until now */
 export async function revokeServiceCertificates(
   db: Kysely<Database>,
   serviceId: string,
@@ -236,7 +324,8 @@ async function revokeClientCertificates(
       .updateTable('certificates')
       .set({ revoked_at: now, revoked_reason: reason })
       .where(by.column, '=', by.value)
-      .where('kind', '=', 'client')
+      // a person's own end with the person; those of workloads belong to the service
+      .where('kind', 'in', by.column === 'service_id' ? ['client', 'workload'] : ['client'])
       .where('revoked_at', 'is', null)
     const good = await revoke.where('not_after', '>', now).executeTakeFirst()
     await revoke.execute()
@@ -247,7 +336,7 @@ async function revokeClientCertificates(
 
 async function revokeWhere(
   db: Kysely<Database>,
-  by: { column: 'serial' | 'connector_id' | 'session_id'; value: string },
+  by: { column: 'serial' | 'connector_id' | 'session_id' | 'workload_id'; value: string },
   revocation: { reason: string; now: number },
 ): Promise<number> {
   const result = await db
@@ -269,6 +358,14 @@ function toCertificate(row: Selectable<CertificatesTable>): CertificateRecord {
     serviceId: row.service_id,
     connectorId: row.connector_id ?? undefined,
     machine: row.machine ?? undefined,
+    workload:
+      row.workload_id === null
+        ? undefined
+        : {
+            id: row.workload_id,
+            name: row.workload as WorkloadName,
+            renewableUntil: row.renewable_until ?? row.not_after,
+          },
     notBefore: row.not_before,
     notAfter: row.not_after,
     issuedAt: row.issued_at,

@@ -22,6 +22,7 @@ const CHANGES = [
   v.strictObject({ kind: v.literal('person_locked'), identityId: id }),
   v.strictObject({ kind: v.literal('session_ended'), sessionId: id }),
   v.strictObject({ kind: v.literal('certificate_revoked'), serial: id }),
+  v.strictObject({ kind: v.literal('workload_revoked'), workloadId: id }),
   v.strictObject({ kind: v.literal('connector_revoked'), connectorId: id, isSuperseded: v.boolean() }),
   /** `by` is an identity. */
   v.strictObject({ kind: v.literal('flow_cut'), flowId: id, by: id }),

@@ -258,6 +258,7 @@ async function clientCertificate(store: Store): Promise<NewCertificate> {
     serviceId: service.id,
     connectorId: undefined,
     machine: undefined,
+    workload: undefined,
     notBefore: NOW,
     notAfter: NOW + 1,
     issuedAt: NOW,

@@ -115,14 +115,14 @@ export interface LabelsTable {
   service_id: string
 }
 
-/** Every certificate ever issued to a client or connector. An unknown serial is refused. */
+/** Every certificate ever issued to a client, connector or workload. An unknown serial is refused. */
 export interface CertificatesTable {
   serial: string
-  kind: 'client' | 'connector'
+  kind: 'client' | 'connector' | 'workload'
   /** SHA-256 of the SubjectPublicKeyInfo. */
   key_hash: string
   identity_id: string
-  /** Client certificates: the session they came from. Connectors live on their own: null. */
+  /** Client certificates: the session they came from. Connectors and workloads live on their own: null. */
   session_id: string | null
   service_id: string
   /** Connectors: id of the process, equal for the certificates of one lineage. */
@@ -135,6 +135,10 @@ export interface CertificatesTable {
   renewed_by: string | null
   revoked_at: number | null
   revoked_reason: string | null
+  /** Workloads: equal for the certificates of one lineage, its name, and when the last of them ends. */
+  workload_id: Generated<string | null>
+  workload: Generated<string | null>
+  renewable_until: Generated<number | null>
 }
 
 /** Tokens with which a server becomes a connector of one service, once. */

@@ -125,6 +125,18 @@ const WITH_CHAINS: Rows = {
   audit_sinks: [{ id: 's', chain: 'chn_1', position: 6 }],
 }
 
+const WITH_WORKLOADS: Rows = {
+  ...WITH_CHAINS,
+  certificates: [
+    INITIAL.certificates![0]!,
+    {
+      ...INITIAL.certificates![0],
+      ...{ serial: '0b', kind: 'workload', connector_id: null },
+      ...{ workload_id: 'wld_1', workload: 'carbon-relay-3', renewable_until: 1_800_000_000_004 },
+    },
+  ],
+}
+
 /** Rows of every table as each schema had them. A migration adds an entry with the state it leaves behind. */
 const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0001-initial': INITIAL,
@@ -138,8 +150,9 @@ const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0006-locks': WITH_LOCKS,
   '0007-audit-chain': WITH_CHAINS,
   '0008-audit-flow-index': WITH_CHAINS,
+  '0009-workloads': WITH_WORKLOADS,
 }
-const NEWEST = '0008-audit-flow-index'
+const NEWEST = '0009-workloads'
 
 /** Makes the store as it was at one version, with its data. */
 async function makeStore(location: string, version: keyof typeof MIGRATIONS): Promise<void> {

@@ -35,6 +35,7 @@ export const Rule = v.strictObject({
   groups: v.optional(list(text(128))),
   providers: v.optional(list(text(2_048), 20)),
   anyAuthenticated: v.optional(v.literal(true)),
+  workloads: v.optional(list(text(64))),
   when: v.optional(Conditions),
 })
 
@@ -73,7 +74,10 @@ export const PolicyHistoryResponse = v.object({ revisions: v.array(PolicyRespons
 /** `POST /v1/policy/test`: what would be decided. For the owner of the service, administrators and auditors. What is
  *  left out is taken from the person's last login, or is not known. */
 export const TestPolicyRequest = v.strictObject({
-  identity: text(320),
+  /** Address of a person. */
+  identity: v.optional(text(320)),
+  /** In place of a person: a program with a certificate of its own. */
+  workload: v.optional(text(64)),
   /** Label or full host. */
   service: text(253),
   sourceAddress: v.optional(text(64)),
