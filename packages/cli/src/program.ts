@@ -3,6 +3,11 @@ import { Command } from 'commander'
 import { addAuditExport } from './commands/audit/export.ts'
 import { addAuditList } from './commands/audit/list.ts'
 import { addAuditVerify } from './commands/audit/verify.ts'
+import { addCertificateIssue } from './commands/certificate/issue.ts'
+import { addCertificateList } from './commands/certificate/list.ts'
+import { addCertificateRenew } from './commands/certificate/renew.ts'
+import { addCertificateRevoke } from './commands/certificate/revoke.ts'
+import { addCertificateShow } from './commands/certificate/show.ts'
 import { addClientListen } from './commands/client/listen.ts'
 import { addClientSshKeysign } from './commands/client/ssh-keysign.ts'
 import { addClientTls } from './commands/client/tls.ts'
@@ -76,6 +81,12 @@ export function createProgram(parts: ProgramParts): Command {
   addPolicyDiff(policy)
   addPolicyTest(policy)
   addPolicyHistory(policy)
+  const certificate = addGroup(program, 'certificate', 'certificates of programs that cannot run postern')
+  addCertificateIssue(certificate)
+  addCertificateList(certificate)
+  addCertificateShow(certificate)
+  addCertificateRenew(certificate)
+  addCertificateRevoke(certificate)
   const sshd = addGroup(program, 'sshd', "make this machine's ssh server admit certificates")
   addSshdSetup(sshd)
   addSshdRefresh(sshd)

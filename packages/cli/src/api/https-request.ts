@@ -26,8 +26,12 @@ export const CONNECT_TIMEOUT_MS = 10_000
 const ANSWER_TIMEOUT_MS = 30_000
 const MAX_ANSWER_BYTES = 8 * 1024 * 1024
 
-/** Connections to one edge, kept between requests. Destroy it when done. */
-export function createAgent(caPem: string | undefined): https.Agent {
+/** Connections to one edge, kept between requests. Destroy it when done.
+ *  @param identity shown where the edge asks for a certificate */
+export function createAgent(
+  caPem: string | undefined,
+  identity: { key: string; cert: string } | undefined = undefined,
+): https.Agent {
   return new https.Agent({
     keepAlive: true,
     lookup: lookupHost,
@@ -36,6 +40,7 @@ export function createAgent(caPem: string | undefined): https.Agent {
     // said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would otherwise switch it off
     rejectUnauthorized: true,
     ...(caPem === undefined ? {} : { ca: caPem }),
+    ...identity,
   })
 }
 

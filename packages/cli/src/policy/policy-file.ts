@@ -23,6 +23,7 @@ const RULE = {
   groups: 'groups',
   providers: 'providers',
   any_authenticated: 'anyAuthenticated',
+  workloads: 'workloads',
 }
 const CONDITIONS = {
   source_networks: 'sourceNetworks',

@@ -1,6 +1,7 @@
 import type { TestPolicyRequest } from '@postern/shared/api/policy'
 import { parseEmailAddress } from '@postern/shared/email'
 import { PosternError } from '@postern/shared/errors'
+import { parseWorkloadName } from '@postern/shared/workload-name'
 import type { Command } from 'commander'
 import { testPolicy } from '../../api/policy-api.ts'
 import { callSignedIn } from '../../credentials/fresh.ts'
@@ -11,7 +12,8 @@ import { collectList } from '../options.ts'
 import { addServiceOptions, reachService, type ServiceOptions } from '../service/reach.ts'
 
 interface TestOptions extends ServiceOptions {
-  identity: string
+  identity?: string
+  workload?: string
   service: string
   from?: string
   at?: number
@@ -23,7 +25,7 @@ interface TestOptions extends ServiceOptions {
 async function runPolicyTest(options: TestOptions): Promise<void> {
   const { edge, name } = reachService(options.service, options)
   const request: TestPolicyRequest = {
-    identity: parseEmailAddress(options.identity),
+    ...readWho(options),
     service: name,
     sourceAddress: options.from,
     at: options.at,
@@ -36,6 +38,16 @@ async function runPolicyTest(options: TestOptions): Promise<void> {
   )
   if (options.json) return printJson(decision)
   await print(`${decision.allowed ? 'allow' : 'deny'}\n  ${decision.explanation.join('\n  ')}\n`)
+}
+
+/** @throws USAGE_INVALID nobody, or two */
+function readWho({ identity, workload }: TestOptions): Pick<TestPolicyRequest, 'identity' | 'workload'> {
+  if ((identity === undefined) === (workload === undefined)) {
+    throw new PosternError('USAGE_INVALID', 'say who asks: --identity, or --workload')
+  }
+  return identity === undefined
+    ? { workload: parseWorkloadName(workload!) }
+    : { identity: parseEmailAddress(identity) }
 }
 
 /** @throws USAGE_INVALID */
@@ -53,7 +65,8 @@ export function addPolicyTest(parent: Command): void {
     .description(
       'ask what would be decided, and why. What no option says is taken from the last login of the person',
     )
-    .requiredOption('--identity <email>', 'the person')
+    .option('--identity <email>', 'the person')
+    .option('--workload <name>', 'in place of a person: a program with a certificate of its own')
     .requiredOption('--service <service>', 'label or full host')
     .option('--from <address>', 'the address they come from')
     .option('--at <moment>', 'decide at this moment, 2026-07-01T18:00:00+02:00 for example', parseMoment)
@@ -66,5 +79,6 @@ export function addPolicyTest(parent: Command): void {
       'may they, on Sunday, from home',
       'postern policy test --identity dev@mycorp.com --service crimson-thunder-8434 --from 203.0.113.7 --at 2026-07-05T10:00:00Z',
     ],
+    ['a program', 'postern policy test --workload carbon-relay-3 --service crimson-thunder-8434'],
   ])
 }

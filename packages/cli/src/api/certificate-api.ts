@@ -1,0 +1,56 @@
+import {
+  ListWorkloadCertificatesResponse,
+  RENEW_PATH,
+  type WorkloadCertificate,
+  type WorkloadCertificateRequest,
+  WorkloadCertificateResponse,
+  WorkloadCertificateShown,
+} from '@postern/shared/api/workloads'
+import type { KnownEdge } from '../credentials/known-edge.ts'
+import type { Session } from '../credentials/session.ts'
+import { type EdgeApi, processAnswer } from './edge-api.ts'
+import { createAgent, requestHttps } from './https-request.ts'
+
+/** Certificates of programs that cannot run ours. */
+
+export function issueWorkloadCertificate(
+  api: EdgeApi,
+  session: Session,
+  body: WorkloadCertificateRequest,
+): Promise<WorkloadCertificateResponse> {
+  const path = '/v1/certificates/workload'
+  return api.call(WorkloadCertificateResponse, { method: 'POST', path, session, body })
+}
+
+export async function listWorkloadCertificates(
+  api: EdgeApi,
+  session: Session,
+): Promise<WorkloadCertificate[]> {
+  const wanted = { method: 'GET', path: '/v1/certificates', session } as const
+  return (await api.call(ListWorkloadCertificatesResponse, wanted)).certificates
+}
+
+export async function getWorkloadCertificate(
+  api: EdgeApi,
+  session: Session,
+  serial: string,
+): Promise<WorkloadCertificate> {
+  const wanted = { method: 'GET', path: `/v1/certificates/${encodeURIComponent(serial)}`, session } as const
+  return (await api.call(WorkloadCertificateShown, wanted)).certificate
+}
+
+/** By the certificate itself, without a session. */
+export async function renewWorkloadCertificate(
+  edge: Pick<KnownEdge, 'origin' | 'caPem'>,
+  { key, cert, csr }: { key: string; cert: string; csr: string },
+): Promise<WorkloadCertificateResponse> {
+  const url = new URL(RENEW_PATH, edge.origin.replace('https://', 'https://mtls.'))
+  const agent = createAgent(edge.caPem, { key, cert })
+  try {
+    const headers = { accept: 'application/json', 'content-type': 'application/pkcs10' }
+    const answer = await requestHttps(agent, url, { method: 'POST', headers, body: csr })
+    return processAnswer(WorkloadCertificateResponse, answer, `POST ${RENEW_PATH}`)
+  } finally {
+    agent.destroy()
+  }
+}
