@@ -6,7 +6,8 @@ import {
   generateKeyPairSync,
   X509Certificate,
 } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
+import https from 'node:https'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { SSH_HOST_JWS_TYPE, SSH_HOST_KEYS_JWS_TYPE } from '@postern/shared/api/ssh'
@@ -35,6 +36,7 @@ import {
 import { runPostern } from './support/postern.ts'
 import { openStoreReader } from './support/store-reader.ts'
 import { startEcho, type TcpService } from './support/tcp-services.ts'
+import { makeTempFolder } from './support/temp-folder.ts'
 import { attempt, clientCertificateOf, forgeCertificate, type KeyAndCertificate } from './support/tls-peer.ts'
 import { within } from './support/until.ts'
 
@@ -62,9 +64,11 @@ before(async () => {
       subjectAltName: `DNS:${edge.domain},DNS:*.${edge.domain}`,
       usage: 'serverAuth',
     }),
+    workload: await makeWorkload(),
     'client CA': caOf('client'),
     'connector CA': caOf('connector'),
     'edge CA': caOf('edge'),
+    'workload CA': caOf('workload'),
   }
 })
 after(async () => {
@@ -72,6 +76,23 @@ after(async () => {
   await echo?.[Symbol.asyncDispose]()
   await edge?.[Symbol.asyncDispose]()
 })
+
+/** A program's certificate, and a rule that admits it. */
+async function makeWorkload(): Promise<KeyAndCertificate> {
+  const folder = makeTempFolder('workload')
+  const out = path.join(folder, 'program')
+  const policy = path.join(folder, 'policy.yaml')
+  writeFileSync(policy, `service: ${service.label}\nallow: [{ workloads: [program] }]\n`)
+  for (const args of [
+    ['policy', 'apply', '-f', policy],
+    ['certificate', 'issue', '--name', 'program', '--host', service.label, '--out', out],
+  ]) {
+    const { code, stderr } = await runPostern(args, { home })
+    assert.equal(code, 0, stderr)
+  }
+  const read = (name: string) => readFileSync(path.join(out, name), 'utf8')
+  return { key: read('key.pem'), cert: read('certificate.pem') }
+}
 
 const caFiles = (kind: string) => ({
   certificate: path.join(edge.dataDir, 'ca', `${kind}-ca.pem`),
@@ -90,11 +111,11 @@ async function isLetIn(room: string, identity: KeyAndCertificate): Promise<boole
   const rooms: Record<string, Parameters<typeof attempt>[1]> = {
     'flow, framed': { serverName: service.host, alpn: ALPN_FLOW },
     'flow, plain': { serverName: service.host },
-    control: { serverName: `mtls.${edge.domain}` },
+    mtls: { serverName: `mtls.${edge.domain}` },
     data: { serverName: edge.domain, alpn: ALPN_DATA },
   }
   const { bytes, code } = await within(`${room} closes`, attempt(edge, { ...rooms[room]!, identity }))
-  if (room === 'control') return bytes.startsWith('HTTP/1.1 400')
+  if (room === 'mtls') return bytes.startsWith('HTTP/1.1 400')
   // a data connection begins with another frame, and is told so
   if (room === 'data') return code === 'PROTOCOL_INVALID'
   return bytes === 'hello'
@@ -102,12 +123,28 @@ async function isLetIn(room: string, identity: KeyAndCertificate): Promise<boole
 
 const FLOW_ROOMS = ['flow, framed', 'flow, plain']
 
+/** Whether the edge renews it, for whoever shows it. */
+async function renewsItself({ key, cert }: KeyAndCertificate): Promise<boolean> {
+  const { serverName, port } = { serverName: `mtls.${edge.domain}`, port: edge.port }
+  const csr = createCsr(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey)
+  const ca = readFileSync(edge.caFile)
+  const to = { host: '127.0.0.1', port, servername: serverName, ca, key, cert, agent: false }
+  const headers = { host: `${serverName}:${port}` }
+  const request = https.request({ ...to, method: 'POST', path: '/v1/certificates/renew', headers })
+  return new Promise((resolve) => {
+    request.on('response', (response) => resolve(response.resume().statusCode === 201))
+    request.on('error', () => resolve(false))
+    request.end(csr)
+  })
+}
+
 /** Whether the edge takes it as a connector. */
 async function attaches(identity: KeyAndCertificate): Promise<boolean> {
   using peer = new ConnectorPeer(edge, identity)
   const first = new Promise<string>((resolve) => {
     peer.ws.once('message', (data) => resolve(JSON.parse(String(data)).type))
     peer.ws.once('close', () => resolve('closed'))
+    peer.ws.once('error', () => resolve('closed'))
   })
   return (await within('the edge answers', first)) === 'attached'
 }
@@ -119,7 +156,7 @@ async function makeKnown({ cert }: KeyAndCertificate, real: KeyAndCertificate): 
     .update(publicKey.export({ type: 'spki', format: 'der' }))
     .digest('hex')
   const kept =
-    'kind, identity_id, session_id, service_id, connector_id, machine, not_before, not_after, issued_at'
+    'kind, identity_id, session_id, service_id, connector_id, machine, not_before, not_after, issued_at, workload_id, workload, renewable_until'
   await using store = await openStoreReader(edge, { mayWrite: true })
   await store.rows(
     `insert into certificates (serial, key_hash, ${kept})
@@ -131,19 +168,30 @@ async function makeKnown({ cert }: KeyAndCertificate, real: KeyAndCertificate): 
 const serialOf = ({ cert }: KeyAndCertificate) => new X509Certificate(cert).serialNumber.toLowerCase()
 
 describe('certificates', () => {
-  const places: [room: string, passes: string][] = [
-    ['flow, framed', 'client'],
-    ['flow, plain', 'client'],
-    ['control', 'connector'],
-    ['data', 'connector'],
+  const places: [room: string, passes: string[]][] = [
+    ['flow, framed', ['client', 'workload']],
+    ['flow, plain', ['client', 'workload']],
+    ['mtls', ['connector', 'workload']],
+    ['data', ['connector']],
   ]
   for (const [room, passes] of places) {
-    test(`the room ${room} takes a certificate of the kind ${passes} and no other`, async () => {
+    test(`the room ${room} takes a certificate of the kind ${passes.join(' or ')} and no other`, async () => {
       for (const [kind, identity] of Object.entries(certificates)) {
-        assert.equal(await isLetIn(room, identity), kind === passes, `${kind} at ${room}`)
+        assert.equal(await isLetIn(room, identity), passes.includes(kind), `${kind} at ${room}`)
       }
     })
   }
+
+  test('in the room of connectors and programs, one attaches, the other renews itself, and no other does', async () => {
+    const spare = await connectService({ home, port: echo.port, name: 'attaches' })
+    const { identity: connector } = readStoredConnectors(home, spare.label)[0]!
+    assert.equal(await spare.stop(), 0)
+    const workload = await makeWorkload()
+    for (const [kind, identity] of Object.entries({ ...certificates, connector, workload })) {
+      assert.equal(await attaches(identity), kind === 'connector', `${kind} attaches`)
+      assert.equal(await renewsItself(identity), kind === 'workload', `${kind} renews itself`)
+    }
+  })
 
   test('a leaf brings its own intermediate along in vain', async () => {
     for (const kind of ['connector', 'edge']) {
@@ -153,7 +201,10 @@ describe('certificates', () => {
     }
     const { client } = certificates
     const withCa = { ...client!, cert: client!.cert + certificates['client CA']!.cert }
-    for (const room of ['control', 'data']) assert.equal(await isLetIn(room, withCa), false)
+    for (const room of ['mtls', 'data']) assert.equal(await isLetIn(room, withCa), false)
+    const { workload } = certificates
+    const program = { ...workload!, cert: workload!.cert + certificates['workload CA']!.cert }
+    assert.equal(await isLetIn('data', program), false)
   })
 
   test('signed with the key of the client CA, right in all its parts, but not issued: refused', async () => {
@@ -201,6 +252,38 @@ describe('certificates', () => {
       assert.equal(echo.connections.length, seen)
     })
   }
+
+  test('the same of programs: only the one that is right in all its parts is let in', async () => {
+    const names = namesOf(certificates.workload!)
+    const forge = (more: Partial<Forgery> = {}) =>
+      forgeCertificate({ ca: caFiles('workload'), subjectAltName: names, ...more })
+    assert.equal(await isLetIn('flow, plain', forge()), false, 'not issued')
+    for (const [what, options] of [
+      ...odd,
+      ['for two programs', { subjectAltName: `${names},${names}x` }],
+      ['for another program', { subjectAltName: `${names}x` }],
+      ['of a person', { subjectAltName: clientNames() }],
+      ['with an address', { subjectAltName: `${names},email:operator@mycorp.com` }],
+    ] as [string, Partial<Forgery>][]) {
+      const forged = forge(options)
+      await makeKnown(forged, certificates.workload!)
+      assert.equal(await isLetIn('flow, plain', forged), false, what)
+    }
+    const right = forge()
+    await makeKnown(right, certificates.workload!)
+    assert.equal(await isLetIn('flow, plain', right), true)
+    // each kind under the CA of the other, with a row of either
+    for (const [ca, real] of [
+      ['client', certificates.workload!],
+      ['workload', certificates.client!],
+      ['connector', certificates.workload!],
+    ] as const) {
+      const forged = forgeCertificate({ ca: caFiles(ca), subjectAltName: namesOf(real) })
+      await makeKnown(forged, real)
+      assert.equal(await isLetIn('flow, plain', forged), false, `${ca} CA`)
+      assert.equal(await renewsItself(forged), false, `${ca} CA, renewal`)
+    }
+  })
 
   test('the same of connectors: only the one that is right in all its parts attaches', async () => {
     const spare = await connectService({ home, port: echo.port, name: 'spare' })
@@ -314,6 +397,7 @@ describe('tokens', () => {
       },
       'client certificate': () => certificates.client!.cert,
       'connector certificate': () => certificates.connector!.cert,
+      'workload certificate': () => certificates.workload!.cert,
       nothing: () => '',
     }
   })

@@ -3,7 +3,8 @@ import type { ErrorCode } from '@postern/shared/errors'
 
 export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: string }>> = {
   ACCESS_DENIED: {
-    meaning: 'The service does not admit you, or there is no such service: the two look alike from outside. The rule that decided is in the audit log.',
+    meaning:
+      'The service does not admit you, or there is no such service: the two look alike from outside. The rule that decided is in the audit log.',
     next: 'Ask the owner of the service to admit you. You need not sign in again afterwards.',
   },
   ACME_CHALLENGE_FAILED: {
@@ -45,11 +46,13 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Ask one of them; admins in the edge’s configuration names them.',
   },
   ALLOW_LIST_DIFFERS: {
-    meaning: 'postern connect was started for a service that exists, with other lists than the service has. Both are shown. It stops here, because a restart must not undo a list that somebody has tightened.',
+    meaning:
+      'postern connect was started for a service that exists, with other lists than the service has. Both are shown. It stops here, because a restart must not undo a list that somebody has tightened.',
     next: 'Leave the lists out to keep what the service has, or add --replace-allow-list to overwrite it.',
   },
   ALLOW_LIST_EMPTY: {
-    meaning: 'A service would admit nobody, or a new one was not told whom to admit. Postern has no default that lets people in.',
+    meaning:
+      'A service would admit nobody, or a new one was not told whom to admit. Postern has no default that lets people in.',
     next: 'Name who may enter: --allowed-email-domains, --allowed-email-addresses, or, meaning it, --allow-any-authenticated.',
   },
   AUDITOR_REQUIRED: {
@@ -57,27 +60,33 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Ask an administrator of the edge to add you to auditors.',
   },
   AUDIT_BROKEN: {
-    meaning: 'postern audit verify has found a record that is not what the edge has written: changed, removed, moved or put in, or an end that was cut off, or a checkpoint that another key has signed. The message names the first one, by its line in the file, its number and its place in the chain.',
+    meaning:
+      'postern audit verify has found a record that is not what the edge has written: changed, removed, moved or put in, or an end that was cut off, or a checkpoint that another key has signed. The message names the first one, by its line in the file, its number and its place in the chain.',
     next: 'Keep the file and the store as they are, and export again to see whether the store or only the file is damaged; audit.md says what each finding means.',
   },
   BUSY: {
-    meaning: 'Another postern process holds the lock of this session, and did not let go within the time for it.',
+    meaning:
+      'Another postern process holds the lock of this session, and did not let go within the time for it.',
     next: 'Wait for it, or end it: often a sign-in page that nobody has answered.',
   },
   CA_KEY_LOCKED: {
-    meaning: "The keys of the edge's CAs are encrypted, and the passphrase that the configuration names does not open them, or none is named. The edge does not start: without its keys it could issue nothing.",
+    meaning:
+      "The keys of the edge's CAs are encrypted, and the passphrase that the configuration names does not open them, or none is named. The edge does not start: without its keys it could issue nothing.",
     next: 'Name the file with the passphrase in ca.key_passphrase_file. After a restore from a backup it is the passphrase of that time; postern-edge ca encrypt-keys --old-passphrase-file FILE brings the keys to the new one.',
   },
   CERTIFICATE_EXPIRED: {
-    meaning: 'The certificate is past its time. Client certificates live for minutes; a connector’s may be renewed up to 30 days after it expired.',
+    meaning:
+      'The certificate is past its time. Client certificates live for minutes; a connector’s may be renewed up to 30 days after it expired.',
     next: 'Run the command again: it gets a new one. If it comes back at once, compare the clocks.',
   },
   CERTIFICATE_NOT_RENEWABLE: {
-    meaning: 'The certificate of a program wanted to renew itself, and is valid already until the end that was fixed with the first of its lineage (--lifetime).',
+    meaning:
+      'The certificate of a program wanted to renew itself, and is valid already until the end that was fixed with the first of its lineage (--lifetime).',
     next: 'Make a new one before that day: postern certificate issue.',
   },
   CERTIFICATE_REFUSED: {
-    meaning: 'The edge does not accept the certificate: from another CA, of another kind, unknown to its store, or none at all. Usually found in the TLS handshake, before a byte of the flow.',
+    meaning:
+      'The edge does not accept the certificate: from another CA, of another kind, unknown to its store, or none at all. Usually found in the TLS handshake, before a byte of the flow.',
     next: 'Run the command again: it gets a new certificate. If that does not help, sign in again.',
   },
   CERTIFICATE_REVOKED: {
@@ -85,7 +94,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'postern login --edge https://HOST.',
   },
   CERTIFICATE_SUPERSEDED: {
-    meaning: 'A certificate of a program that had been renewed before wanted to renew itself once more with another key. So two hold its key, perhaps a thief and the program: every certificate of the lineage was revoked, and its flows were ended.',
+    meaning:
+      'A certificate of a program that had been renewed before wanted to renew itself once more with another key. So two hold its key, perhaps a thief and the program: every certificate of the lineage was revoked, and its flows were ended.',
     next: 'Find the copy of the key, then make a new one: postern certificate issue. A program that asks again because an answer was lost must use the key of its first request.',
   },
   CERTIFICATE_UNKNOWN: {
@@ -93,7 +103,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Look for it in the audit log: postern audit list.',
   },
   CERTIFICATE_WRONG_SERVICE: {
-    meaning: 'A valid certificate was used for another service than the one it was issued for. One certificate opens one service.',
+    meaning:
+      'A valid certificate was used for another service than the one it was issued for. One certificate opens one service.',
     next: 'Use the certificate of this service. postern client tls does so by itself.',
   },
   CHECK_FAILED: {
@@ -101,23 +112,28 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Below each line that begins with fail stands the next step; then run it again.',
   },
   CLOCK_OFF: {
-    meaning: 'The clock of this machine is too far from the edge’s for certificates and proofs to hold. The message says by how much.',
+    meaning:
+      'The clock of this machine is too far from the edge’s for certificates and proofs to hold. The message says by how much.',
     next: 'Set the clock, for example with timedatectl set-ntp true.',
   },
   CONFIG_INVALID: {
-    meaning: 'The configuration of the edge has problems. All of them are listed at once, each with line, key, the value seen and an example. The same code stands for an address that the edge cannot listen on.',
+    meaning:
+      'The configuration of the edge has problems. All of them are listed at once, each with line, key, the value seen and an example. The same code stands for an address that the edge cannot listen on.',
     next: 'Correct the file and try postern-edge config check --config FILE. Every key is in config.md.',
   },
   CONNECTOR_REFUSED: {
-    meaning: 'The edge does not let this connector stay: its service was deleted, its owner is no operator any more, or its certificate was revoked.',
+    meaning:
+      'The edge does not let this connector stay: its service was deleted, its owner is no operator any more, or its certificate was revoked.',
     next: 'Start the connector again with postern connect …; if that is refused as well, the message says why.',
   },
   CONNECTOR_REPLACED: {
-    meaning: 'Another process attached with the key of this connector while the edge heard nothing from it. The connector renews its certificate and comes back by itself; CONNECTOR_SUPERSEDED follows when the other one is alive.',
+    meaning:
+      'Another process attached with the key of this connector while the edge heard nothing from it. The connector renews its certificate and comes back by itself; CONNECTOR_SUPERSEDED follows when the other one is alive.',
     next: 'Nothing, if it comes back. If it is ended then, look for a copy of its state folder.',
   },
   CONNECTOR_SUPERSEDED: {
-    meaning: 'Two processes used the same connector key: one attached while the other still answered, or both renewed. One of them is a copy, and nobody can tell which: all certificates of that lineage were revoked, and both ended. The audit log has connector.superseded with both addresses.',
+    meaning:
+      'Two processes used the same connector key: one attached while the other still answered, or both renewed. One of them is a copy, and nobody can tell which: all certificates of that lineage were revoked, and both ended. The audit log has connector.superseded with both addresses.',
     next: 'Find the copy (a cloned machine, a state folder on a shared disk or in a backup, a thief) and remove its state folder. Then start the connector again as a signed-in operator: it gets a key of its own. If you made no copy yourself, find out who did: until now they could stand beside your connector.',
   },
   CONNECTOR_UNKNOWN: {
@@ -125,19 +141,23 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Look for its id in the audit log: postern audit list.',
   },
   CRL_EXPIRED: {
-    meaning: "postern-edge ca crl --check looked at a copy of the edge's list of revoked certificates whose nextUpdate has passed. Programs that read it refuse every certificate, or no longer notice what is revoked.",
+    meaning:
+      "postern-edge ca crl --check looked at a copy of the edge's list of revoked certificates whose nextUpdate has passed. Programs that read it refuse every certificate, or no longer notice what is revoked.",
     next: 'Fetch it from https://HOST/v1/crl/client.crl more often than ca.crl_lifetime.',
   },
   CRL_INVALID: {
-    meaning: "postern-edge ca crl --check looked at a copy of the edge's list of revoked certificates and does not believe it: it is damaged, of another CA, wrongly signed, or not valid yet.",
+    meaning:
+      "postern-edge ca crl --check looked at a copy of the edge's list of revoked certificates and does not believe it: it is damaged, of another CA, wrongly signed, or not valid yet.",
     next: 'Fetch it anew from https://HOST/v1/crl/client.crl. Where it comes out wrong again, look at who serves it.',
   },
   DOMAIN_INVALID: {
-    meaning: 'Something in a list of domains is not a domain. Nothing was created or changed. Domains match exactly, so there are no wildcards; sub-domains are other domains.',
+    meaning:
+      'Something in a list of domains is not a domain. Nothing was created or changed. Domains match exactly, so there are no wildcards; sub-domains are other domains.',
     next: 'Write mycorp.com, without @, * or a final dot; an internationalized domain in its xn-- form.',
   },
   DPOP_INVALID: {
-    meaning: 'A request did not prove that it holds the key its token is bound to (RFC 9449): a proof for another request, one that was used before, or another key. A stolen token ends here.',
+    meaning:
+      'A request did not prove that it holds the key its token is bound to (RFC 9449): a proof for another request, one that was used before, or another key. A stolen token ends here.',
     next: 'postern login --edge https://HOST.',
   },
   DURATION_INVALID: {
@@ -149,7 +169,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Try again in a moment. Connectors come back by themselves.',
   },
   EDGE_UNKNOWN: {
-    meaning: 'The command needs an edge that this machine has not signed in to. It is never looked up by itself: any host name in an ssh configuration could otherwise open a page in your browser.',
+    meaning:
+      'The command needs an edge that this machine has not signed in to. It is never looked up by itself: any host name in an ssh configuration could otherwise open a page in your browser.',
     next: 'Sign in once: postern login --edge https://HOST, with the address your company gave you. The message has the exact line.',
   },
   EDGE_UNREACHABLE: {
@@ -157,23 +178,28 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Check the network and that the edge is running: curl https://HOST/healthz.',
   },
   EDGE_UNTRUSTED: {
-    meaning: 'The certificate of the edge is not from a CA this machine trusts, is not valid now or names another host; or what answers is not the edge it says it is. There is no way to skip this check.',
+    meaning:
+      'The certificate of the edge is not from a CA this machine trusts, is not valid now or names another host; or what answers is not the edge it says it is. There is no way to skip this check.',
     next: 'If the edge has its own CA, get its file from whoever runs the edge: postern login --edge https://HOST --ca-file ca.pem.',
   },
   ENROLL_TOKEN_INVALID: {
-    meaning: 'The token with which a server wanted to become a connector (postern connect --enroll-token-file) cannot be used: it is unknown or mistyped, was cancelled, was used before, has expired, is for another service than the one that --name says, or its service was deleted or belongs to somebody who is no operator any more. The message says which, the audit log too (enroll_token.refused).',
+    meaning:
+      'The token with which a server wanted to become a connector (postern connect --enroll-token-file) cannot be used: it is unknown or mistyped, was cancelled, was used before, has expired, is for another service than the one that --name says, or its service was deleted or belongs to somebody who is no operator any more. The message says which, the audit log too (enroll_token.refused).',
     next: 'Make a new one: postern service enroll-token LABEL. If it *was used before* and not by you, somebody else has read it: look at postern audit list --type enroll_token.used and delete the service if you do not know the machine.',
   },
   FLOW_CUT: {
-    meaning: 'The connection broke in the middle of a flow: a machine, a process or the network on the way failed. An end of file is never made out of that, so bytes may be missing.',
+    meaning:
+      'The connection broke in the middle of a flow: a machine, a process or the network on the way failed. An end of file is never made out of that, so bytes may be missing.',
     next: 'Repeat the transfer.',
   },
   FLOW_IDENTITY_INVALID: {
-    meaning: 'Of a service that checks who comes: the identity in a PROXY header is not one that the edge has signed for this very connection to this service within the last minute. Either somebody else wrote the header, or the reader expects another edge, service or key, or its clock is off.',
+    meaning:
+      'Of a service that checks who comes: the identity in a PROXY header is not one that the edge has signed for this very connection to this service within the last minute. Either somebody else wrote the header, or the reader expects another edge, service or key, or its clock is off.',
     next: 'Serve nobody on that connection. protocol.md says how an identity is checked, and where the edge shows its keys.',
   },
   FLOW_REVOKED: {
-    meaning: 'A running flow was ended: you were taken off the allow-list, the session behind it ended, or the service was deleted.',
+    meaning:
+      'A running flow was ended: you were taken off the allow-list, the session behind it ended, or the service was deleted.',
     next: 'Ask the owner of the service, or sign in again.',
   },
   FLOW_TOO_LONG: {
@@ -185,11 +211,13 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Copy the id from the message on stderr. An auditor can look for it with postern audit list.',
   },
   HOST_KEY_CHANGED: {
-    meaning: 'The ssh server behind a service shows other host keys than those on record. Either it was set up anew, or somebody stands in its place. The new keys wait; people keep the old ones and their ssh refuses the server.',
+    meaning:
+      'The ssh server behind a service shows other host keys than those on record. Either it was set up anew, or somebody stands in its place. The new keys wait; people keep the old ones and their ssh refuses the server.',
     next: "If the change was meant, the owner compares the fingerprints in postern service show LABEL with the server's and accepts them: postern service accept-host-keys LABEL.",
   },
   IDENTITY_LOCKED: {
-    meaning: 'An administrator has locked this person: sign-in, refresh, API, certificates and flows are refused until the lock ends or somebody ends it.',
+    meaning:
+      'An administrator has locked this person: sign-in, refresh, API, certificates and flows are refused until the lock ends or somebody ends it.',
     next: 'Ask an administrator of the edge.',
   },
   IDENTITY_UNKNOWN: {
@@ -197,7 +225,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Check the address: postern audit list shows how it is written.',
   },
   INTERNAL: {
-    meaning: 'A failure inside the edge or the program that has no name. The edge says a request id and keeps the cause in its log.',
+    meaning:
+      'A failure inside the edge or the program that has no name. The edge says a request id and keeps the cause in its log.',
     next: 'Tell the administrator of the edge the request id; they find it with grep.',
   },
   INTERRUPTED: {
@@ -205,39 +234,48 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Nothing.',
   },
   KRL_INVALID: {
-    meaning: 'The list of revoked certificates that the edge gave is damaged, older than the one that is there, or names keys that are not the edge’s to revoke. It was not installed: sshd goes on with the last good one.',
+    meaning:
+      'The list of revoked certificates that the edge gave is damaged, older than the one that is there, or names keys that are not the edge’s to revoke. It was not installed: sshd goes on with the last good one.',
     next: 'After a restore of the edge from a backup: postern sshd refresh --accept-older-list. Else look at the log of the edge.',
   },
   LABEL_INVALID: {
-    meaning: 'A label, the first part of a service’s host name, has a wrong form, or is one that the edge keeps for itself (www, mtls, login, …).',
+    meaning:
+      'A label, the first part of a service’s host name, has a wrong form, or is one that the edge keeps for itself (www, mtls, login, …).',
     next: 'Use 3 to 63 lower-case letters, digits and inner hyphens, no hyphens as third and fourth character.',
   },
   LABEL_TAKEN: {
-    meaning: 'The label belongs to another service, or to another owner from earlier on: a label never changes hands by itself, for people still have it in their configuration.',
+    meaning:
+      'The label belongs to another service, or to another owner from earlier on: a label never changes hands by itself, for people still have it in their configuration.',
     next: 'Choose another, or leave --label out to get a generated one.',
   },
   LISTEN_FAILED: {
-    meaning: 'postern client listen cannot have the place it was given. A port: another program listens there, the user may not, or the machine has no such address. A socket: another program listens there, something else has that name, or everybody may write to its folder. What a killed listener left behind is no reason: it is removed.',
+    meaning:
+      'postern client listen cannot have the place it was given. A port: another program listens there, the user may not, or the machine has no such address. A socket: another program listens there, something else has that name, or everybody may write to its folder. What a killed listener left behind is no reason: it is removed.',
     next: 'Choose another port, or port 0 for any free one; ss -ltnp shows who has it. For a socket name a file in a folder of your own; a file that is in the way stays until you remove it.',
   },
   LOCAL_USER_REFUSED: {
-    meaning: 'A program of another user of this machine connected to the port of postern client listen, and was cut off. Every account can reach a loopback port, and what enters there enters in the name of the person who started the listener.',
+    meaning:
+      'A program of another user of this machine connected to the port of postern client listen, and was cut off. Every account can reach a loopback port, and what enters there enters in the name of the person who started the listener.',
     next: 'That user starts a listener of their own. --unsafe-any-local-user serves everybody on the machine.',
   },
   LOCAL_USER_UNKNOWN: {
-    meaning: 'A program connected to the port of postern client listen, wrote and closed at once, without waiting for anything, and was gone before its user could be looked up. Nobody can tell whose it was, so it was cut off, and what it sent is lost; it has not noticed. Linux 6.17 and newer remember the user for a moment longer, which is mostly enough.',
+    meaning:
+      'A program connected to the port of postern client listen, wrote and closed at once, without waiting for anything, and was gone before its user could be looked up. Nobody can tell whose it was, so it was cut off, and what it sent is lost; it has not noticed. Linux 6.17 and newer remember the user for a moment longer, which is mostly enough.',
     next: 'Let the program wait for the other end before it closes: nc -N, or in Python shutdown(SHUT_WR) and then recv. Or listen with --local unix:PATH: only your own programs can open that file, so nothing has to be looked up. --unsafe-any-local-user serves everybody on the machine.',
   },
   LOGIN_FAILED: {
-    meaning: 'The sign-in did not come to an end: no browser, nobody signed in within the time for it, the page was closed, or the provider failed.',
+    meaning:
+      'The sign-in did not come to an end: no browser, nobody signed in within the time for it, the page was closed, or the provider failed.',
     next: 'Try again. The address of the page is always printed, so it can be opened by hand on the same machine.',
   },
   LOGIN_REFUSED: {
-    meaning: 'The provider or the edge does not accept this account: the address is not verified, not of a domain this provider may vouch for, a required claim is missing, or the person said no on the confirmation page.',
+    meaning:
+      'The provider or the edge does not accept this account: the address is not verified, not of a domain this provider may vouch for, a required claim is missing, or the person said no on the confirmation page.',
     next: 'Sign in with an account of the company. Administrators: see identity in config.md.',
   },
   LOGIN_TOO_OLD: {
-    meaning: 'The service would admit you, but asks for a login that is younger than yours. Or you are an administrator, and limits.admin_login_age asks for a recent login before you cut or revoke.',
+    meaning:
+      'The service would admit you, but asks for a login that is younger than yours. Or you are an administrator, and limits.admin_login_age asks for a recent login before you cut or revoke.',
     next: 'Sign in again: postern login --edge https://HOST.',
   },
   NAME_TAKEN: {
@@ -257,23 +295,28 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Ask an administrator of the edge to add you to operators.',
   },
   OUTSIDE_HOURS: {
-    meaning: 'The service would admit you, but not at this time of the week. A connection that is open when the window ends is ended.',
+    meaning:
+      'The service would admit you, but not at this time of the week. A connection that is open when the window ends is ended.',
     next: 'Try again when the service is open to you, or ask its owner which hours those are.',
   },
   POLICY_INVALID: {
-    meaning: 'The policy document has entries that mean nothing: the message names each with its place. Nothing was changed.',
+    meaning:
+      'The policy document has entries that mean nothing: the message names each with its place. Nothing was changed.',
     next: 'Correct the named places and apply it again. postern policy get shows a document that is valid.',
   },
   PRINCIPAL_INVALID: {
-    meaning: "A name cannot stand in an ssh certificate: it is empty, longer than 64 bytes, has a space, a comma, a wildcard or a control character, or it would take the place of an address, of a service's host or of another service's own names.",
+    meaning:
+      "A name cannot stand in an ssh certificate: it is empty, longer than 64 bytes, has a space, a comma, a wildcard or a control character, or it would take the place of an address, of a service's host or of another service's own names.",
     next: 'Write another name. Names that only this service uses begin with its label: LABEL/dba.',
   },
   PROTOCOL_INVALID: {
-    meaning: 'What came over the wire is not Postern’s protocol, or is of a version that does not go together with this one.',
+    meaning:
+      'What came over the wire is not Postern’s protocol, or is of a version that does not go together with this one.',
     next: 'Check that postern and postern-edge have the same version (postern doctor tells both), and that no proxy in between opens TLS.',
   },
   RATE_LIMITED: {
-    meaning: 'Too many certificates or flows in a minute, too many refused sign-ins, codes or tokens from your address, or too many flows at once.',
+    meaning:
+      'Too many certificates or flows in a minute, too many refused sign-ins, codes or tokens from your address, or too many flows at once.',
     next: 'Wait a minute. Administrators: see limits in config.md.',
   },
   RECORD_FAILED: {
@@ -281,7 +324,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Administrators: look at the disk and the log of the edge.',
   },
   REQUEST_INVALID: {
-    meaning: 'The edge does not understand a request: a body that is not JSON, a field it does not know, a certificate request with a weak key.',
+    meaning:
+      'The edge does not understand a request: a body that is not JSON, a field it does not know, a certificate request with a weak key.',
     next: 'With the programs of this repository it means that postern and postern-edge have different versions: bring both to the same. With a program of your own, compare with packages/shared/src/api.',
   },
   REQUEST_TOO_LARGE: {
@@ -309,7 +353,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Check the --host and --port the connector was started with.',
   },
   SESSION_ENDED: {
-    meaning: 'The session is over: its time is up (12 hours by default, whatever happens), somebody signed out, or it was revoked.',
+    meaning:
+      'The session is over: its time is up (12 hours by default, whatever happens), somebody signed out, or it was revoked.',
     next: 'postern login --edge https://HOST.',
   },
   SESSION_KIND_NOT_ALLOWED: {
@@ -325,39 +370,48 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'postern login --edge https://HOST.',
   },
   SSHD_SETUP_FAILED: {
-    meaning: 'postern sshd setup could not make its change, or would have locked somebody out. What it had written is taken back: sshd is as it was before.',
+    meaning:
+      'postern sshd setup could not make its change, or would have locked somebody out. What it had written is taken back: sshd is as it was before.',
     next: 'Mend what the message names, look with --dry-run, try again.',
   },
   SSH_AGENT_FAILED: {
-    meaning: '--agent was asked for, and there is no ssh-agent, it does not answer, or it refuses the key (it may be locked).',
+    meaning:
+      '--agent was asked for, and there is no ssh-agent, it does not answer, or it refuses the key (it may be locked).',
     next: 'Start one (eval "$(ssh-agent)"), unlock it (ssh-add -X), or leave --agent out.',
   },
   SSH_CONFIG_INVALID: {
-    meaning: "postern ssh-config cannot change the ssh configuration safely: the file is none that can be read and written, or a path or a name has characters that ssh's configuration cannot express.",
+    meaning:
+      "postern ssh-config cannot change the ssh configuration safely: the file is none that can be read and written, or a path or a name has characters that ssh's configuration cannot express.",
     next: 'The message names what is in the way.',
   },
   SSH_FILE_FOREIGN: {
-    meaning: 'Where the key or the certificate of a service would be written (~/.ssh/HOST, ~/.ssh/HOST-cert.pub) lies a file, a link or a folder that Postern did not make, or that somebody changed since. It is neither used nor overwritten.',
+    meaning:
+      'Where the key or the certificate of a service would be written (~/.ssh/HOST, ~/.ssh/HOST-cert.pub) lies a file, a link or a folder that Postern did not make, or that somebody changed since. It is neither used nor overwritten.',
     next: 'Move it away. Or keep it, and have the certificate in the ssh-agent: postern client ssh-keysign --agent.',
   },
   SSH_KEY_INVALID: {
-    meaning: 'A public key for ssh is malformed, of a kind that is not certified (dsa, nistp384, a security key), or too weak.',
+    meaning:
+      'A public key for ssh is malformed, of a kind that is not certified (dsa, nistp384, a security key), or too weak.',
     next: 'Use ed25519, ecdsa on nistp256, or rsa with 2,048 to 8,192 bits.',
   },
   STATE_INVALID: {
-    meaning: 'A file that Postern keeps is damaged, cannot be written (the disk is full, or mounted read-only), or has wrong permissions. The message names it. What was there before is unchanged: files are written whole or not at all.',
+    meaning:
+      'A file that Postern keeps is damaged, cannot be written (the disk is full, or mounted read-only), or has wrong permissions. The message names it. What was there before is unchanged: files are written whole or not at all.',
     next: 'Damaged: move the named file away and sign in again; on an edge, restore it from the backup. Not writable: make room, or the disk writable, and run the command again.',
   },
   STORE_LOST: {
-    meaning: "The edge's database does not take writes, so nothing can be decided or recorded. Flows that run stay for a while, as on_store_loss and store_loss_grace say.",
+    meaning:
+      "The edge's database does not take writes, so nothing can be decided or recorded. Flows that run stay for a while, as on_store_loss and store_loss_grace say.",
     next: 'Try again in a moment; the edge recovers by itself once its store is back.',
   },
   STRONGER_LOGIN_REQUIRED: {
-    meaning: "The service would admit you, but your login did not use the methods that it asks for, a second factor for example, or the company's provider does not tell.",
+    meaning:
+      "The service would admit you, but your login did not use the methods that it asks for, a second factor for example, or the company's provider does not tell.",
     next: 'Sign in again with a second factor: postern login --edge https://HOST. If that does not help, the provider does not report methods (amr, acr): tell the administrator of the edge.',
   },
   TLS_FILES_INVALID: {
-    meaning: "The files of the edge's own certificate (tls.certificate_file, tls.key_file) have changed, and what they hold cannot be used: no certificate, another key, other names, expired, unreadable. The message says which. The edge goes on with the certificate it had, and looks every two seconds.",
+    meaning:
+      "The files of the edge's own certificate (tls.certificate_file, tls.key_file) have changed, and what they hold cannot be used: no certificate, another key, other names, expired, unreadable. The message says which. The edge goes on with the certificate it had, and looks every two seconds.",
     next: "Write a certificate with its chain and its key there, valid for the edge's name and for mtls. that name. The edge takes it by itself.",
   },
   TOO_MANY_FLOWS: {
@@ -365,7 +419,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     next: 'Close one and try again. postern flow list shows them.',
   },
   USAGE_INVALID: {
-    meaning: 'The command line is wrong: an unknown option, a value of the wrong form, options that exclude each other, a file that cannot be read.',
+    meaning:
+      'The command line is wrong: an unknown option, a value of the wrong form, options that exclude each other, a file that cannot be read.',
     next: 'Run the command with --help: it shows every option and examples.',
   },
   WORKLOAD_INVALID: {
