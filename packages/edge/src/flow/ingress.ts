@@ -75,12 +75,16 @@ const ENTER_PER_TURN = 8
 /** A handshake takes two round trips: whoever answers that late does not want to. */
 const STALLED_MS = 2_000
 
-/** What a pending connection did last: it came, or its handshake was begun. */
+/** How far a pending connection is. `waiting`: it has said where it wants to go, and the edge has not begun. */
 interface Step {
-  /** By `performance.now()`. */
+  stage: 'silent' | 'waiting' | 'begun'
+  /** Since when, by `performance.now()`. */
   at: number
-  isBegun: boolean
 }
+
+/** Who has to go first when there are too many: the least. */
+const WORTH = { waiting: 1, silent: 2, begun: 3 } as const
+const STALLED = 0
 
 export function openIngress(parts: {
   chooseRoom: (hello: ClientHello) => Room | undefined
@@ -105,7 +109,7 @@ export function openIngress(parts: {
   }
   const enter = (socket: Socket, address: string) => {
     pending.add(socket, address)
-    steps.set(socket, { at: performance.now(), isBegun: false })
+    steps.set(socket, { at: performance.now(), stage: 'silent' })
   }
   const turnAway = (socket: Socket, reason: TurnedAway) => {
     leave(socket)
@@ -114,7 +118,7 @@ export function openIngress(parts: {
     socket.destroy()
   }
   const enterRoom = (room: Room, { socket, hello, arrivedAt }: Peeked, { client, edge }: Ends) => {
-    steps.set(socket, { at: performance.now(), isBegun: true })
+    steps.set(socket, { at: performance.now(), stage: 'begun' })
     room.enter({
       socket,
       hello,
@@ -131,23 +135,26 @@ export function openIngress(parts: {
     strangers.countHandshake(clientHost)
     turnAway(socket, reason)
   }
-  /** Not the newest: who is honest is done in a moment, and a crowd of silent ones must not lock them out. */
+  /** Who stands still, else who waits, else who has said nothing yet, and only then who is at it: of thousands that come
+   *  back after a restart none is turned away that has been worked for. Of equals the oldest; of all who wait the last of those who
+   *  want to where most want to. */
+  const leastWorth = (sockets: Iterable<Socket>): Socket | undefined => {
+    const stalledBefore = performance.now() - STALLED_MS
+    const worth = (socket: Socket) => {
+      const { at, stage } = steps.get(socket)!
+      return stage !== 'waiting' && at < stalledBefore ? STALLED : WORTH[stage]
+    }
+    let least: { socket: Socket; worth: number } | undefined
+    for (const socket of sockets) {
+      const found = { socket, worth: worth(socket) }
+      if (!least || found.worth < least.worth) least = found
+    }
+    return least?.worth === WORTH.waiting && sockets === pending ? turnstile.lastOfMost : least?.socket
+  }
   const makeRoom = () => {
     if (pending.size < limits.maxPendingHandshakes) return
     const stranger = leastWorth(pending)
     if (stranger) turnAway(stranger, 'too_many')
-  }
-  /** Who stands still, else who has not begun, and only then who is at it: of thousands that come back after a restart
-   *  none is turned away that has been worked for. Of equals the oldest. */
-  const leastWorth = (sockets: Iterable<Socket>): Socket | undefined => {
-    const now = performance.now()
-    const worth = ({ at, isBegun }: Step) => (now - at > STALLED_MS ? 0 : isBegun ? 2 : 1)
-    let least: { socket: Socket; worth: number } | undefined
-    for (const socket of sockets) {
-      const found = { socket, worth: worth(steps.get(socket)!) }
-      if (!least || found.worth < least.worth) least = found
-    }
-    return least?.socket
   }
   /** One's own crowd first: it must not push out anybody else. */
   const makeRoomFor = (clientHost: string) => {
@@ -170,6 +177,7 @@ export function openIngress(parts: {
       const room = chooseRoom(result)
       if (!room) return fail(socket, host, 'no_room')
       const peeked = { socket, hello: result, arrivedAt: performance.now() }
+      steps.set(socket, { at: peeked.arrivedAt, stage: 'waiting' })
       turnstile.pass(room.name, socket, () => enterRoom(room, peeked, ends))
     })
   }

@@ -50,3 +50,17 @@ it('forgets who has left, who then takes nobody’s place', async () => {
   await turn()
   assert.deepEqual(entered, [0, 1, 4, 5, 6, 7])
 })
+
+it('knows the last of those who want to where most want to', async () => {
+  const { turnstile, come } = open()
+  come(0)
+  come(1)
+  assert.equal(turnstile.lastOfMost, undefined)
+  for (const number of [2, 3, 4]) come(number)
+  come(100, 'https')
+  assert.equal(turnstile.lastOfMost, 4)
+  await turn()
+  assert.equal(turnstile.lastOfMost, 4)
+  turnstile.leave(4)
+  assert.equal(turnstile.lastOfMost, 3)
+})

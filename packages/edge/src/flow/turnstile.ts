@@ -26,6 +26,15 @@ export class Turnstile<Who> {
     enter()
   }
 
+  /** The last of those who want to where most want to. */
+  get lastOfMost(): Who | undefined {
+    const most = [...this.#lanes.values()].reduce<Map<Who, unknown> | undefined>(
+      (found, lane) => (found && found.size >= lane.size ? found : lane),
+      undefined,
+    )
+    return most && [...most.keys()].at(-1)
+  }
+
   leave(who: Who): void {
     for (const place of this.#lanes.keys()) this.#take(place, who)
   }
