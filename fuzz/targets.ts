@@ -3,6 +3,7 @@ import { BINARY_TARGETS } from './binary-targets.ts'
 import { CHANGES_TARGET } from './changes-target.ts'
 import { CRL_TARGET } from './crl-target.ts'
 import { KRL_TARGET } from './krl-target.ts'
+import { LISTENERS_TARGET } from './listeners-target.ts'
 import { PROXY_TARGETS } from './proxy-targets.ts'
 import { RENEWAL_TARGET } from './renewal-target.ts'
 import { SSH_TARGETS } from './ssh-targets.ts'
@@ -12,6 +13,7 @@ import { TEXT_TARGETS } from './text-targets.ts'
 export const TARGETS: readonly Target[] = [
   ...BINARY_TARGETS,
   ...TEXT_TARGETS,
+  LISTENERS_TARGET,
   RENEWAL_TARGET,
   KRL_TARGET,
   CRL_TARGET,

@@ -14,6 +14,7 @@ import { logIn, makeDevBrowser, makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { connectTo, endOfRefused, readToEnd, startListener } from './support/listen.ts'
 import { runPostern, spawnPostern } from './support/postern.ts'
+import { endSessionUnnoticed } from './support/stored-session.ts'
 import {
   patternChunks,
   patternHash,
@@ -70,14 +71,6 @@ async function echoes(socket: Socket, text: string): Promise<void> {
 function runOutCertificate(home: string): void {
   const [file] = globSync(path.join(home, 'edges', '*', 'certificates', '*.json'))
   writeFileSync(file!, JSON.stringify({ ...JSON.parse(readFileSync(file!, 'utf8')), notAfter: Date.now() }))
-}
-
-/** The session is over at the edge, and this machine does not know yet. */
-async function runOutSession(home: string): Promise<void> {
-  const [file] = globSync(path.join(home, 'edges', '*', 'session.json'))
-  const session = readFileSync(file!)
-  assert.equal((await runPostern(['logout'], { home })).code, 0)
-  writeFileSync(file!, session, { mode: 0o600 })
 }
 
 describe('a database behind a local port', () => {
@@ -348,7 +341,7 @@ describe('what lasts longer than a certificate', () => {
     const live = await connectTo(listener.port)
     await echoes(live, 'one')
     const ended = readToEnd(live)
-    await runOutSession(home)
+    await endSessionUnnoticed(home)
     assert.equal((await within('the flow of the session is cut', ended)).ending, 'ECONNRESET')
     const closed = await listener.event('flow.closed')
     assert.deepEqual([closed.error, closed.cutBy], ['FLOW_REVOKED', 'service'])
@@ -368,7 +361,7 @@ describe('what lasts longer than a certificate', () => {
     const args = ['client', 'listen', '--host', service.host, '--local', '0', '--batch']
     await using program = spawnPostern(args, { home })
     const [, port] = await program.matches(/is at 127\.0\.0\.1:(\d+)/)
-    await runOutSession(home)
+    await endSessionUnnoticed(home)
     assert.equal(await within('a reset', endOfRefused(Number(port))), 'ECONNRESET')
     await program.matches(/\(SESSION_ENDED\)\n {2}sign in: postern login --edge https:\/\/edge\.localhost/)
     await logIn(edge, home, 'dev@mycorp.com')

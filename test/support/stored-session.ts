@@ -1,6 +1,8 @@
+import assert from 'node:assert/strict'
 import { cpSync, existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { runPostern } from './postern.ts'
 import { makeTempFolder } from './temp-folder.ts'
 
 /** The session a person's postern keeps, as somebody sees it who can read the person's files. */
@@ -29,6 +31,14 @@ export function readStoredSession(home: string): StoredSession {
 
 export function changeStoredSession(home: string, change: Partial<StoredSession>): void {
   writeFileSync(sessionFile(home), JSON.stringify({ ...readStoredSession(home), ...change }))
+}
+
+/** The session is over at the edge, and this machine does not know yet. */
+export async function endSessionUnnoticed(home: string): Promise<void> {
+  const file = sessionFile(home)
+  const session = readFileSync(file)
+  assert.equal((await runPostern(['logout'], { home })).code, 0)
+  writeFileSync(file, session, { mode: 0o600 })
 }
 
 /** Another folder with the same files: what a thief, or a backup, has. */

@@ -141,6 +141,7 @@ export const ERRORS = {
   ),
 
   // a local listener's own
+  LISTENERS_INVALID: kind(400, 2, 'correct the named lines; postern client listen --help shows an example'),
   LISTEN_FAILED: kind(500, 1, 'choose another port, or 0 for any free one'),
   LOCAL_USER_REFUSED: kind(
     403,

@@ -2,17 +2,18 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { PosternError } from '@postern/shared/errors'
 import { LiveCertificate, type SignInEvent } from './live-certificate.ts'
+import { SignInDesk } from './sign-in-desk.ts'
 
 const ended = () => new PosternError('SESSION_ENDED', 'your session has ended')
 
 /** @param answers what the edge says to each fetch, in this order */
 function createStage(
   answers: (() => Promise<string>)[],
-  options: { mayAsk?: boolean; waitMs?: number } = {},
+  options: { mayAsk?: boolean; waitMs?: number; desk?: SignInDesk } = {},
 ) {
   const events: SignInEvent[] = []
   const fetches: boolean[] = []
-  const stage = { stored: undefined as string | undefined, events, fetches }
+  const stage = { stored: undefined as string | undefined, events, fetches, answers }
   const source = {
     read: () => stage.stored,
     fetch: async (mayAsk: boolean) => {
@@ -98,5 +99,40 @@ describe('the certificate of a program that stays', () => {
     left.abort(new PosternError('FLOW_CUT', 'the program has left'))
     await assert.rejects(taking, { code: 'FLOW_CUT' })
     await assert.rejects(stage.live.take(left.signal), { code: 'FLOW_CUT' })
+  })
+})
+
+describe('certificates of one edge', () => {
+  it('need one sign-in together, and one that failed is not asked for by the next of them', async () => {
+    const desk = new SignInDesk()
+    const page = Promise.withResolvers<string>()
+    const no = () => Promise.reject(ended())
+    const first = createStage([no, () => page.promise], { desk })
+    const second = createStage([no, async () => 'for the second'], { desk })
+    const third = createStage([no, async () => 'for the third'], { desk })
+    const taking = [first.live.take(), second.live.take()]
+    await new Promise(setImmediate)
+    const late = third.live.take()
+    await new Promise(setImmediate)
+    assert.deepEqual(third.fetches, [], 'waits until nobody is asked')
+    third.answers.shift()
+    page.resolve('for the first')
+    assert.deepEqual(await Promise.all(taking), ['for the first', 'for the second'])
+    assert.equal(await late, 'for the third')
+    assert.deepEqual([first.fetches, second.fetches, third.fetches], [[false, true], [false, false], [false]])
+    const events = [first, second, third].flatMap(({ events }) => events.map(({ event }) => event))
+    assert.deepEqual(events, ['sign-in.needed'])
+  })
+
+  it('do not open a page each when nobody signs in', async () => {
+    const desk = new SignInDesk()
+    const no = () => Promise.reject(ended())
+    const first = createStage([no, () => Promise.reject(new PosternError('LOGIN_FAILED', 'closed'))], {
+      desk,
+    })
+    const second = createStage([no], { desk })
+    await assert.rejects(first.live.take(), { code: 'LOGIN_FAILED' })
+    await assert.rejects(second.live.take(), { code: 'SESSION_ENDED' })
+    assert.deepEqual(second.fetches, [false])
   })
 })

@@ -1,4 +1,5 @@
 import { PosternError, toPosternError } from '@postern/shared/errors'
+import { SignInDesk } from './sign-in-desk.ts'
 
 /** The certificate of a program that stays: renewed when somebody needs it, once for all who wait, and never in the
  *  way of what already runs. */
@@ -22,6 +23,8 @@ export interface LiveCertificateOptions {
   report: (event: SignInEvent) => void
   /** How long one caller waits. A sign-in takes as long as a person does. */
   waitMs?: number
+  /** Shared by the certificates of one edge: one sign-in is enough for all of them. */
+  desk?: SignInDesk
 }
 
 const WAIT_MS = 30_000
@@ -29,15 +32,13 @@ const WAIT_MS = 30_000
 export class LiveCertificate<Certificate> {
   readonly #source: CertificateSource<Certificate>
   readonly #options: LiveCertificateOptions
+  readonly #desk: SignInDesk
   #fetching: Promise<Certificate> | undefined
-  #isAsking = false
-  /** A sign-in that came to nothing is not asked for again by the next connection: programs repeat theirs by
-   *  themselves, and each would open a page. `postern login` ends that. */
-  #hasAskedInVain = false
 
   constructor(source: CertificateSource<Certificate>, options: LiveCertificateOptions) {
     this.#source = source
     this.#options = options
+    this.#desk = options.desk ?? new SignInDesk()
   }
 
   /** @throws SIGN_IN_REQUIRED · what the edge says about a certificate · the reason of the signal */
@@ -75,36 +76,37 @@ export class LiveCertificate<Certificate> {
   }
 
   async #fetch(): Promise<Certificate> {
+    await this.#desk.free() // who is being asked signs in for us too
     try {
-      const certificate = await this.#source.fetch(false)
-      this.#hasAskedInVain = false
-      return certificate
+      return await this.#fetchQuietly()
     } catch (caught) {
-      if (!needsSignIn(caught) || !this.#options.mayAsk || this.#hasAskedInVain) throw caught
+      if (!needsSignIn(caught) || !this.#options.mayAsk) throw caught
+      if (this.#desk.isAsking) return this.#fetch()
+      if (this.#desk.hasAskedInVain) throw caught
       return this.#ask(caught)
     }
+  }
+
+  async #fetchQuietly(): Promise<Certificate> {
+    const certificate = await this.#source.fetch(false)
+    this.#desk.noteSignedIn()
+    return certificate
   }
 
   async #ask({ code, message, hint }: PosternError): Promise<Certificate> {
     const { report } = this.#options
     report({ event: 'sign-in.needed', code, message, hint })
-    this.#isAsking = true
-    this.#hasAskedInVain = true
     try {
-      const certificate = await this.#source.fetch(true)
-      this.#hasAskedInVain = false
-      return certificate
+      return await this.#desk.ask(() => this.#source.fetch(true))
     } catch (caught) {
       const error = toPosternError(caught, 'INTERNAL', String(caught))
       report({ event: 'sign-in.failed', code: error.code, message: error.message })
       throw error
-    } finally {
-      this.#isAsking = false
     }
   }
 
   #explainDelay(): PosternError {
-    return this.#isAsking
+    return this.#desk.isAsking
       ? new PosternError('SIGN_IN_REQUIRED', 'nobody has signed in yet', {
           hint: 'finish the sign-in, and connect again',
         })

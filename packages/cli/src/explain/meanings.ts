@@ -248,6 +248,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       'The label belongs to another service, or to another owner from earlier on: a label never changes hands by itself, for people still have it in their configuration.',
     next: 'Choose another, or leave --label out to get a generated one.',
   },
+  LISTENERS_INVALID: {
+    meaning:
+      'The file of postern client listen -f has entries that cannot be used: a key that does not exist or is missing, a value of the wrong kind, two entries at one place. Each is named with its line. At the start nothing is opened then; while it runs, the good entries are in force, and no listener is ended as long as anything is wrong with the file.',
+    next: 'Correct the named lines. The file is read again by itself, within two seconds.',
+  },
   LISTEN_FAILED: {
     meaning:
       'postern client listen cannot have the place it was given. A port: another program listens there, the user may not, or the machine has no such address. A socket: another program listens there, something else has that name, or everybody may write to its folder. What a killed listener left behind is no reason: it is removed.',

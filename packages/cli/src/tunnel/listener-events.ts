@@ -7,14 +7,20 @@ import { formatLocal, type LocalPlace } from './local-place.ts'
 /** What a listener tells: lines for people on stderr, or one JSON object per line on stdout. */
 export type ListenerEvent =
   | ({ event: 'ready'; host: string; edge: string } & LocalPlace)
-  | { event: 'flow.opened'; flowId: string; from: string }
-  | ({ event: 'flow.closed'; flowId: string; from: string } & FlowTraffic & Partial<Cut>)
-  | ({ event: 'flow.refused'; from: string; flowId?: string; code: ErrorCode } & Reason)
+  | { event: 'flow.opened'; flowId: string; host: string; from: string }
+  | ({ event: 'flow.closed'; flowId: string; host: string; from: string } & FlowTraffic & Partial<Cut>)
+  | ({ event: 'flow.refused'; host: string; from: string; flowId?: string; code: ErrorCode } & Reason)
   | ({ event: 'user.refused'; code: ErrorCode; connections: number } & Reason)
-  | { event: 'renewed'; notAfter: number }
+  | ({ event: 'listener.waiting'; host: string; edge: string; code: ErrorCode } & LocalPlace & Reason)
+  | { event: 'reloaded'; file: string; listeners: number }
+  | { event: 'reload.failed'; file: string; listeners: number; problems: ReportedProblem[] }
+  | { event: 'renewed'; host: string; notAfter: number }
   | SignInEvent
 
 type RefusedUser = Extract<ListenerEvent, { event: 'user.refused' }>
+
+/** Of the file as a whole where it has no line. */
+export type ReportedProblem = { line?: number; code: ErrorCode } & Reason
 
 interface Reason {
   message: string
@@ -25,6 +31,10 @@ interface Reason {
 interface Cut extends Reason {
   error: ErrorCode
   cutBy: 'program' | 'service' | 'listener'
+}
+
+export function reasonOf({ code, message, hint }: PosternError): { code: ErrorCode } & Reason {
+  return { code, message, hint }
 }
 
 export type Report = (event: ListenerEvent) => void
@@ -42,6 +52,15 @@ export const reportToPeople: Report = (event) => {
       return event.cutBy === 'service' ? tellFailure({ ...event, code: event.error! }) : undefined
     case 'flow.refused':
       return tellFailure(event)
+    case 'listener.waiting':
+      tell(
+        `${printable(event.host)} is at ${printable(formatLocal(event))}, and refuses connections for now:`,
+      )
+      return tellFailure(event)
+    case 'reloaded':
+      return tell(`read ${printable(event.file)} again: ${countListeners(event.listeners)}`)
+    case 'reload.failed':
+      return tellProblems(event)
     case 'user.refused':
       return tellRefusedUser(event)
     case 'sign-in.needed':
@@ -55,6 +74,23 @@ export const reportToPeople: Report = (event) => {
 function tellReady({ host, ...place }: { host: string } & LocalPlace): void {
   tell(`${printable(host)} is at ${printable(formatLocal(place))}`)
   tellMore('Ctrl-C ends it, with all connections through it')
+}
+
+function tellProblems({
+  file,
+  listeners,
+  problems,
+}: Extract<ListenerEvent, { event: 'reload.failed' }>): void {
+  for (const { line, code, message, hint } of problems) {
+    tellError(
+      new PosternError(code, line === undefined ? message : `${file}, line ${line}: ${message}`, { hint }),
+    )
+  }
+  tell(`what else stands there is in force, and nothing was ended: ${countListeners(listeners)}`)
+}
+
+function countListeners(count: number): string {
+  return count === 1 ? '1 listener' : `${count} listeners`
 }
 
 function tellRefusedUser({ code, message, hint, connections }: RefusedUser): void {

@@ -8,7 +8,7 @@ import { withOrigin } from '../credentials/known-edge.ts'
 import type { LiveCertificate } from '../credentials/live-certificate.ts'
 import type { Trust } from './dial-edge.ts'
 import { HeldEnd } from './held-end.ts'
-import type { Report } from './listener-events.ts'
+import { type Report, reasonOf } from './listener-events.ts'
 import { formatLocal, placeOf } from './local-place.ts'
 import { endpointsOf } from './local-user.ts'
 import { dialService, joinService, type ServicePlace, spoilsCertificate } from './service-flow.ts'
@@ -22,6 +22,8 @@ export interface ListenerParts {
   certificate: LiveCertificate<Trust>
   /** Serves programs of every user. Without it those of this process's own, where the system can tell. */
   unsafeAnyLocalUser: boolean
+  /** Goes on when there is no certificate to begin with: each connection asks again. Left out: that ends it. */
+  staysWhenRefused?: boolean
   report: Report
   /** Aborts when it is to end: connections that run are reset. */
   signal: AbortSignal
@@ -30,19 +32,35 @@ export interface ListenerParts {
 /** How long a local program may take to see its reset before the process ends. */
 const LEAVE_MS = 2_000
 
-/** Serves until its signal aborts. Connections that come before there is a certificate wait for it.
+/** Serves until its signal aborts, or its server was closed and the last connection is over. Connections that come
+ *  before there is a certificate wait for it.
  *  @throws why there is none to begin with */
 export async function serveListener(server: Server, parts: ListenerParts): Promise<void> {
-  const { place, certificate, report, signal } = parts
+  const { signal } = parts
+  const over = Promise.withResolvers<void>()
+  server.once('close', over.resolve)
+  signal.addEventListener('abort', () => over.resolve())
   const sockets = acceptConnections(server, parts)
   try {
-    await certificate.takeFirst(signal)
-    report({ event: 'ready', host: place.host, ...placeOf(server), edge: place.edge.origin })
-    if (!signal.aborted) await once(signal, 'abort')
+    await announce(server, parts)
+    if (!signal.aborted) await over.promise
   } catch (error) {
     if (!signal.aborted) throw error
   } finally {
     await closeListener(server, sockets)
+  }
+}
+
+async function announce(server: Server, parts: ListenerParts): Promise<void> {
+  const { place, certificate, report, signal, staysWhenRefused } = parts
+  const where = { host: place.host, ...placeOf(server), edge: place.edge.origin }
+  try {
+    await certificate.takeFirst(signal)
+    if (server.listening) report({ event: 'ready', ...where })
+  } catch (caught) {
+    if (!staysWhenRefused || signal.aborted) throw caught
+    const error = toPosternError(withOrigin(caught, place.edge.origin), 'INTERNAL', String(caught))
+    if (server.listening) report({ event: 'listener.waiting', ...where, ...reasonOf(error) })
   }
 }
 
@@ -90,18 +108,20 @@ async function serveConnection(from: string, socket: Socket, parts: ListenerPart
       signal: parts.signal,
       onOk: (id) => {
         flowId = id
-        report({ event: 'flow.opened', flowId: id, from })
+        report({ event: 'flow.opened', flowId: id, host: place.host, from })
       },
     })
     if (flowId === undefined && traffic.cut) throw traffic.cut.error
     if (spoilsCertificate(traffic.cut?.error)) certificate.forget()
     const durationMs = Math.round(performance.now() - startedAt)
-    report({ event: 'flow.closed', flowId: flowId ?? '', from, durationMs, ...describeTraffic(traffic) })
+    const known = { flowId: flowId ?? '', host: place.host, from, durationMs }
+    report({ event: 'flow.closed', ...known, ...describeTraffic(traffic) })
   } catch (caught) {
     const error = toPosternError(withOrigin(caught, place.edge.origin), 'INTERNAL', String(caught))
     held.abort(error)
     if (spoilsCertificate(error)) certificate.forget()
-    if (!left.signal.aborted && !parts.signal.aborted) report(describeRefusal(error, from))
+    if (!left.signal.aborted && !parts.signal.aborted)
+      report({ host: place.host, from, ...describeRefusal(error) })
   }
 }
 
@@ -113,8 +133,11 @@ function describeTraffic({ bytesUp, bytesDown, cut }: Traffic) {
   return { bytesUp, bytesDown, error, message, hint, cutBy: CUT_BY[cut.by] }
 }
 
-function describeRefusal({ code, message, hint, details }: PosternError, from: string) {
-  const { flowId } = details ?? {}
-  const known = typeof flowId === 'string' ? { flowId } : {}
-  return { event: 'flow.refused', from, code, message, hint, ...known } as const
+function describeRefusal(error: PosternError) {
+  const { flowId } = error.details ?? {}
+  return {
+    event: 'flow.refused',
+    ...reasonOf(error),
+    ...(typeof flowId === 'string' ? { flowId } : {}),
+  } as const
 }

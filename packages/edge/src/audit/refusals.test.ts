@@ -56,6 +56,7 @@ const NEVER_THE_EDGES: Partial<Record<ErrorCode, string>> = {
   CRL_EXPIRED: 'postern-edge ca crl says it of a copy',
   AUDIT_BROKEN: 'said of an export, without an edge',
   CHECK_FAILED: 'the doctor says it',
+  LISTENERS_INVALID: "about a file on the person's machine",
   LISTEN_FAILED: "about a port of the person's machine",
   LOCAL_USER_REFUSED: "about another user of the person's machine",
   LOCAL_USER_UNKNOWN: "about a program of the person's machine",

@@ -1,38 +1,60 @@
-import type { Command } from 'commander'
-import { type ClientCertificate, forgetCertificate, readCertificate } from '../../credentials/cache.ts'
-import type { LoginPolicy } from '../../credentials/fresh.ts'
+import { PosternError } from '@postern/shared/errors'
+import { type Command, Option } from 'commander'
 import { withOrigin } from '../../credentials/known-edge.ts'
-import { LiveCertificate } from '../../credentials/live-certificate.ts'
+import { explainProblems } from '../../entry-file.ts'
 import { createJsonReport } from '../../events.ts'
-import type { Trust } from '../../tunnel/dial-edge.ts'
 import { serveListener } from '../../tunnel/listener.ts'
-import { type Report, reportToPeople } from '../../tunnel/listener-events.ts'
+import { type Report, type ReportedProblem, reasonOf, reportToPeople } from '../../tunnel/listener-events.ts'
+import { ListenerSet } from '../../tunnel/listener-set.ts'
+import { type FindPlace, parseListenersFile } from '../../tunnel/listeners-file.ts'
 import { type LocalPlace, parseLocal, refusePublicAddress } from '../../tunnel/local-place.ts'
 import { openListener } from '../../tunnel/open-listener.ts'
-import type { ServicePlace } from '../../tunnel/service-flow.ts'
+import { ServiceCertificates } from '../../tunnel/service-certificates.ts'
+import { unreadableFile } from '../../unreadable-file.ts'
+import { WatchedFile } from '../../watched-file.ts'
 import { loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
+import { parseEdgeOrigin } from '../options.ts'
 import { addEdgeOptions, type ClientTlsOptions, findService } from './tls.ts'
 
 /** `postern client listen`: a service at a port of this machine, for programs that know TCP and nothing else. */
 
-interface ListenOptions extends ClientTlsOptions {
-  local: LocalPlace
+interface ListenOptions extends Omit<ClientTlsOptions, 'host'> {
+  host?: string
+  local?: LocalPlace
+  file?: string
   unsafeListenAll?: boolean
   unsafeAnyLocalUser?: boolean
   json?: boolean
 }
 
+/** What both kinds of it run with. */
+interface Run {
+  certificates: ServiceCertificates
+  report: Report
+  signal: AbortSignal
+}
+
 async function runListen(options: ListenOptions, takeStopSignal: () => AbortSignal): Promise<void> {
-  if (!options.unsafeListenAll) refusePublicAddress(options.local, '--unsafe-listen-all')
-  const place = findService(options)
-  const server = await openListener(options.local)
   const readerGone = new AbortController()
   const signal = AbortSignal.any([takeStopSignal(), readerGone.signal])
   const report: Report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople
-  const policy = loginPolicy(options)
-  const certificate = new LiveCertificate(createSource(place, policy, report), { ...policy, report })
-  const { unsafeAnyLocalUser = false } = options
+  const run: Run = { certificates: new ServiceCertificates(loginPolicy(options), report), report, signal }
+  if (options.file === undefined) await listenAtOne(options, run)
+  else await listenAtAll(options.file, run)
+}
+
+async function listenAtOne(options: ListenOptions, { certificates, report, signal }: Run): Promise<void> {
+  const { host, local, unsafeAnyLocalUser = false } = options
+  if (host === undefined || local === undefined) {
+    throw new PosternError('USAGE_INVALID', 'nothing says which service is to be where', {
+      hint: 'name both, or a file that does: --host HOST --local 5432, or -f listeners.yaml',
+    })
+  }
+  if (!options.unsafeListenAll) refusePublicAddress(local, '--unsafe-listen-all')
+  const place = findService({ ...options, host })
+  const server = await openListener(local)
+  const certificate = certificates.of(place)
   try {
     await serveListener(server, { place, certificate, unsafeAnyLocalUser, report, signal })
   } catch (error) {
@@ -40,38 +62,69 @@ async function runListen(options: ListenOptions, takeStopSignal: () => AbortSign
   }
 }
 
-/** What is stored is read each time: another process may have renewed it, or signed in as somebody else. */
-function createSource({ edge, label }: ServicePlace, policy: LoginPolicy, report: Report) {
-  let current: (ClientCertificate & Trust) | undefined
-  // one object for each certificate: connections share what TLS makes of it
-  const keep = (stored: ClientCertificate) => {
-    if (stored.certificatePem !== current?.certificatePem) current = { ...stored, caPem: edge.caPem }
-    return current!
+/** All that the file lists is opened, or nothing is; from then on what goes wrong with one is no matter of the others. */
+async function listenAtAll(file: string, run: Run): Promise<void> {
+  const { certificates, report, signal } = run
+  const listeners = new ListenerSet((server, { place, unsafeAnyLocalUser }) => {
+    const certificate = certificates.of(place)
+    const parts = { place, certificate, unsafeAnyLocalUser, report, signal, staysWhenRefused: true }
+    return serveListener(server, parts)
+  })
+  const watched = new WatchedFile(file)
+  const { entries, problems } = parseListenersFile(readNamed(watched, file), file, findPlace)
+  if (problems.length === 0) problems.push(...(await listeners.begin(entries)))
+  if (problems.length > 0) throw explainProblems(file, problems)
+  await followFile(watched, file, { listeners, ...run })
+  await listeners.over()
+}
+
+function readNamed(watched: WatchedFile, file: string): string {
+  try {
+    return watched.read()
+  } catch (cause) {
+    throw unreadableFile(file, cause)
   }
-  return {
-    read() {
-      const stored = readCertificate(edge, label)
-      return stored && keep(stored)
+}
+
+/** Until the signal aborts. */
+function followFile(
+  watched: WatchedFile,
+  file: string,
+  { listeners, report, signal }: Run & { listeners: ListenerSet },
+): Promise<void> {
+  const tellFailed = (problems: ReportedProblem[]) =>
+    report({ event: 'reload.failed', file, listeners: listeners.size, problems })
+  return watched.follow({
+    signal,
+    async onText(text) {
+      const { entries, problems } = parseListenersFile(text, file, findPlace)
+      problems.push(...(await listeners.change(entries, problems.length === 0)))
+      if (problems.length === 0) report({ event: 'reloaded', file, listeners: listeners.size })
+      else tellFailed(problems.map(({ line, error }) => ({ line, ...reasonOf(error) })))
     },
-    async fetch(mayAsk: boolean) {
-      const { issueClientCertificate } = await import('../../credentials/issue.ts')
-      const issued = await issueClientCertificate(edge, label, { ...policy, mayAsk })
-      report({ event: 'renewed', notAfter: issued.notAfter })
-      return keep(issued)
-    },
-    forget: () => forgetCertificate(edge, label),
-  }
+    onLost: (cause) => tellFailed([reasonOf(unreadableFile(file, cause))]),
+  })
+}
+
+const findPlace: FindPlace = ({ host, edge }) => {
+  return findService({ host, edge: edge === undefined ? undefined : parseEdgeOrigin(edge) })
 }
 
 export function addClientListen(parent: Command, takeStopSignal: () => AbortSignal): void {
   const command = parent
     .command('listen')
     .description('offer a service at a port or socket of this machine, to programs that know nothing else')
-    .requiredOption('--host <host>', 'full name of the service, LABEL.DOMAIN')
-    .requiredOption(
+    .option('--host <host>', 'full name of the service, LABEL.DOMAIN')
+    .option(
       '--local <place>',
       'where to listen: [ADDRESS:]PORT, on 127.0.0.1 unless an address is given, port 0 takes any free one; or unix:PATH',
       (text: string) => parseLocal(text),
+    )
+    .addOption(
+      new Option(
+        '-f, --file <file>',
+        'several services, each at a place of its own; read again when it changes',
+      ).conflicts(['host', 'local', 'port', 'edge', 'unsafeAnyLocalUser', 'unsafeListenAll']),
     )
     .option('--unsafe-any-local-user', 'serve programs of every user of this machine, not only your own')
     .option('--unsafe-listen-all', 'allow an address that other machines reach: they enter in your name')
@@ -89,6 +142,10 @@ export function addClientListen(parent: Command, takeStopSignal: () => AbortSign
     [
       'any free port, told on stdout, for a program that starts it',
       `postern client listen --host ${host} --local 0 --json --batch`,
+    ],
+    [
+      'several: below "listeners:" an entry for each, as in "- { host: HOST, local: 5432 }"',
+      'postern client listen -f listeners.yaml',
     ],
   ])
 }

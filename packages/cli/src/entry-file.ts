@@ -1,0 +1,124 @@
+import { type ErrorCode, PosternError } from '@postern/shared/errors'
+import { type Document, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
+
+/** YAML files that list what a command is to run, an entry each. A bad entry is named with its line and leaves the
+ *  others as they are: what it means for them is for the command to say. */
+
+export interface Problem {
+  /** From 1. */
+  line: number
+  error: PosternError
+}
+
+export interface Entry {
+  line: number
+  values: Readonly<Record<string, string | number | boolean>>
+}
+
+export interface Entries<T> {
+  entries: T[]
+  problems: Problem[]
+}
+
+/** What a key of an entry holds; with `?` it may be left out. */
+type Kind = 'text' | 'place' | 'flag' | 'text?' | 'place?' | 'flag?'
+export type EntryShape = Readonly<Record<string, Kind>>
+
+const MAX_FILE_CHARS = 1024 * 1024
+const MAX_ENTRIES = 1_000
+const KINDS: Readonly<Record<string, { types: readonly string[]; words: string }>> = {
+  text: { types: ['string'], words: 'text' },
+  place: { types: ['string', 'number'], words: 'text or a number' },
+  flag: { types: ['boolean'], words: 'true or false' },
+}
+
+/** @param list the one key of the file
+ *  @param code of whatever is wrong with it */
+export function readEntries(
+  text: string,
+  { list, shape, code }: { list: string; shape: EntryShape; code: ErrorCode },
+): Entries<Entry> {
+  const problems: Problem[] = []
+  const lines = new LineCounter()
+  const tell = (offset: number, message: string) => {
+    problems.push({ line: lines.linePos(offset).line || 1, error: new PosternError(code, message) })
+  }
+  if (text.length > MAX_FILE_CHARS) {
+    tell(0, 'the file is larger than 1 MiB')
+    return { entries: [], problems }
+  }
+  const document = parseDocument(text, { uniqueKeys: true, logLevel: 'error', lineCounter: lines })
+  for (const { pos, message } of [...document.errors, ...document.warnings]) {
+    tell(pos[0], message.split('\n', 1)[0]!.replace(/ at line \d+, column \d+:?$/, ''))
+  }
+  if (problems.length > 0) return { entries: [], problems }
+  const entries: Entry[] = []
+  for (const node of findItems(document, list, tell)) {
+    const before = problems.length
+    const values = readValues(node, document, shape, tell)
+    if (problems.length === before) entries.push({ line: lines.linePos(startOf(node)).line, values })
+  }
+  return { entries, problems }
+}
+
+type Tell = (offset: number, message: string) => void
+
+function findItems(document: Document, list: string, tell: Tell): unknown[] {
+  const { contents } = document
+  const other = isMap(contents) ? contents.items.find(({ key }) => nameOf(key) !== list) : undefined
+  const items = isMap(contents) ? contents.get(list, true) : undefined
+  if (other) tell(startOf(other.key), `${JSON.stringify(nameOf(other.key))} is not a key of this file`)
+  if (!isSeq(items) || items.items.length === 0) {
+    tell(
+      startOf(items ?? contents),
+      `the file has to list them: "${list}:" and then an entry each, with "- "`,
+    )
+    return []
+  }
+  if (items.items.length > MAX_ENTRIES) {
+    tell(startOf(items), `it has more than ${MAX_ENTRIES} entries`)
+    return []
+  }
+  return items.items
+}
+
+function readValues(node: unknown, document: Document, shape: EntryShape, tell: Tell): Entry['values'] {
+  const values: Record<string, string | number | boolean> = {}
+  if (!isMap(node)) {
+    tell(startOf(node), 'an entry is a section with keys, and aliases are not accepted')
+    return values
+  }
+  for (const { key, value } of node.items) {
+    const name = nameOf(key)
+    const kind = Object.hasOwn(shape, name) ? KINDS[shape[name]!.replace('?', '')] : undefined
+    const read = isScalar(value) ? value.toJS(document) : undefined
+    if (!kind) tell(startOf(key), `${JSON.stringify(name)} is not a key of an entry`)
+    else if (!kind.types.includes(typeof read)) tell(startOf(key), `${name} must be ${kind.words}`)
+    else values[name] = read
+  }
+  for (const [name, kind] of Object.entries(shape)) {
+    if (!kind.endsWith('?') && !node.has(name)) tell(startOf(node), `the entry has no ${name}`)
+  }
+  return values
+}
+
+function nameOf(key: unknown): string {
+  return String(isScalar(key) ? key.value : key)
+}
+
+function startOf(node: unknown): number {
+  return (isNode(node) && node.range?.[0]) || 0
+}
+
+/** All of them in one failure, for a command that does not begin. */
+export function explainProblems(file: string, problems: readonly Problem[]): PosternError {
+  const [first] = problems
+  const shown = problems.slice(0, 10).map(({ line, error }) => `line ${line}: ${error.message}`)
+  const hints = [...new Set(problems.slice(0, 10).map(({ error }) => error.hint))]
+  return new PosternError(first!.error.code, `${file}, ${shown.join('; ')}`, {
+    hint: hints.join('; '),
+    details: {
+      problems: problems.map(({ line, error }) => ({ line, code: error.code, message: error.message })),
+    },
+  })
+}

@@ -1,0 +1,72 @@
+import path from 'node:path'
+import { PosternError, toPosternError } from '@postern/shared/errors'
+import { type Entries, type Entry, type EntryShape, type Problem, readEntries } from '../entry-file.ts'
+import { formatLocal, type LocalPlace, parseLocal, refusePublicAddress } from './local-place.ts'
+import type { ServicePlace } from './service-flow.ts'
+
+/** `listeners.yaml`: several services at places of this machine. */
+
+export interface ListenerEntry {
+  line: number
+  place: ServicePlace
+  local: LocalPlace
+  unsafeAnyLocalUser: boolean
+}
+
+const SHAPE: EntryShape = {
+  host: 'text',
+  local: 'place',
+  edge: 'text?',
+  unsafe_any_local_user: 'flag?',
+  unsafe_listen_all: 'flag?',
+}
+
+/** Which edge serves a host.
+ *  @throws EDGE_UNKNOWN · USAGE_INVALID */
+export type FindPlace = (wanted: { host: string; edge?: string }) => ServicePlace
+
+/** @param file where relative paths of sockets begin */
+export function parseListenersFile(text: string, file: string, findPlace: FindPlace): Entries<ListenerEntry> {
+  const read = readEntries(text, { list: 'listeners', shape: SHAPE, code: 'LISTENERS_INVALID' })
+  const problems = [...read.problems]
+  const entries: ListenerEntry[] = []
+  for (const entry of read.entries) {
+    try {
+      entries.push(readListener(entry, path.dirname(path.resolve(file)), findPlace))
+    } catch (caught) {
+      problems.push({ line: entry.line, error: toPosternError(caught, 'INTERNAL', String(caught)) })
+    }
+  }
+  problems.push(...findTwice(entries))
+  const bad = new Set(problems.map(({ line }) => line))
+  return {
+    entries: entries.filter(({ line }) => !bad.has(line)),
+    problems: problems.sort((one, other) => one.line - other.line),
+  }
+}
+
+function readListener({ line, values }: Entry, folder: string, findPlace: FindPlace): ListenerEntry {
+  const { host, edge } = values as { host: string; edge?: string }
+  const local = parseLocal(String(values.local), folder)
+  if ('port' in local && local.port === 0) {
+    throw new PosternError(
+      'LISTENERS_INVALID',
+      'an entry names its port: nobody would know which one 0 became',
+    )
+  }
+  if (values.unsafe_listen_all !== true) refusePublicAddress(local, 'unsafe_listen_all: true')
+  const place = findPlace({ host, ...(edge === undefined ? {} : { edge }) })
+  return { line, place, local, unsafeAnyLocalUser: values.unsafe_any_local_user === true }
+}
+
+/** Two entries at one place: neither is the right one. */
+function findTwice(entries: readonly ListenerEntry[]): Problem[] {
+  const at = Map.groupBy(entries, ({ local }) => formatLocal(local))
+  return [...at].flatMap(([place, [first, ...more]]) =>
+    more.map(({ line }) => ({ line, error: takenTwice(place, first!.line) })),
+  )
+}
+
+function takenTwice(place: string, line: number): PosternError {
+  return new PosternError('LISTENERS_INVALID', `${place} is taken by the entry of line ${line} already`)
+}
