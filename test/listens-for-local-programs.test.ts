@@ -8,7 +8,6 @@ import { after, before, describe, test } from 'node:test'
 import { quoteForShell } from '../demo/dev-login.ts'
 import { findFreePort } from '../demo/free-port.ts'
 import { Program } from '../demo/program.ts'
-import { PASSWORD, ROLE, startPostgres } from '../packages/edge/test/postgres.ts'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { logIn, makeDevBrowser, makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
@@ -24,7 +23,6 @@ import {
   startTcpService,
   type TcpService,
 } from './support/tcp-services.ts'
-import { makeTempFolder } from './support/temp-folder.ts'
 import { until, within } from './support/until.ts'
 
 const MIB = 1024 * 1024
@@ -73,64 +71,22 @@ function runOutCertificate(home: string): void {
   writeFileSync(file!, JSON.stringify({ ...JSON.parse(readFileSync(file!, 'utf8')), notAfter: Date.now() }))
 }
 
-describe('a database behind a local port', () => {
-  test('psql asks it, copies to and from it, and twenty connections are open at once', async () => {
-    await using postgres = await startPostgres()
-    await using database = await connectService({ home: operator, port: postgres.port, name: 'database' })
-    await using listener = await startListener({ home: operator, host: database.host })
-    const psql = (...args: string[]) => {
-      const where = ['-X', '-h', '127.0.0.1', '-p', String(listener.port), '-U', ROLE, '-d', 'postgres']
-      const env = { PATH: process.env.PATH, PGPASSWORD: PASSWORD, PGSSLMODE: 'disable' }
-      return new Program('psql', [...where, '-v', 'ON_ERROR_STOP=1', ...args], { env, stdin: '' })
-    }
-    const answer = await psql('-Atc', 'select 6 * 7').ended
-    assert.deepEqual([answer.code, answer.stdout], [0, '42\n'], answer.stderr)
-
-    const file = path.join(makeTempFolder('copy'), 'rows')
-    writeFileSync(
-      file,
-      Array.from({ length: 200_000 }, (_, row) => `${row}\t${'x'.repeat(row % 97)}\n`).join(''),
-    )
-    const copied = await psql(
-      ...['-qAt', '-c', 'create temporary table copied (number int, text text)'],
-      ...[
-        '-c',
-        `\\copy copied from '${file}'`,
-        '-c',
-        `\\copy (select * from copied order by number) to '${file}.back'`,
-      ],
-    ).ended
-    assert.equal(copied.code, 0, copied.stderr)
-    assert.equal(sha256(readFileSync(`${file}.back`)), sha256(readFileSync(file)))
-
-    const all = "select count(*) from pg_stat_activity where application_name = 'crowd'"
-    const wait = `do $$ begin while (${all}) < 20 loop perform pg_stat_clear_snapshot(); end loop; end $$`
-    const crowd = Array.from({ length: 20 }, () =>
-      psql('-qc', "set application_name = 'crowd'", '-c', wait, '-Atc', 'select 1'),
-    )
-    for (const { ended } of crowd) {
-      const { code, stdout, stderr } = await within('every one of twenty has seen the others', ended)
-      assert.deepEqual([code, stdout], [0, '1\n'], stderr)
-    }
+test('somebody who is not admitted gets no port, and the service hears nothing', async () => {
+  await using stranger = await startTcpService(() => {})
+  await using closed = await connectService({
+    home: operator,
+    port: stranger.port,
+    name: 'closed',
+    allowedEmailAddresses: ['operator@mycorp.com'],
   })
-
-  test('somebody who is not admitted gets no port, and the service hears nothing', async () => {
-    await using stranger = await startTcpService(() => {})
-    await using closed = await connectService({
-      home: operator,
-      port: stranger.port,
-      name: 'closed',
-      allowedEmailAddresses: ['operator@mycorp.com'],
-    })
-    const home = await makePerson(edge, 'other@mycorp.com')
-    const port = await findFreePort()
-    const args = ['client', 'listen', '--host', closed.host, '--local', String(port)]
-    const { code, stderr } = await runPostern(args, { home })
-    assert.equal(code, 5)
-    assert.match(stderr, /ACCESS_DENIED/)
-    await assert.rejects(connectTo(port), { code: 'ECONNREFUSED' })
-    assert.equal(stranger.connections.length, 0)
-  })
+  const home = await makePerson(edge, 'other@mycorp.com')
+  const port = await findFreePort()
+  const args = ['client', 'listen', '--host', closed.host, '--local', String(port)]
+  const { code, stderr } = await runPostern(args, { home })
+  assert.equal(code, 5)
+  assert.match(stderr, /ACCESS_DENIED/)
+  await assert.rejects(connectTo(port), { code: 'ECONNREFUSED' })
+  assert.equal(stranger.connections.length, 0)
 })
 
 describe('bytes', () => {

@@ -5,6 +5,7 @@ import path from 'node:path'
  *  program has its row here. */
 export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   bash: 'bash',
+  'carbon-cache': 'graphite-carbon',
   certutil: 'libnss3-tools',
   chromium: 'chromium',
   curl: 'curl',
@@ -19,7 +20,10 @@ export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   'pebble-challtestsrv': 'pebble',
   pg_ctlcluster: 'postgresql',
   prlimit: 'util-linux',
+  unshare: 'util-linux',
   python3: 'python3',
+  'redis-cli': 'redis-tools',
+  'redis-server': 'redis-server',
   rsync: 'rsync',
   scp: 'openssh-client',
   script: 'bsdutils',
