@@ -94,7 +94,10 @@ export class FormBrowser {
 
   constructor(options: FormBrowserOptions) {
     this.#stopAt = options.stopAt ?? (() => false)
-    this.#agent = new https.Agent({ ca: [...tls.rootCertificates, readFileSync(options.caFile, 'utf8')] })
+    this.#agent = new https.Agent({
+      ca: [...tls.rootCertificates, readFileSync(options.caFile, 'utf8')],
+      proxyEnv: process.env, // as browsers do
+    })
   }
 
   async open(url: URL): Promise<Page> {

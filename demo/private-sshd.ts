@@ -30,11 +30,13 @@ export function isSshdInstalled(): boolean {
   return existsSync(SSHD)
 }
 
-/** @param lines more of sshd's configuration, stronger than what is here: sshd takes the first value */
+/** @param lines more of sshd's configuration, stronger than what is here: sshd takes the first value
+ *  @param before words of a command that runs it */
 export async function startPrivateSshd(
   folder: string,
   lines: readonly string[] = [],
   wantedPort?: number,
+  before: readonly string[] = [],
 ): Promise<PrivateSshd> {
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   makePrivilegeSeparationFolder()
@@ -48,7 +50,8 @@ export async function startPrivateSshd(
   const configFile = path.join(folder, 'sshd_config')
   const text = [...lines, sshdConfig({ folder, hostKeyFile, port, user })].join('\n')
   writeFileSync(configFile, text, { mode: 0o600 })
-  const program = new Program(SSHD, ['-D', '-e', '-f', configFile], { stdin: '' })
+  const [command = SSHD, ...args] = [...before, SSHD, '-D', '-e', '-f', configFile]
+  const program = new Program(command, args, { stdin: '' })
   await waitForPort(port, program)
   return {
     port,

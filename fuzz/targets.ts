@@ -1,6 +1,7 @@
 import { ACME_TARGET } from './acme-target.ts'
 import { BINARY_TARGETS } from './binary-targets.ts'
 import { CHANGES_TARGET } from './changes-target.ts'
+import { COMPANY_PROXY_TARGET } from './company-proxy-target.ts'
 import { CRL_TARGET } from './crl-target.ts'
 import { KRL_TARGET } from './krl-target.ts'
 import { LISTENERS_TARGET } from './listeners-target.ts'
@@ -17,6 +18,7 @@ export const TARGETS: readonly Target[] = [
   RENEWAL_TARGET,
   KRL_TARGET,
   CRL_TARGET,
+  COMPANY_PROXY_TARGET,
   CHANGES_TARGET,
   ACME_TARGET,
   ...SSH_TARGETS,

@@ -168,11 +168,15 @@ describe('postern doctor', () => {
   })
 
   test('a proxy variable, an exception from it, and verification that was switched off', async () => {
-    const proxied = await examine(ann, [], { HTTPS_PROXY: 'http://proxy.example:3128' })
-    assert.equal(proxied.checks.get('proxy')!.state, 'warn')
-    assert.match(proxied.checks.get('proxy')!.message, /HTTPS_PROXY is set; postern uses no proxy/)
+    const nobody = await findFreePort()
+    const proxied = await examine(ann, [], { POSTERN_PROXY: `http://127.0.0.1:${nobody}` })
+    assert.match(proxied.checks.get('proxy')!.message, /the HTTP proxy 127\.0\.0\.1:\d+ leads to the edge/)
+    assert.deepEqual(proxied.failed, ['edge'])
+    assert.match(proxied.checks.get('edge')!.message, /cannot reach the HTTP proxy .+: nothing listens there/)
+    const wrong = await examine(ann, [], { POSTERN_PROXY: 'ftp://proxy.example' })
+    assert.deepEqual(wrong.failed, ['proxy'])
     const excepted = { https_proxy: 'http://proxy.example:3128', NO_PROXY: 'example.com, .localhost' }
-    assert.equal((await examine(ann, [], excepted)).checks.get('proxy')!.state, 'ok')
+    assert.match((await examine(ann, [], excepted)).checks.get('proxy')!.message, /without a proxy/)
     const unsafe = await examine(ann, [], { NODE_TLS_REJECT_UNAUTHORIZED: '0' })
     assert.match(unsafe.checks.get('proxy')!.message, /verifies certificates all the same/)
   })

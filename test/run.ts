@@ -29,6 +29,7 @@ const ONCE: readonly string[] = [
   'finds-secrets-in-output', // starts no edge
   'follows-the-operations-page', // runs SQL on the database's file
   'gets-its-certificate-by-acme', // TLS and files, nothing that is stored
+  'goes-through-company-proxies', // sockets on the way to the edge
   'holds-back-a-fast-sender', // a minute of one flow's memory
   'installs-from-tarballs',
   'installs-ssh-config-and-takes-it-back', // files of a person

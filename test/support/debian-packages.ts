@@ -36,6 +36,7 @@ export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   sshd: 'openssh-server',
   stunnel: 'stunnel4',
   'systemd-analyze': 'systemd',
+  tinyproxy: 'tinyproxy',
   zsh: 'zsh',
 }
 

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { Program } from '../../demo/program.ts'
-import { posternEnv } from './postern.ts'
+import { type PosternOptions, posternEnv } from './postern.ts'
 import { until } from './until.ts'
 
 /** Another machine: a network namespace with a cable to this one. Needs root. `vanish` sends what either side says
@@ -12,11 +12,13 @@ export interface FarMachine extends AsyncDisposable {
   /** Here and there, `*.localhost` leads to an edge that listens on this port of `address`. */
   reach(edgePort: number): Promise<void>
   /** Runs a program there. */
-  run(command: readonly string[], options: { home: string; collectStdout?: boolean }): Program
+  run(command: readonly string[], options: FarOptions): Program
   /** Resolves when it has acknowledged every byte that was sent there: while one is not, keepalive does not run. */
   acknowledged(): Promise<void>
   vanish(): void
 }
+
+export type FarOptions = Pick<PosternOptions, 'home' | 'env' | 'browser' | 'stdin' | 'collectStdout'>
 
 const FORWARDER = fileURLToPath(new URL('./forward-to.ts', import.meta.url))
 let count = 0
@@ -59,9 +61,10 @@ export function startFarMachine(): FarMachine {
       await here.matches(/forwarding/)
       await start([process.execPath, ...words], { stdin: '' }).matches(/forwarding/)
     },
-    run: (command, { home, collectStdout }) =>
+    run: (command, { stdin, collectStdout, ...postern }) =>
       start(command, {
-        env: posternEnv({ home }),
+        env: posternEnv(postern),
+        ...(stdin === undefined ? {} : { stdin }),
         ...(collectStdout === undefined ? {} : { collectStdout }),
       }),
     async acknowledged() {

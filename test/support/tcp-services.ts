@@ -33,8 +33,12 @@ export interface TcpService extends AsyncDisposable {
 type Serve = (connection: ServedConnection) => void | Promise<void>
 
 /** A service with a behaviour of your own. `serve` writes; what arrives is read, counted and hashed for you unless
- *  `read` is false. */
-export async function startTcpService(serve: Serve, { read = true } = {}): Promise<TcpService> {
+ *  `read` is false.
+ *  @param address of this machine, where others reach it */
+export async function startTcpService(
+  serve: Serve,
+  { read = true, address = '127.0.0.1' } = {},
+): Promise<TcpService> {
   const connections: ServedConnection[] = []
   const arrivals = new EventEmitter().setMaxListeners(0)
   const server = createServer({ allowHalfOpen: true }, (socket) => {
@@ -43,7 +47,7 @@ export async function startTcpService(serve: Serve, { read = true } = {}): Promi
     arrivals.emit('connection')
     void (async () => serve(connection))().catch(() => socket.destroy())
   })
-  server.listen(0, '127.0.0.1')
+  server.listen(0, address)
   await once(server, 'listening')
   return {
     port: (server.address() as AddressInfo).port,
@@ -92,8 +96,8 @@ function recordConnection(socket: Socket, read: boolean): ServedConnection {
 }
 
 /** Sends everything back, and its end too. */
-export function startEcho(): Promise<TcpService> {
-  return startTcpService(({ socket }) => void socket.pipe(socket))
+export function startEcho(address?: string): Promise<TcpService> {
+  return startTcpService(({ socket }) => void socket.pipe(socket), address === undefined ? {} : { address })
 }
 
 /** Says `greeting` to whoever connects, then echoes. */

@@ -127,6 +127,24 @@ export const ERRORS = {
   FLOW_CUT: kind(502, 6, 'bytes may be missing: repeat the transfer'),
   PROTOCOL_INVALID: kind(400, 6, 'check that postern and postern-edge have the same version: postern doctor'),
 
+  // what stands between this machine and the edge
+  PROXY_UNREACHABLE: kind(
+    502,
+    6,
+    'check the address of the proxy: --proxy, POSTERN_PROXY, HTTPS_PROXY or ALL_PROXY; NO_PROXY leaves it out',
+  ),
+  PROXY_LOGIN_REQUIRED: kind(
+    407,
+    6,
+    'put USER:PASSWORD into a file of mode 600 and name it: --proxy-credentials-file FILE',
+  ),
+  PROXY_REFUSED: kind(502, 6, 'ask whoever runs the proxy to let this machine connect to the edge'),
+  PROXY_INVALID: kind(
+    502,
+    6,
+    'check that a proxy of this kind listens there: http://HOST:PORT or socks5://HOST:PORT',
+  ),
+
   // the connector's own
   CONNECTOR_REFUSED: kind(403, 5, 'start the connector again: postern connect …'),
   CONNECTOR_SUPERSEDED: kind(

@@ -1,12 +1,14 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import https from 'node:https'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import { PosternError } from '@postern/shared/errors'
-import { lookupHost } from '@postern/shared/lookup-host'
+import { openTcp } from '../network/open-tcp.ts'
 import { explainNetworkError, readShownCertificate, type ShownCertificate } from './network-error.ts'
 
-/** HTTPS to an edge: its own CA, `*.localhost`, limits of time and size. Node's fetch offers none of the three. */
+/** HTTPS to an edge: its own CA, the way through the network, limits of time and size. Node's fetch offers none of the
+ *  three. */
 
 export interface HttpsRequest {
   method: string
@@ -32,16 +34,26 @@ export function createAgent(
   caPem: string | undefined,
   identity: { key: string; cert: string } | undefined = undefined,
 ): https.Agent {
-  return new https.Agent({
-    keepAlive: true,
-    lookup: lookupHost,
-    autoSelectFamily: true,
-    minVersion: 'TLSv1.2',
+  return new EdgeAgent({ keepAlive: true, minVersion: 'TLSv1.2', ...identity }, caPem)
+}
+
+/** Lets TLS begin on a connection that was opened the way this network wants it. */
+export class EdgeAgent extends https.Agent {
+  constructor(options: https.AgentOptions, caPem: string | undefined) {
     // said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would otherwise switch it off
-    rejectUnauthorized: true,
-    ...(caPem === undefined ? {} : { ca: caPem }),
-    ...identity,
-  })
+    super({ ...options, rejectUnauthorized: true, ...(caPem === undefined ? {} : { ca: caPem }) })
+  }
+
+  override createConnection(
+    options: https.RequestOptions,
+    callback: (error: Error | null, stream: Duplex) => void,
+  ): undefined {
+    const place = { host: String(options.host), port: Number(options.port) }
+    openTcp(place, { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) }).then(
+      (socket) => callback(null, super.createConnection({ ...options, socket } as https.RequestOptions)!),
+      (error: Error) => callback(error, undefined as never),
+    )
+  }
 }
 
 /** @throws EDGE_UNREACHABLE · EDGE_UNTRUSTED · CLOCK_OFF · PROTOCOL_INVALID when the answer is too large */

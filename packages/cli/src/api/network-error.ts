@@ -68,7 +68,8 @@ function explainValidity(error: ForeignError, host: string, shown?: ShownCertifi
 }
 
 /** Several addresses were tried: their reasons are what counts. */
-function describeFailure(error: ForeignError): string {
+export function describeFailure(error: ForeignError): string {
+  if (error.name === 'TimeoutError') return 'it does not answer'
   if (error.errors?.length) return [...new Set(error.errors.map(describeFailure))].join(', ')
   const known: Readonly<Record<string, string>> = {
     ECONNREFUSED: 'nothing listens there',

@@ -19,14 +19,16 @@ import { edgeNow, type KnownEdge, pickEdge } from '../credentials/known-edge.ts'
 import { readSession } from '../credentials/session.ts'
 import { createJsonReport } from '../events.ts'
 import { tell } from '../io.ts'
+import { type NetworkOptions, useNetwork } from '../network/options.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from './ask.ts'
 import { addCaOptions, type CaOptions } from './ca-options.ts'
 import { addExamples } from './examples.ts'
+import { addNetworkOptions } from './network-options.ts'
 import { type AllowOptions, addAllowOptions, parseAllowList, parseEdgeOrigin, parsePort } from './options.ts'
 
 /** `postern connect`: exposes a private port as a service, for as long as it runs. The service itself stays. */
 
-interface ConnectOptions extends AllowOptions, AskOptions, CaOptions {
+interface ConnectOptions extends AllowOptions, AskOptions, CaOptions, NetworkOptions {
   name: string
   target?: Target
   port?: number
@@ -55,6 +57,7 @@ async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSi
   checkOptions(options)
   const target = readTarget(options)
   const sshServer = findSshServer(target, options.ssh)
+  useNetwork(options)
   const { reportToPeople } = await import('../connector/events.ts')
   const readerGone = new AbortController()
   const report: Report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople
@@ -209,7 +212,7 @@ function hasLiveSession(edge: KnownEdge): boolean {
 function canGoOnWithout(error: unknown): boolean {
   return (
     error instanceof PosternError &&
-    ['SIGN_IN_REQUIRED', 'SESSION_ENDED', 'EDGE_UNREACHABLE', 'EDGE_STOPPING'].includes(error.code)
+    /^(SIGN_IN_REQUIRED|SESSION_ENDED|EDGE_UNREACHABLE|EDGE_STOPPING|PROXY_.*)$/.test(error.code)
   )
 }
 
@@ -259,7 +262,9 @@ export function addConnect(program: Command, takeStopSignal: () => AbortSignal):
     .option('--no-ssh', 'do not look for host keys')
     .option('--json', 'print one JSON object per line for everything that happens')
     .addOption(command.createOption('--cloudauth').hideHelp())
-  addAskOptions(command).action((options: ConnectOptions) => runConnect(options, takeStopSignal))
+  addNetworkOptions(addAskOptions(command)).action((options: ConnectOptions) =>
+    runConnect(options, takeStopSignal),
+  )
   addExamples(command, [
     [
       "a machine's ssh, for a company and one contractor",

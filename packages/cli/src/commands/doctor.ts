@@ -50,7 +50,8 @@ async function examine(edge: KnownEdge, destination: Destination | undefined): P
   const { checkPerson } = await import('../doctor/person.ts')
   const { checkSshConfig } = await import('../doctor/ssh-config.ts')
   const host = destination?.host ?? `any-service.${edge.domain}`
-  const checks = [checkProxy(edge, process.env), await checkDns(edge, host)]
+  const checks = [checkProxy(edge, process.env)]
+  if (!hasFailed(checks)) checks.push(await checkDns(edge, host))
   if (!hasFailed(checks)) checks.push(...(await checkEdge(edge)))
   if (!hasFailed(checks)) checks.push(...(await checkPerson(edge, destination)))
   return [...checks, await checkSshConfig(host, edge.domain)]

@@ -13,20 +13,23 @@ import {
   withOrigin,
 } from '../credentials/known-edge.ts'
 import { printable, tell } from '../io.ts'
+import { type NetworkOptions, useNetwork } from '../network/options.ts'
 import { addBrowserOptions } from './ask.ts'
 import { addCaOptions, type CaOptions, readCa } from './ca-options.ts'
 import { addExamples } from './examples.ts'
+import { addNetworkOptions } from './network-options.ts'
 import { parseEdgeOrigin } from './options.ts'
 
 /** `postern login`: the one way by which a person has this machine trust an edge. */
 
-interface LoginOptions extends CaOptions {
+interface LoginOptions extends CaOptions, NetworkOptions {
   edge: string
   batch?: boolean
   browser?: string | boolean
 }
 
 async function runLogin(options: LoginOptions): Promise<void> {
+  useNetwork(options)
   if (options.batch) return confirmSession(options.edge)
   const { learnEdge, signIn } = await import('../login/sign-in.ts')
   const home = stateFolder()
@@ -69,7 +72,7 @@ export function addLogin(program: Command): void {
     '--batch',
     'ask nobody: only say whether there is a session, with exit code 4 when not',
   )
-  addBrowserOptions(command).action((options: LoginOptions) =>
+  addNetworkOptions(addBrowserOptions(command)).action((options: LoginOptions) =>
     runLogin(options).catch((error: unknown) => {
       throw withOrigin(error, options.edge)
     }),

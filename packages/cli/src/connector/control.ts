@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { ErrorResponse } from '@postern/shared/api/session'
 import { fromPublicError, PosternError } from '@postern/shared/errors'
-import { lookupHost } from '@postern/shared/lookup-host'
 import {
   type AttachedMessage,
   type AttachMessage,
@@ -18,6 +17,7 @@ import {
 import { VERSION } from '@postern/shared/version'
 import * as v from 'valibot'
 import { WebSocket } from 'ws'
+import { EdgeAgent } from '../api/https-request.ts'
 import { explainNetworkError } from '../api/network-error.ts'
 import { edgePort, type KnownEdge } from '../credentials/known-edge.ts'
 import type { ConnectorCertificate } from './slots.ts'
@@ -97,19 +97,14 @@ export function attach({ edge, certificate, requires, onWant, signal }: AttachOp
 }
 
 function openSocket(edge: KnownEdge, certificate: ConnectorCertificate): WebSocket {
+  const trust = { key: certificate.keyPem, cert: certificate.certificatePem, minVersion: 'TLSv1.3' } as const
   const url = `wss://mtls.${edge.domain}:${edgePort(edge)}${CONTROL_PATH}`
   return new WebSocket(url, [CONTROL_SUBPROTOCOL], {
-    key: certificate.keyPem,
-    cert: certificate.certificatePem,
-    minVersion: 'TLSv1.3',
-    // said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would otherwise switch it off
-    rejectUnauthorized: true,
-    lookup: lookupHost,
+    agent: new EdgeAgent(trust, edge.caPem),
     perMessageDeflate: false,
     maxPayload: MAX_CONTROL_MESSAGE_BYTES,
     handshakeTimeout: ATTACH_TIMEOUT_MS,
     followRedirects: false,
-    ...(edge.caPem === undefined ? {} : { ca: edge.caPem }),
   })
 }
 

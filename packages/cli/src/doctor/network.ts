@@ -6,6 +6,8 @@ import { lookupHost } from '@postern/shared/lookup-host'
 import { VERSION } from '@postern/shared/version'
 import { openApi } from '../credentials/fresh.ts'
 import { edgePort, type KnownEdge, withOrigin } from '../credentials/known-edge.ts'
+import { chooseProxy } from '../network/choose-proxy.ts'
+import { describeProxy } from '../network/proxy-talk.ts'
 import { type Check, fail, ok, warn } from './check.ts'
 import { compareVersions } from './versions.ts'
 
@@ -15,9 +17,7 @@ import { compareVersions } from './versions.ts'
 const CLOCK_WARNING_MS = 30_000
 const CA_WARNING_MS = 30 * 24 * 3_600_000
 
-const PROXY_VARIABLES = ['HTTPS_PROXY', 'https_proxy', 'ALL_PROXY', 'all_proxy']
-
-/** postern connects by itself: a variable that makes other programs work is a frequent reason why it does not. */
+/** Which way connections to the edge take. */
 export function checkProxy(edge: KnownEdge, env: NodeJS.ProcessEnv): Check {
   if (env.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
     return warn(
@@ -26,30 +26,21 @@ export function checkProxy(edge: KnownEdge, env: NodeJS.ProcessEnv): Check {
       'unset NODE_TLS_REJECT_UNAUTHORIZED: other programs are in danger by it',
     )
   }
-  const set = PROXY_VARIABLES.filter((name) => env[name])
-  if (set.length === 0) return ok('proxy', 'no proxy variable is set')
-  if (isExcepted(edge.domain, env.NO_PROXY ?? env.no_proxy ?? '')) {
-    return ok('proxy', `${set.join(', ')} is set, and NO_PROXY excepts ${edge.domain}`)
+  try {
+    const proxy = chooseProxy({ host: edge.domain, port: edgePort(edge) }, env)
+    return ok(
+      'proxy',
+      proxy ? `${describeProxy(proxy)} leads to the edge` : 'the edge is reached without a proxy',
+    )
+  } catch (error) {
+    return fail('proxy', error as PosternError)
   }
-  return warn(
-    'proxy',
-    `${set.join(', ')} is set; postern uses no proxy, it connects to ${edge.domain}:${edgePort(edge)} itself`,
-    `let this machine connect to ${edge.domain}:${edgePort(edge)} directly, and add ${edge.domain} to NO_PROXY`,
-  )
-}
-
-function isExcepted(domain: string, noProxy: string): boolean {
-  const entries = noProxy.split(',').map((entry) =>
-    entry
-      .trim()
-      .toLowerCase()
-      .replace(/^\*?\./, ''),
-  )
-  return entries.some((entry) => entry === '*' || (entry && `.${domain}`.endsWith(`.${entry}`)))
 }
 
 /** @param host of a service, or any name below the edge's */
 export async function checkDns(edge: KnownEdge, host: string): Promise<Check> {
+  if (chooseProxy({ host: edge.domain, port: edgePort(edge) }, process.env))
+    return ok('dns', 'the proxy looks the names up')
   const own = await lookUp(edge.domain)
   if (own instanceof Error) {
     return fail('dns', {

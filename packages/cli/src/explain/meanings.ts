@@ -319,6 +319,26 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       'What came over the wire is not Postern’s protocol, or is of a version that does not go together with this one.',
     next: 'Check that postern and postern-edge have the same version (postern doctor tells both), and that no proxy in between opens TLS.',
   },
+  PROXY_INVALID: {
+    meaning:
+      'What listens at the address of the proxy is no proxy of that kind: it answers with something that none says.',
+    next: 'Check address and kind, http://HOST:PORT or socks5://HOST:PORT.',
+  },
+  PROXY_LOGIN_REQUIRED: {
+    meaning:
+      'The proxy wants a user name and a password, or does not accept those that it was given. HTTP proxies are told Basic credentials; one that wants Negotiate or NTLM instead says the same.',
+    next: 'Put USER:PASSWORD into a file of mode 600 and name it with --proxy-credentials-file, or write both into the address in the environment.',
+  },
+  PROXY_REFUSED: {
+    meaning:
+      'The proxy was asked for a connection to the edge and says no: its rules do not allow it, or it cannot reach the edge itself. The message has its answer.',
+    next: "Ask whoever runs the proxy to let this machine connect to the edge's host and port.",
+  },
+  PROXY_UNREACHABLE: {
+    meaning:
+      'The proxy of this network cannot be reached, does not answer within eight seconds, or closes the connection without a word.',
+    next: 'Check its address in --proxy, POSTERN_PROXY, HTTPS_PROXY or ALL_PROXY. Where no proxy is needed, name the edge in NO_PROXY.',
+  },
   RATE_LIMITED: {
     meaning:
       'Too many certificates or flows in a minute, too many refused sign-ins, codes or tokens from your address, or too many flows at once.',

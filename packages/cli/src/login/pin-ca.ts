@@ -1,9 +1,10 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
+import type { Socket } from 'node:net'
 import tls, { type DetailedPeerCertificate, type TLSSocket } from 'node:tls'
 import { PosternError } from '@postern/shared/errors'
-import { lookupHost } from '@postern/shared/lookup-host'
 import { CONNECT_TIMEOUT_MS } from '../api/https-request.ts'
 import { explainNetworkError } from '../api/network-error.ts'
+import { openTcp } from '../network/open-tcp.ts'
 
 /** Trust on first contact by fingerprint: finds the root that a person names by its SHA-256 among the certificates
  *  an edge shows. Verification stays on: the handshake with an unknown CA fails, nothing is sent on it, and the
@@ -23,7 +24,13 @@ export function parseFingerprint(text: string): Buffer {
  *  @throws EDGE_UNTRUSTED the edge shows no such certificate · EDGE_UNREACHABLE */
 export async function fetchPinnedCa(origin: string, fingerprint: Buffer): Promise<string> {
   const { hostname, port, host } = new URL(origin)
-  const shown = await readShownChain({ hostname, port: Number(port || 443), host })
+  const place = { host: hostname, port: Number(port || 443) }
+  const tcp = await openTcp(place, { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) }).catch(
+    (error: unknown) => {
+      throw explainNetworkError(error, host)
+    },
+  )
+  const shown = await readShownChain(tcp, { hostname, host })
   const root = shown.find((der) => timingSafeEqual(sha256(der), fingerprint))
   if (root) return toPem(root)
   throw new PosternError('EDGE_UNTRUSTED', `${host} does not show a certificate with this fingerprint`, {
@@ -32,14 +39,12 @@ export async function fetchPinnedCa(origin: string, fingerprint: Buffer): Promis
 }
 
 /** DER, leaf first. */
-function readShownChain(edge: { hostname: string; port: number; host: string }): Promise<Buffer[]> {
+function readShownChain(tcp: Socket, edge: { hostname: string; host: string }): Promise<Buffer[]> {
   return new Promise((resolve, reject) => {
     let shown: Buffer[] = []
     const socket = tls.connect({
-      host: edge.hostname,
-      port: edge.port,
+      socket: tcp,
       servername: edge.hostname,
-      lookup: lookupHost,
       minVersion: 'TLSv1.2',
       ALPNProtocols: ['http/1.1'],
       rejectUnauthorized: true,

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
-import net from 'node:net'
+import type { Socket } from 'node:net'
 import tls, { type SecureContext, type TLSSocket } from 'node:tls'
 import { PosternError } from '@postern/shared/errors'
-import { lookupHost } from '@postern/shared/lookup-host'
 import { explainNetworkError, readShownCertificate, type ShownCertificate } from '../api/network-error.ts'
+import { openTcp } from '../network/open-tcp.ts'
 
 /** A TLS 1.3 connection to one of the edge's rooms, with half-close. */
 
@@ -28,25 +28,22 @@ export interface Trust {
 }
 
 export const DIAL_TIMEOUT_MS = 10_000
-const KEEPALIVE_MS = 30_000
-/** For each of several addresses. Node's 250 ms are too few for a busy process or a slow network. */
-const ATTEMPT_TIMEOUT_MS = 1_000
 /** Larger reads and writes than Node's 16 and 64 KiB: fewer turns per byte on a fast path. */
 export const SOCKET_BUFFER_BYTES = 512 * 1024
 
 /** @throws EDGE_UNREACHABLE · EDGE_UNTRUSTED · CLOCK_OFF · CERTIFICATE_REFUSED. In TLS 1.3 most refusals of the
- *  client certificate come later, as an alert or an early close of the returned connection. */
+ *  client certificate come later, as an alert or an early close of the returned connection. What stands in the way tells
+ *  its own: PROXY_*. */
 export async function dialEdge(dial: Dial): Promise<TLSSocket> {
   const where = `${dial.serverName}:${dial.port}`
   const timeout = AbortSignal.timeout(DIAL_TIMEOUT_MS)
   const signal = dial.signal ? AbortSignal.any([dial.signal, timeout]) : timeout
-  const tcp = startTcp(dial)
+  const opening = openTcp(dial, { signal, allowHalfOpen: true })
   let shown: ShownCertificate | undefined
   try {
     // takes some milliseconds, while the network is busy with the connection
     const context = createContext(dial.trust)
-    await once(tcp, 'connect', { signal })
-    const socket = startTls(tcp, context, dial)
+    const socket = startTls(await opening, context, dial)
     // runs before Node verifies; a socket that failed to verify no longer has its certificate
     socket.prependListener('secure', () => {
       shown = readShownCertificate(socket)
@@ -54,27 +51,14 @@ export async function dialEdge(dial: Dial): Promise<TLSSocket> {
     await once(socket, 'secureConnect', { signal })
     return socket
   } catch (cause) {
-    tcp.destroy()
+    opening.then(
+      (tcp) => tcp.destroy(),
+      () => undefined,
+    )
     dial.signal?.throwIfAborted()
     if (!timeout.aborted) throw explainNetworkError(cause, where, shown)
     throw new PosternError('EDGE_UNREACHABLE', `cannot reach ${where}: it does not answer`)
   }
-}
-
-function startTcp({ host, port }: Dial): net.Socket {
-  const socket = net.connect({
-    host,
-    port,
-    allowHalfOpen: true,
-    noDelay: true,
-    keepAlive: true,
-    keepAliveInitialDelay: KEEPALIVE_MS,
-    autoSelectFamily: true,
-    autoSelectFamilyAttemptTimeout: ATTEMPT_TIMEOUT_MS,
-    lookup: lookupHost,
-  })
-  socket.on('error', () => undefined) // whoever waits for it hears of it; afterwards the TLS socket tells
-  return socket
 }
 
 /** One context serves any number of connections with the same certificate. */
@@ -102,7 +86,7 @@ function createContext(trust: Trust): SecureContext {
   }
 }
 
-function startTls(tcp: net.Socket, secureContext: SecureContext, dial: Dial): TLSSocket {
+function startTls(tcp: Socket, secureContext: SecureContext, dial: Dial): TLSSocket {
   return tls.connect({
     socket: tcp,
     secureContext,

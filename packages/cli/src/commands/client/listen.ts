@@ -3,6 +3,7 @@ import { type Command, Option } from 'commander'
 import { withOrigin } from '../../credentials/known-edge.ts'
 import { explainProblems } from '../../entry-file.ts'
 import { createJsonReport } from '../../events.ts'
+import { useNetwork } from '../../network/options.ts'
 import { serveListener } from '../../tunnel/listener.ts'
 import { type Report, type ReportedProblem, reasonOf, reportToPeople } from '../../tunnel/listener-events.ts'
 import { ListenerSet } from '../../tunnel/listener-set.ts'
@@ -36,6 +37,7 @@ interface Run {
 }
 
 async function runListen(options: ListenOptions, takeStopSignal: () => AbortSignal): Promise<void> {
+  useNetwork(options)
   const readerGone = new AbortController()
   const signal = AbortSignal.any([takeStopSignal(), readerGone.signal])
   const report: Report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople

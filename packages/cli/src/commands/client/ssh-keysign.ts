@@ -3,18 +3,20 @@ import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { stateFolder } from '../../credentials/home.ts'
 import { findEdgeOfHost, withOrigin, withoutDummy } from '../../credentials/known-edge.ts'
+import { NETWORK_ARGUMENTS, type NetworkOptions, networkOf, useNetwork } from '../../network/options.ts'
 import type { SshKeyType } from '../../ssh/key.ts'
 import { hasFreshFiles, type SshDestination } from '../../ssh/key-files.ts'
 import { LOOK_ONLY } from '../../ssh/look-only.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
+import { addNetworkOptions } from '../network-options.ts'
 import { parseEdgeOrigin, parsePort } from '../options.ts'
 
 /** `postern client ssh-keysign`: a key and a certificate that sshd accepts for some minutes, started by ssh before it
  *  connects. Silent, and loads next to nothing, while there is one that lives. Nothing is written unless the edge
  *  has agreed. */
 
-export interface KeysignOptions extends AskOptions {
+export interface KeysignOptions extends AskOptions, NetworkOptions {
   host: string
   keyType?: SshKeyType | undefined
   agent?: boolean | undefined
@@ -39,6 +41,7 @@ export async function ensureKey(
   destination: SshDestination,
   options: Omit<KeysignOptions, 'host'>,
 ): Promise<void> {
+  useNetwork(options)
   try {
     if (options.agent) {
       const { ensureAgentKey } = await import('../../ssh/agent-key.ts')
@@ -68,6 +71,7 @@ export function readUsualKeysign(args: readonly string[]): KeysignOptions | unde
         'no-browser': { type: 'boolean' },
         batch: { type: 'boolean' },
         interactive: { type: 'boolean' },
+        ...NETWORK_ARGUMENTS,
       },
     })
     if (!values.host) return undefined
@@ -77,6 +81,7 @@ export function readUsualKeysign(args: readonly string[]): KeysignOptions | unde
       keyType: values['key-type'] === undefined ? undefined : parseKeyType(values['key-type']),
       port: values.port === undefined ? undefined : parsePort(values.port),
       edge: values.edge === undefined ? undefined : parseEdgeOrigin(values.edge),
+      ...networkOf(values),
       browser: values['no-browser'] ? false : values.browser,
     }
   } catch {
@@ -93,16 +98,18 @@ function parseKeyType(text: string): SshKeyType {
 }
 
 export function addKeyOptions(command: Command): Command {
-  return addAskOptions(
-    command
-      .addOption(
-        command
-          .createOption('--key-type <type>', 'kind of a new key (default: ed25519)')
-          .choices([...KEY_TYPES]),
-      )
-      .option('--agent', 'keep key and certificate in the running ssh-agent only, one for each host')
-      .option('--port <port>', "the edge's port, to tell edges with the same domain apart", parsePort)
-      .option('--edge <url>', 'the edge, https://HOST[:PORT]', parseEdgeOrigin),
+  return addNetworkOptions(
+    addAskOptions(
+      command
+        .addOption(
+          command
+            .createOption('--key-type <type>', 'kind of a new key (default: ed25519)')
+            .choices([...KEY_TYPES]),
+        )
+        .option('--agent', 'keep key and certificate in the running ssh-agent only, one for each host')
+        .option('--port <port>', "the edge's port, to tell edges with the same domain apart", parsePort)
+        .option('--edge <url>', 'the edge, https://HOST[:PORT]', parseEdgeOrigin),
+    ),
   )
 }
 

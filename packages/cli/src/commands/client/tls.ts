@@ -3,17 +3,19 @@ import type { Command } from 'commander'
 import { type ClientCertificate, forgetCertificate, readCertificate } from '../../credentials/cache.ts'
 import { stateFolder } from '../../credentials/home.ts'
 import { findEdgeOfHost, withOrigin, withoutDummy } from '../../credentials/known-edge.ts'
+import { NETWORK_ARGUMENTS, type NetworkOptions, networkOf, useNetwork } from '../../network/options.ts'
 import { dialService, joinService, type ServicePlace, spoilsCertificate } from '../../tunnel/service-flow.ts'
 import { flushStdout, isReaderGone, openStdio } from '../../tunnel/stdio.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
+import { addNetworkOptions } from '../network-options.ts'
 import { parseEdgeOrigin, parsePort } from '../options.ts'
 
 /** `postern client tls`: stdin and stdout as one connection of a service, usually started by ssh.
  *  The warm start (known edge, live certificate) loads nothing but Node's own modules and a few small files;
  *  whatever asks the edge for a certificate is imported when it is needed. */
 
-export interface ClientTlsOptions extends AskOptions {
+export interface ClientTlsOptions extends AskOptions, NetworkOptions {
   host: string
   /** The edge's, never ssh's `%p`. */
   port?: number | undefined
@@ -26,6 +28,7 @@ const LAST_BYTES_MS = 2_000
 /** Resolves when the service has ended and stdout has everything; the process may end then, stdin open or not.
  *  @throws what the edge says, in words for the person */
 export async function runClientTls(options: ClientTlsOptions): Promise<void> {
+  useNetwork(options)
   const place = findService(options)
   const { edge, label } = place
   const certificate = readCertificate(edge, label) ?? (await fetchCertificate(place, options))
@@ -77,6 +80,7 @@ export function readUsualArguments(args: readonly string[]): ClientTlsOptions | 
         'no-browser': { type: 'boolean' },
         batch: { type: 'boolean' },
         interactive: { type: 'boolean' },
+        ...NETWORK_ARGUMENTS,
       },
     })
     if (!values.host) return undefined
@@ -85,6 +89,7 @@ export function readUsualArguments(args: readonly string[]): ClientTlsOptions | 
       host: values.host,
       port: values.port === undefined ? undefined : parsePort(values.port),
       edge: values.edge === undefined ? undefined : parseEdgeOrigin(values.edge),
+      ...networkOf(values),
       browser: values['no-browser'] ? false : values.browser,
     }
   } catch {
@@ -110,9 +115,11 @@ export function addClientTls(parent: Command): void {
 /** Which edge, and how to sign in there. */
 export function addEdgeOptions(command: Command): Command {
   const port = "the edge's port, to tell edges with the same domain apart (never %p)"
-  return addAskOptions(
-    command
-      .option('--port <port>', port, parsePort)
-      .option('--edge <url>', 'the edge, https://HOST[:PORT]', parseEdgeOrigin),
+  return addNetworkOptions(
+    addAskOptions(
+      command
+        .option('--port <port>', port, parsePort)
+        .option('--edge <url>', 'the edge, https://HOST[:PORT]', parseEdgeOrigin),
+    ),
   )
 }

@@ -1,0 +1,11 @@
+import type { Command } from 'commander'
+
+/** How to get out of this network, where the environment does not say it. */
+export function addNetworkOptions(command: Command): Command {
+  return command
+    .option(
+      '--proxy <url>',
+      'the proxy that leads to the edge, http://HOST:PORT or socks5://HOST:PORT (default: POSTERN_PROXY, HTTPS_PROXY, ALL_PROXY)',
+    )
+    .option('--proxy-credentials-file <file>', 'one line USER:PASSWORD for the proxy, in a file of mode 600')
+}

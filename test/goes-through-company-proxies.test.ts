@@ -1,0 +1,275 @@
+import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
+import { chmodSync, writeFileSync } from 'node:fs'
+import net, { type AddressInfo, type Socket } from 'node:net'
+import path from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import type { Program, ProgramResult } from '../demo/program.ts'
+import { COMPANY_EDGE, openSshSocks, startBorderSshd, startTinyproxy } from './support/company-network.ts'
+import { makeDevBrowser } from './support/dev-browser.ts'
+import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import { readEvents, waitForEvent } from './support/event-lines.ts'
+import { type FarMachine, startFarMachine } from './support/far-machine.ts'
+import { POSTERN, runPostern } from './support/postern.ts'
+import { startTcpService, type TcpService } from './support/tcp-services.ts'
+import { makeTempFolder } from './support/temp-folder.ts'
+
+/** A company's network: its machines know no name of the edge and have no way to it but the proxies at the border, which
+ *  are Debian's tinyproxy and a real sshd. The edge is on loopback here, so whatever arrives there came through one. */
+
+const BYTES = randomBytes(3_000_000)
+const DIGEST = createHash('sha256').update(BYTES).digest('hex')
+const GENEROUS_MS = 120_000
+
+let far: FarMachine
+let edge: EdgeProcess
+let service: TcpService
+
+before(async () => {
+  far = startFarMachine()
+  edge = await startEdge({ config: { domain: COMPANY_EDGE } })
+  // answers only after the end, with the hash of all that came: half-close, and every byte
+  const answerAfterEnd = async ({
+    socket,
+    ended,
+    hash,
+  }: Parameters<Parameters<typeof startTcpService>[0]>[0]) => {
+    if ((await ended) === 'end') socket.end(hash())
+  }
+  service = await startTcpService(answerAfterEnd, { address: far.address })
+})
+after(async () => {
+  await service?.[Symbol.asyncDispose]()
+  await edge?.[Symbol.asyncDispose]()
+  await far?.[Symbol.asyncDispose]()
+})
+
+interface Person {
+  home: string
+  env: NodeJS.ProcessEnv
+}
+
+/** Runs `postern` on a machine of the company. */
+function start({ home, env }: Person, words: readonly string[], stdin: string | Buffer = ''): Program {
+  return far.run([process.execPath, POSTERN, ...words], { home, env, stdin })
+}
+
+async function logIn(
+  env: NodeJS.ProcessEnv,
+  words: readonly string[] = [],
+): Promise<Person & { result: ProgramResult }> {
+  const home = makeTempFolder('home')
+  const browser = await makeDevBrowser(edge, home, 'operator@mycorp.com')
+  const login = ['login', '--edge', edge.origin, '--ca-file', edge.caFile, '--browser', browser, ...words]
+  return { home, env, result: await start({ home, env }, login).ended }
+}
+
+/** @returns the host of the service, once its connector is attached */
+async function connect(person: Person, name: string, words: readonly string[] = []) {
+  const target = [
+    '--host',
+    far.address,
+    '--port',
+    String(service.port),
+    '--allowed-email-domains',
+    'mycorp.com',
+  ]
+  const connector = start(person, ['connect', '--json', '--name', name, ...target, ...words])
+  const { host } = await waitForEvent(connector, 'ready', undefined, GENEROUS_MS)
+  return { connector, host: String(host) }
+}
+
+async function assertCarriesEveryByte(
+  person: Person,
+  host: string,
+  words: readonly string[] = [],
+): Promise<void> {
+  const { code, stdout, stderr } = await start(person, ['client', 'tls', '--host', host, ...words], BYTES)
+    .ended
+  assert.equal(code, 0, stderr)
+  assert.equal(stdout, DIGEST)
+}
+
+function assertFailed(result: ProgramResult, code: string, exitCode: number): void {
+  assert.equal(result.code, exitCode, result.stderr)
+  assert.ok(result.stderr.includes(`(${code})`), result.stderr)
+  assert.equal(result.stdout, '')
+}
+
+describe('an HTTP proxy', () => {
+  test('carries login, API, connector and tunnel, named by HTTPS_PROXY; nothing passes beside it', async () => {
+    await using proxy = await startTinyproxy(far.address)
+    const person = await logIn({ HTTPS_PROXY: proxy.url })
+    assert.equal(person.result.code, 0, person.result.stderr)
+    const { connector, host } = await connect(person, 'db')
+    await assertCarriesEveryByte(person, host)
+    await assertCarriesEveryByte(person, host) // with the certificate of before: only the tunnel
+    const asked = new Set(proxy.asked())
+    assert.deepEqual([...asked].sort(), [`${COMPANY_EDGE}:${edge.port}`, `mtls.${COMPANY_EDGE}:${edge.port}`])
+
+    // without it, and where NO_PROXY leaves it out, there is no way
+    for (const env of [{}, { ...person.env, NO_PROXY: '.corp.test' }]) {
+      const result = await start({ ...person, env }, ['client', 'tls', '--host', host]).ended
+      assertFailed(result, 'EDGE_UNREACHABLE', 6)
+    }
+    await connector.stop()
+  })
+
+  test('that wants a name and a password gets them from a file or the environment, never from a command line', async () => {
+    await using proxy = await startTinyproxy(far.address, ['BasicAuth ann pass-of-ann-77'])
+    const file = path.join(makeTempFolder('credentials'), 'proxy')
+    writeFileSync(file, 'ann:pass-of-ann-77\n', { mode: 0o600 })
+    const named = ['--proxy', proxy.url, '--proxy-credentials-file', file]
+
+    assertFailed((await logIn({ HTTPS_PROXY: proxy.url })).result, 'PROXY_LOGIN_REQUIRED', 6)
+    const wrong = proxy.url.replace('//', '//ann:pass-of-bob-78@')
+    const refused = (await logIn({ HTTPS_PROXY: wrong })).result
+    assertFailed(refused, 'PROXY_LOGIN_REQUIRED', 6)
+    const onCommandLine = await runPostern(['login', '--edge', edge.origin, '--proxy', wrong], {
+      home: makeTempFolder('home'),
+    })
+    assertFailed(onCommandLine, 'USAGE_INVALID', 2)
+    for (const { stderr } of [refused, onCommandLine]) assert.ok(!stderr.includes('pass-of-'), stderr)
+    chmodSync(file, 0o644)
+    assertFailed((await logIn({}, named)).result, 'USAGE_INVALID', 2)
+    chmodSync(file, 0o600)
+
+    // the browser is another program, with the way of all programs
+    const inEnvironment = { HTTPS_PROXY: proxy.url.replace('//', '//ann:pass-of-ann-77@') }
+    const person = await logIn(inEnvironment, named)
+    assert.equal(person.result.code, 0, person.result.stderr)
+    const { connector, host } = await connect({ ...person, env: {} }, 'db with password', named)
+    await assertCarriesEveryByte({ ...person, env: {} }, host, named)
+    await assertCarriesEveryByte(person, host)
+    await connector.stop()
+  })
+
+  test('that may not reach the edge says so', async () => {
+    await using proxy = await startTinyproxy(far.address, ['ConnectPort 1'])
+    const { result } = await logIn({ HTTPS_PROXY: proxy.url })
+    assertFailed(result, 'PROXY_REFUSED', 6)
+    assert.match(result.stderr, /it answered 403/)
+  })
+})
+
+test('a SOCKS proxy, which is ssh -D, carries login, API, connector and tunnel, and looks the names up', async () => {
+  await using sshd = await startBorderSshd(far.address)
+  await using socks = await openSshSocks(far, sshd)
+  const ALL_PROXY = socks.url
+  // the stand-in browser speaks no SOCKS
+  await using proxy = await startTinyproxy(far.address)
+  const person = await logIn({ POSTERN_PROXY: ALL_PROXY, HTTPS_PROXY: proxy.url })
+  assert.equal(person.result.code, 0, person.result.stderr)
+  const asked = proxy.asked().length
+  const env = { ALL_PROXY }
+  const { connector, host } = await connect({ ...person, env }, 'db by socks')
+  await assertCarriesEveryByte({ ...person, env }, host)
+  assert.equal(proxy.asked().length, asked)
+  await connector.stop()
+
+  // ssh closes the connection without a word when the other side cannot reach what was asked for
+  const elsewhere = ['login', '--edge', `https://${COMPANY_EDGE}:1`, '--ca-file', edge.caFile]
+  const result = await start({ home: makeTempFolder('home'), env }, elsewhere).ended
+  assertFailed(result, 'PROXY_UNREACHABLE', 6)
+})
+
+describe('a proxy that is none', () => {
+  /** What a connection to it gets. */
+  async function startBadProxy(serve: (socket: Socket) => void, address = '127.0.0.1') {
+    const sockets = new Set<Socket>()
+    let count = 0
+    const server = net.createServer((socket) => {
+      count++
+      sockets.add(socket)
+      socket.on('error', () => undefined)
+      serve(socket)
+    })
+    await new Promise<void>((resolve) => server.listen(0, address, resolve))
+    return {
+      url: `http://${address}:${(server.address() as AddressInfo).port}`,
+      count: () => count,
+      [Symbol.dispose]() {
+        for (const socket of sockets) socket.destroy()
+        server.close()
+      },
+    }
+  }
+
+  const cases = [
+    [
+      'answers 502',
+      (socket: Socket) => socket.end('HTTP/1.1 502 Bad Gateway\r\n\r\n'),
+      'PROXY_REFUSED',
+      /it answered 502/,
+    ],
+    [
+      'answers garbage',
+      (socket: Socket) => socket.end(randomBytes(100_000)),
+      'PROXY_INVALID',
+      /no proxy says/,
+    ],
+    [
+      'talks on and on',
+      (socket: Socket) => socket.write(`HTTP/1.1 200 ${'x'.repeat(100_000)}`),
+      'PROXY_INVALID',
+      /no proxy says/,
+    ],
+    [
+      'says more than it was asked',
+      (socket: Socket) => socket.write('HTTP/1.1 200 OK\r\n\r\nHello'),
+      'PROXY_INVALID',
+      /says more/,
+    ],
+    [
+      'closes the connection',
+      (socket: Socket) => socket.destroy(),
+      'PROXY_UNREACHABLE',
+      /closed the connection/,
+    ],
+    ['says nothing', () => undefined, 'PROXY_UNREACHABLE', /does not answer/],
+  ] as const
+  for (const [what, serve, code, sentence] of cases) {
+    test(`and ${what}: ${code}`, async () => {
+      using proxy = await startBadProxy((socket) => {
+        socket.once('data', () => serve(socket))
+      })
+      const words = ['login', '--edge', edge.origin, '--ca-file', edge.caFile, '--proxy', proxy.url]
+      const result = await runPostern(words, { home: makeTempFolder('home') })
+      assertFailed(result, code, 6)
+      assert.match(result.stderr, sentence)
+      assert.equal(proxy.count(), 1)
+    })
+  }
+
+  test('keeps a connector waiting, and lets it in once it works', async () => {
+    await using good = await startTinyproxy(far.address)
+    const person = await logIn({ HTTPS_PROXY: good.url })
+    const { connector } = await connect(person, 'patient')
+    await connector.stop()
+
+    let works = false
+    const { hostname, port } = new URL(good.url)
+    using door = await startBadProxy((socket) => {
+      if (!works) return void socket.destroy()
+      const through = net.connect(Number(port), hostname)
+      through.on('error', () => socket.destroy())
+      socket.pipe(through).pipe(socket)
+    }, far.address)
+    const target = ['--name', 'patient', '--host', far.address, '--port', String(service.port)]
+    const words = ['connect', '--json', '--batch', ...target, '--proxy', door.url]
+    const waiting = start({ home: person.home, env: {} }, words)
+    const waits = await waiting.output((program) => {
+      const lost = readEvents(program).filter(({ event }) => event === 'disconnected')
+      return lost.length >= 4 ? lost : undefined
+    }, GENEROUS_MS)
+    for (const { code, retryInMs } of waits) {
+      assert.equal(code, 'PROXY_UNREACHABLE')
+      assert.ok(Number(retryInMs) >= 100, String(retryInMs))
+    }
+    // each has tried once; the one before them asked whether the session is good
+    assert.ok(door.count() <= waits.length + 2, `${door.count()} connections for ${waits.length} attempts`)
+    works = true
+    await waitForEvent(waiting, 'ready', undefined, GENEROUS_MS)
+    await waiting.stop()
+  })
+})
