@@ -54,7 +54,17 @@ export function issueClient(parts: ApiParts): ApiHandler {
       now,
     )
     const { certificate, serial, keyHash, notBefore, notAfter } = issued
-    await insertCertificate(db, {
+    const recorded = audit.record({
+      type: 'certificate.issued',
+      ...event,
+      serviceId: service.id,
+      certificateSerial: serial,
+      keyHash,
+      sessionId: session.id,
+      notBefore,
+      notAfter,
+    })
+    const inserted = insertCertificate(db, {
       serial,
       kind: 'client',
       keyHash,
@@ -67,16 +77,7 @@ export function issueClient(parts: ApiParts): ApiHandler {
       notAfter,
       issuedAt: now,
     })
-    await audit.record({
-      type: 'certificate.issued',
-      ...event,
-      serviceId: service.id,
-      certificateSerial: serial,
-      keyHash,
-      sessionId: session.id,
-      notBefore,
-      notAfter,
-    })
+    await Promise.all([recorded, inserted]) // side by side they share a commit, and nobody gets it before both are on disk
     const answer: ClientCertificateResponse = {
       certificate,
       serial,

@@ -14,7 +14,7 @@ import {
   UpdateQueryNode,
 } from 'kysely'
 import { type Outcome, SqliteDatabase } from './sqlite-database.ts'
-import { type Batch, isFailure, SqliteThread, toError } from './sqlite-thread.ts'
+import { type Batch, isFailure, type Result, SqliteThread, toError } from './sqlite-thread.ts'
 import { type ConditionalWrite, isConditional } from './write-if.ts'
 
 const SQLITE_BUSY = 5
@@ -92,7 +92,8 @@ class ThreadedSqliteDriver implements Driver {
 }
 
 /** What waits to be written: a batch, or somebody who wants to write alone until they say that they are done. */
-type Waiting = ({ batch: Batch } & Pick<PromiseWithResolvers<Outcome>, 'resolve' | 'reject'>) | Turn
+type Waiting = WaitingBatch | Turn
+type WaitingBatch = { batch: Batch } & Pick<PromiseWithResolvers<Outcome>, 'resolve' | 'reject'>
 interface Turn {
   begin: (end: () => void) => void
 }
@@ -145,7 +146,7 @@ class Writer {
   /** Runs until nothing waits. Never rejects: each hears of their own. */
   async #writeAll(): Promise<void> {
     this.#isBusy = true
-    await null // lets those of this moment join
+    await new Promise(setImmediate) // lets those of this turn join
     for (let next = this.#waiting[0]; next; next = this.#waiting[0]) {
       if ('batch' in next) await this.#writeBatches()
       else await this.#giveTurn(next)
@@ -164,14 +165,16 @@ class Writer {
     const batches = group.filter((waiting) => 'batch' in waiting)
     try {
       const results = await (await this.thread()).writeTogether(batches.map(({ batch }) => batch))
-      for (const [index, result] of results.entries()) {
-        if (isFailure(result)) batches[index]!.reject(toError(result))
-        else batches[index]!.resolve(result)
-      }
+      for (const [index, result] of results.entries()) settle(batches[index]!, result)
     } catch (error) {
       for (const { reject } of batches) reject(error)
     }
   }
+}
+
+function settle({ resolve, reject }: WaitingBatch, result: Result): void {
+  if (isFailure(result)) reject(toError(result))
+  else resolve(result)
 }
 
 /** A transaction from its beginning to its end; outside of one each statement is for itself. */
