@@ -48,6 +48,7 @@ const ONCE: readonly string[] = [
   'publishes-what-is-revoked', // what OpenSSL makes of a list
   'records-who-did-what', // looks for secrets in the database's file
   'renews-its-certificate-under-load', // TLS and files, nothing that is stored
+  'replaces-its-cas', // files of the edge
   'restores-from-a-backup',
   'runs-under-systemd',
   'sets-up-sshd-without-locking-anyone-out', // files of a server

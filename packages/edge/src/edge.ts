@@ -16,6 +16,7 @@ import { pruneAuditLog } from './audit/retention.ts'
 import { Sinks } from './audit/sinks.ts'
 import { openAuthorities } from './ca/authorities.ts'
 import { IssuingThread } from './ca/issuing-thread.ts'
+import { LiveAuthorities } from './ca/live-authorities.ts'
 import { openSshAuthorities } from './ca/ssh-authorities.ts'
 import type { EdgeConfig } from './config/config.ts'
 import { type ControlTimings, openControl } from './connectors/control.ts'
@@ -106,7 +107,10 @@ export async function startEdge(
     serverCertificateExpiresAt: () => expiryOf(serverIdentity.current.cert),
     now: clock,
   })
-  const authorities = await openAuthorities(config.dataDir, clock(), config.ca.keyLock)
+  await openAuthorities(config.dataDir, clock(), config.ca.keyLock)
+  const authorities = opened.use(
+    await new LiveAuthorities(config.dataDir, { lock: config.ca.keyLock, clock, log }).start(),
+  )
   const sshAuthorities = await openSshAuthorities(config.dataDir, config.ssh.caKeyType, config.ca.keyLock)
   const identityKey = await openFlowIdentityKey(config.dataDir)
   const issuing = opened.use(new IssuingThread(authorities.client, sshAuthorities.user))
@@ -147,7 +151,9 @@ export async function startEdge(
   const trust: ConnectorTrust = {
     db,
     domain,
-    connectorCa: new X509Certificate(authorities.connector.certificatePem),
+    get connectorCas() {
+      return authorities.certificates('connector')
+    },
     roles,
     clock,
   }
@@ -184,7 +190,6 @@ export async function startEdge(
   })
   login.onSessionEnded((session) => enforcement.sessionEnded(session.id))
 
-  const workloadCa = new X509Certificate(authorities.workload.certificatePem)
   const apiParts: ApiParts = {
     config,
     origin: () => origin,
@@ -203,7 +208,9 @@ export async function startEdge(
     connectors,
     connectorIssuer: {
       trust,
-      authority: authorities.connector,
+      get authority() {
+        return authorities.connector
+      },
       ttlMs: config.certificates.connectorTtlMs,
       backdateMs: config.certificates.backdateMs,
       origin: () => origin,
@@ -211,8 +218,12 @@ export async function startEdge(
     workloadIssuer: {
       db,
       domain,
-      authority: authorities.workload,
-      ca: workloadCa,
+      get authority() {
+        return authorities.workload
+      },
+      get cas() {
+        return authorities.certificates('workload')
+      },
       clock,
       backdateMs: config.certificates.backdateMs,
       maxTtlMs: config.certificates.workloadMaxTtlMs,
@@ -278,11 +289,14 @@ export async function startEdge(
     onSuperseded: enforcement.connectorRevoked,
     onCrowdedOut: metrics.countControlCrowdedOut,
   })
-  const clientCa = new X509Certificate(authorities.client.certificatePem)
   const flowParts = {
     domain,
-    clientCa,
-    workloadCa,
+    get clientCas() {
+      return authorities.certificates('client')
+    },
+    get workloadCas() {
+      return authorities.certificates('workload')
+    },
     db,
     live,
     enforcement,
@@ -311,9 +325,15 @@ export async function startEdge(
     domain,
     serverIdentity: serverIdentity.current,
     alpnChallenge: (serverName) => serverIdentity.alpnChallenge(serverName),
-    clientCa: authorities.client.certificatePem,
-    connectorCa: authorities.connector.certificatePem,
-    workloadCa: authorities.workload.certificatePem,
+    get clientCa() {
+      return authorities.bundle('client')
+    },
+    get connectorCa() {
+      return authorities.bundle('connector')
+    },
+    get workloadCa() {
+      return authorities.bundle('workload')
+    },
     handshakeTimeoutMs: limits.handshakeTimeoutMs,
     maxHttpConnections: limits.maxHttpConnections,
     maxHttpConnectionsPerAddress: limits.maxHttpConnectionsPerAddress,
@@ -348,6 +368,10 @@ export async function startEdge(
     },
   })
   serverIdentity.onRenewed(rooms.replaceServerIdentity)
+  authorities.onChanged(() => {
+    issuing.replaceKeys(authorities.client, sshAuthorities.user)
+    rooms.replaceServerIdentity(serverIdentity.current) // who is believed is read with it
+  })
   const { acceptProxyProtocol } = config
   const chooseRoom = rooms.choose
   const ingress = openIngress({ chooseRoom, acceptProxyProtocol, limits, strangers, onLimited, log })

@@ -3,6 +3,10 @@ import { Command } from 'commander'
 import { addAuditKey } from './commands/audit-key.ts'
 import { addCaCrl } from './commands/ca-crl.ts'
 import { addCaEncryptKeys } from './commands/ca-encrypt-keys.ts'
+import { addCaExport } from './commands/ca-export.ts'
+import { addCaInit } from './commands/ca-init.ts'
+import { addCaRotate } from './commands/ca-rotate.ts'
+import { addCaShow } from './commands/ca-show.ts'
 import { addCaSshShow } from './commands/ca-ssh-show.ts'
 import { addConfigCheck } from './commands/config-check.ts'
 import { addDev } from './commands/dev.ts'
@@ -62,6 +66,10 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
     .command('ca')
     .description('the keys that sign, and what they have signed')
     .helpCommand(false)
+  addCaInit(ca, parts)
+  addCaShow(ca, parts)
+  addCaExport(ca, parts)
+  addCaRotate(ca, parts)
   addCaCrl(ca, parts)
   addCaEncryptKeys(ca, parts)
   addCaSshShow(ca.command('ssh').description('the CAs of ssh').helpCommand(false), parts)

@@ -222,6 +222,7 @@ export const ERRORS = {
     1,
     'the last good list stays; look at the edge, and try again: postern sshd refresh',
   ),
+  CA_ROTATING: hidden(409, 1, 'wait for its end; see it with: postern-edge ca show --config FILE'),
   CA_KEY_LOCKED: hidden(
     500,
     2,

@@ -74,6 +74,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       "The keys of the edge's CAs are encrypted, and the passphrase that the configuration names does not open them, or none is named. The edge does not start: without its keys it could issue nothing.",
     next: 'Name the file with the passphrase in ca.key_passphrase_file. After a restore from a backup it is the passphrase of that time; postern-edge ca encrypt-keys --old-passphrase-file FILE brings the keys to the new one.',
   },
+  CA_ROTATING: {
+    meaning:
+      'postern-edge ca rotate was asked for a CA that is being rotated: for some time yet the one before it is believed too.',
+    next: 'Wait; postern-edge ca show says until when. When the old key was stolen, --unsafe-end-overlap ends it now.',
+  },
   CERTIFICATE_EXPIRED: {
     meaning:
       'The certificate is past its time. Client certificates live for minutes; a connector’s may be renewed up to 30 days after it expired.',

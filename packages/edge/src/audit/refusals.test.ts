@@ -51,6 +51,7 @@ const NEVER_THE_EDGES: Partial<Record<ErrorCode, string>> = {
   BUSY: 'about a lock on the machine of the command line',
   SSHD_SETUP_FAILED: 'about the machine of the server',
   KRL_INVALID: 'the server turns a list away',
+  CA_ROTATING: 'postern-edge ca rotate says it',
   CA_KEY_LOCKED: 'the edge does not start',
   CRL_INVALID: 'postern-edge ca crl says it of a copy',
   CRL_EXPIRED: 'postern-edge ca crl says it of a copy',

@@ -11,6 +11,7 @@ import { readFile, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { explainDisk, makePrivateFolder, writePrivateFile } from '../private-file.ts'
+import { generationsOf, readGenerations } from './generations.ts'
 import { encodeKey, type KeyLock, readKey } from './key-file.ts'
 import { nameOf, randomSerial, SIGNING_ALGORITHM } from './leaf.ts'
 import { writeWhole } from './ssh-authorities.ts'
@@ -22,6 +23,9 @@ import { x509 } from './x509.ts'
  *  not store any. */
 export const AUTHORITY_KINDS = ['client', 'connector', 'edge', 'workload'] as const
 export type AuthorityKind = (typeof AUTHORITY_KINDS)[number]
+
+/** Those whose certificates only the edge looks at. */
+export const ROTATED_KINDS = ['client', 'connector', 'workload'] as const satisfies readonly AuthorityKind[]
 
 /** What an authority is made of. */
 export interface KeptAuthority {
@@ -76,11 +80,18 @@ export async function createAuthorities(dataDir: string, now: number, lock?: Key
   return loadAuthorities(dataDir, lock)
 }
 
-/** @param lock of the keys, where they are encrypted
+/** Those that sign now.
+ *  @param lock of the keys, where they are encrypted
  *  @throws CONFIG_INVALID a file is missing, open to others, malformed or does not fit the other · CA_KEY_LOCKED */
-export async function loadAuthorities(dataDir: string, lock?: KeyLock): Promise<Authorities> {
+export async function loadAuthorities(
+  dataDir: string,
+  lock?: KeyLock,
+  now = Date.now(),
+): Promise<Authorities> {
+  const kinds = await readGenerations(dataDir)
+  const signing = (kind: AuthorityKind) => generationsOf(kinds, kind).signing(now).name
   const [client, connector, edge, workload] = await Promise.all(
-    AUTHORITY_KINDS.map((kind) => loadAuthority(path.join(dataDir, FOLDER), kind, lock)),
+    AUTHORITY_KINDS.map((kind) => loadAuthority(dataDir, kind, { name: signing(kind), lock })),
   )
   return { client: client!, connector: connector!, edge: edge!, workload: workload! }
 }
@@ -89,8 +100,8 @@ export async function loadAuthorities(dataDir: string, lock?: KeyLock): Promise<
 export async function openAuthorities(dataDir: string, now: number, lock?: KeyLock): Promise<Authorities> {
   const folder = path.join(dataDir, FOLDER)
   if (await exists(folder)) {
-    await addAuthority(folder, 'workload', now, lock)
-    return loadAuthorities(dataDir, lock)
+    if (!(await readGenerations(dataDir)).has('workload')) await addKind(folder, 'workload', now, lock)
+    return loadAuthorities(dataDir, lock, now)
   }
   return createAuthorities(dataDir, now, lock).catch((error: unknown) => {
     // another process was faster
@@ -100,35 +111,65 @@ export async function openAuthorities(dataDir: string, now: number, lock?: KeyLo
   })
 }
 
+/** Makes one more CA of a kind, beside those that there are. Nobody uses it before a generation names it.
+ *  @returns the name of its files */
+export async function addAuthority(
+  dataDir: string,
+  kind: AuthorityKind,
+  now: number,
+  lock: KeyLock | undefined,
+): Promise<string> {
+  const folder = path.join(dataDir, FOLDER)
+  const made = await makeAuthority(kind, now)
+  const name = `${firstName(kind)}-${made.id.slice(0, 8)}`
+  await writeFiles(folder, name, made, lock)
+  return name
+}
+
 async function writeAuthority(
   folder: string,
   kind: AuthorityKind,
   now: number,
   lock: KeyLock | undefined,
 ): Promise<void> {
-  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-  await writePrivateFile(keyFile(folder, kind), encodeKey(privateKey, lock))
-  await writePrivateFile(certificateFile(folder, kind), await selfSign(privateKey, kind, now))
+  await writeFiles(folder, firstName(kind), await makeAuthority(kind, now), lock)
 }
 
-/** Adds what is missing of a kind that this folder may be older than. The certificate follows from the key, so an edge
- *  that died in between goes on with that key. */
-async function addAuthority(
+/** Adds the first of a kind that this folder may be older than. The certificate follows from the key, so an edge that died
+ *  in between goes on with that key. */
+async function addKind(
   folder: string,
   kind: AuthorityKind,
   now: number,
   lock: KeyLock | undefined,
 ): Promise<void> {
-  const [key, certificate] = [keyFile(folder, kind), certificateFile(folder, kind)]
-  if (await exists(certificate)) return // without its key it was lost, and loading says so
-  await writeWhole(key, encodeKey(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey, lock))
-  await writeWhole(certificate, await selfSign(await readKey(key, lock), kind, now))
+  const [key, file] = [keyFile(folder, firstName(kind)), certificateFile(folder, firstName(kind))]
+  if (await exists(file)) return // without its key it was lost, and loading says so
+  await writeWhole(key, encodeKey(generateKey(), lock))
+  const { certificate } = await selfSign(await readKey(key, lock), kind, now)
+  await writeWhole(file, `${certificate.toString('pem')}\n`)
 }
 
-async function selfSign(privateKey: KeyObject, kind: AuthorityKind, now: number): Promise<string> {
+interface MadeAuthority {
+  /** Of its key: stands in its name. */
+  id: string
+  privateKey: KeyObject
+  certificate: InstanceType<typeof x509.X509Certificate>
+}
+
+function generateKey(): KeyObject {
+  return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
+}
+
+function makeAuthority(kind: AuthorityKind, now: number): Promise<MadeAuthority> {
+  return selfSign(generateKey(), kind, now)
+}
+
+async function selfSign(privateKey: KeyObject, kind: AuthorityKind, now: number): Promise<MadeAuthority> {
   const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
   const signer = new x509.PublicKey(spki)
-  const name = nameOf(`Postern ${kind} CA ${createHash('sha256').update(spki).digest('hex').slice(0, 16)}`)
+  const id = createHash('sha256').update(spki).digest('hex').slice(0, 16)
+  const name = nameOf(`Postern ${kind} CA ${id}`)
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: randomSerial(),
     issuer: name,
@@ -144,33 +185,50 @@ async function selfSign(privateKey: KeyObject, kind: AuthorityKind, now: number)
       await x509.SubjectKeyIdentifierExtension.create(signer),
     ],
   })
-  return `${certificate.toString('pem')}\n`
+  return { id, privateKey, certificate }
 }
 
-async function loadAuthority(
+async function writeFiles(
   folder: string,
-  kind: AuthorityKind,
+  name: string,
+  { privateKey, certificate }: MadeAuthority,
   lock: KeyLock | undefined,
+): Promise<void> {
+  await writePrivateFile(keyFile(folder, name), encodeKey(privateKey, lock))
+  await writePrivateFile(certificateFile(folder, name), `${certificate.toString('pem')}\n`)
+}
+
+/** @param name of its files
+ *  @throws as `loadAuthorities` */
+export async function loadAuthority(
+  dataDir: string,
+  kind: AuthorityKind,
+  { name, lock }: { name: string; lock: KeyLock | undefined },
 ): Promise<Authority> {
+  const folder = path.join(dataDir, FOLDER)
   try {
-    const privateKey = await readKey(keyFile(folder, kind), lock)
-    const certificatePem = await readFile(certificateFile(folder, kind), 'utf8')
+    const privateKey = await readKey(keyFile(folder, name), lock)
+    const certificatePem = await readFile(certificateFile(folder, name), 'utf8')
     const parsed = new X509Certificate(certificatePem)
     if (!parsed.checkPrivateKey(privateKey)) throw new Error('the key belongs to another certificate')
     const signingKey = toSigningKey(privateKey)
     return await openAuthority({
       kind,
       certificatePem,
-      certificateFile: certificateFile(folder, kind),
+      certificateFile: certificateFile(folder, name),
       signingKey,
     })
   } catch (cause) {
     if (cause instanceof PosternError) throw cause
     const reason = cause instanceof Error ? cause.message : String(cause)
-    throw new PosternError('CONFIG_INVALID', `the ${kind} CA in ${folder} cannot be read: ${reason}`, {
-      hint: 'bring the folder back from a backup; postern-edge init makes a new one in an empty data_dir',
-      cause,
-    })
+    throw new PosternError(
+      'CONFIG_INVALID',
+      `the ${kind} CA ${name} in ${folder} cannot be read: ${reason}`,
+      {
+        hint: 'bring the folder back from a backup; postern-edge init makes a new one in an empty data_dir',
+        cause,
+      },
+    )
   }
 }
 
@@ -190,12 +248,17 @@ function toSigningKey(privateKey: KeyObject): webcrypto.CryptoKey {
   return privateKey.toCryptoKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])
 }
 
-function keyFile(folder: string, kind: AuthorityKind): string {
-  return path.join(folder, `${kind}-ca.key`)
+/** Of the one that was made with the edge. */
+function firstName(kind: AuthorityKind): string {
+  return `${kind}-ca`
 }
 
-function certificateFile(folder: string, kind: AuthorityKind): string {
-  return path.join(folder, `${kind}-ca.pem`)
+function keyFile(folder: string, name: string): string {
+  return path.join(folder, `${name}.key`)
+}
+
+function certificateFile(folder: string, name: string): string {
+  return path.join(folder, `${name}.pem`)
 }
 
 async function exists(file: string): Promise<boolean> {

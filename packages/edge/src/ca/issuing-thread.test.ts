@@ -65,7 +65,7 @@ describe('the thread of certificates', () => {
     const issued = await thread.issueClient({ ...REQUEST, publicKey: key }, now)
     const leaf = new X509Certificate(issued.certificate)
     const ca = new X509Certificate(authorities.client.certificatePem)
-    assert.deepEqual(verifyLeaf(leaf, ca, now), { serial: issued.serial, keyHash: issued.keyHash })
+    assert.deepEqual(verifyLeaf(leaf, [ca], now), { serial: issued.serial, keyHash: issued.keyHash })
     assert.ok(leaf.publicKey.equals(publicKey))
   })
 

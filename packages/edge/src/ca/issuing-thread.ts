@@ -23,18 +23,28 @@ export interface Question {
 
 export type Answer = { id: number } & ({ result: unknown } | { refused: PublicError } | { broken: string })
 
+function keysOf(client: Authority, sshUser: SshAuthority): IssuingKeys {
+  const { kind, certificatePem, certificateFile, signingKey } = client
+  return { client: { kind, certificatePem, certificateFile, signingKey }, sshUser }
+}
+
 /** Certificates for people, in a thread of its own: reading a request, composing and signing take milliseconds in which
  *  no flow would move a byte. It signs what it is told; who gets a certificate is decided before. The thread starts with the
  *  first question, and again with the next one when it has broken. */
 export class IssuingThread implements AsyncDisposable {
-  readonly #keys: IssuingKeys
+  #keys: IssuingKeys
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>()
   #worker: Worker | undefined
   #lastId = 0
 
   constructor(client: Authority, sshUser: SshAuthority) {
-    const { kind, certificatePem, certificateFile, signingKey } = client
-    this.#keys = { client: { kind, certificatePem, certificateFile, signingKey }, sshUser }
+    this.#keys = keysOf(client, sshUser)
+  }
+
+  /** What is asked from now on is signed by these. */
+  replaceKeys(client: Authority, sshUser: SshAuthority): void {
+    this.#keys = keysOf(client, sshUser)
+    this.#worker?.postMessage(this.#keys)
   }
 
   /** @throws as `readCsrPublicKey` of public-key.ts */

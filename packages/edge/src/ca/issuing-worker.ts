@@ -8,9 +8,15 @@ import type { Answer, IssuingKeys, Question } from './issuing-thread.ts'
 import { readCsrPublicKey } from './public-key.ts'
 
 const port = parentPort!
-const keys = workerData as IssuingKeys
-const client = openAuthority(keys.client)
-const sshUser = { ...keys.sshUser, publicKey: withBuffer(keys.sshUser.publicKey) }
+let { client, sshUser } = open(workerData as IssuingKeys)
+
+/** Copies of what the edge has. */
+function open(keys: IssuingKeys) {
+  return {
+    client: openAuthority(keys.client),
+    sshUser: { ...keys.sshUser, publicKey: withBuffer(keys.sshUser.publicKey) },
+  }
+}
 
 const tasks = {
   readCsrPublicKey,
@@ -21,7 +27,12 @@ const tasks = {
 }
 export type Tasks = typeof tasks
 
-port.on('message', async ({ id, task, args }: Question) => {
+port.on('message', async (message: Question | IssuingKeys) => {
+  if (!('task' in message)) {
+    ;({ client, sshUser } = open(message))
+    return
+  }
+  const { id, task, args } = message
   const carryOut = tasks[task] as (...args: unknown[]) => Promise<unknown>
   try {
     port.postMessage({ id, result: await carryOut(...args) } satisfies Answer)

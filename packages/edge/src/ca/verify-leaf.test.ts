@@ -66,7 +66,7 @@ async function oddLeaf(extensions: InstanceType<typeof x509.Extension>[]): Promi
 
 function codeOf(leaf: X509Certificate, ca: X509Certificate, at: number = now): string | undefined {
   try {
-    verifyLeaf(leaf, ca, at)
+    verifyLeaf(leaf, [ca], at)
     return undefined
   } catch (error) {
     assert.ok(error instanceof PosternError)
@@ -78,8 +78,8 @@ describe('a leaf that was accepted before', () => {
   it('is judged anew by the time, and by any other CA', async () => {
     const leaf = await clientLeaf()
     const ca = caOf('client')
-    const first = verifyLeaf(leaf, ca, now)
-    assert.deepEqual(verifyLeaf(new X509Certificate(leaf.raw), ca, now), first)
+    const first = verifyLeaf(leaf, [ca], now)
+    assert.deepEqual(verifyLeaf(new X509Certificate(leaf.raw), [ca], now), first)
     assert.equal(codeOf(leaf, ca, now + HOUR_MS + 1_000), 'CERTIFICATE_EXPIRED')
     assert.equal(codeOf(leaf, ca, now - 2 * HOUR_MS), 'CERTIFICATE_REFUSED')
     assert.equal(codeOf(leaf, caOf('connector')), 'CERTIFICATE_REFUSED')
@@ -89,7 +89,7 @@ describe('a leaf that was accepted before', () => {
   it('opens the way for no other: its signature under altered content is refused', async () => {
     const leaf = await clientLeaf()
     const ca = caOf('client')
-    verifyLeaf(leaf, ca, now)
+    verifyLeaf(leaf, [ca], now)
     const altered = Buffer.from(leaf.raw)
     altered[altered.indexOf(Buffer.from(leaf.serialNumber, 'hex')) + 1]! ^= 1 // of the serial
     assert.equal(codeOf(new X509Certificate(altered), ca), 'CERTIFICATE_REFUSED')
@@ -102,7 +102,7 @@ describe('a leaf that was accepted before', () => {
 describe('a leaf', () => {
   it('is accepted under the CA of its kind', async () => {
     const leaf = await clientLeaf()
-    const { serial, keyHash } = verifyLeaf(leaf, caOf('client'), now)
+    const { serial, keyHash } = verifyLeaf(leaf, [caOf('connector'), caOf('client')], now)
     assert.equal(serial, leaf.serialNumber.toLowerCase())
     assert.equal(keyHash, spkiHash(publicKey))
     assert.equal(codeOf(await connectorLeaf(), caOf('connector')), undefined)

@@ -18,19 +18,33 @@ export interface VerifiedLeaf {
 const proved = new WeakMap<X509Certificate, Map<string, VerifiedLeaf>>()
 const MAX_PROVED = 4_096
 
-/** Checks a peer's leaf against the CA of one kind, whatever OpenSSL thought of its chain: signed by that CA's
- *  key, valid now, for client authentication and nothing else.
+/** Checks a peer's leaf against the CAs of one kind, whatever OpenSSL thought of its chain: signed by the key of one of
+ *  them, valid now, for client authentication and nothing else.
  *  @throws CERTIFICATE_REFUSED · CERTIFICATE_EXPIRED */
-export function verifyLeaf(leaf: X509Certificate, ca: X509Certificate, now: number): VerifiedLeaf {
-  const verified = proved.get(ca)?.get(leaf.fingerprint256) ?? prove(leaf, ca)
+export function verifyLeaf(
+  leaf: X509Certificate,
+  cas: readonly X509Certificate[],
+  now: number,
+): VerifiedLeaf {
+  const verified = findProved(leaf, cas) ?? prove(leaf, cas)
   if (now < leaf.validFromDate.getTime()) throw refused('is not valid yet')
   if (now > leaf.validToDate.getTime())
     throw new PosternError('CERTIFICATE_EXPIRED', 'the certificate has expired')
   return verified
 }
 
-function prove(leaf: X509Certificate, ca: X509Certificate): VerifiedLeaf {
-  if (!leaf.checkIssued(ca) || !leaf.verify(ca.publicKey)) throw refused('was not issued here for this use')
+function findProved(leaf: X509Certificate, cas: readonly X509Certificate[]): VerifiedLeaf | undefined {
+  const { fingerprint256 } = leaf
+  for (const ca of cas) {
+    const verified = proved.get(ca)?.get(fingerprint256)
+    if (verified) return verified
+  }
+  return undefined
+}
+
+function prove(leaf: X509Certificate, cas: readonly X509Certificate[]): VerifiedLeaf {
+  const ca = cas.find((ca) => leaf.checkIssued(ca) && leaf.verify(ca.publicKey))
+  if (!ca) throw refused('was not issued here for this use')
   if (leaf.ca) throw refused('is not one of a person or connector')
   if (leaf.keyUsage?.length !== 1 || leaf.keyUsage[0] !== EKU_CLIENT_AUTH) throw refused('is for another use')
   const verified = { serial: leaf.serialNumber.toLowerCase(), keyHash: spkiHash(leaf.publicKey) }

@@ -2,8 +2,10 @@ import { readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { type Command, Option } from 'commander'
-import { loadAuthorities } from '../ca/authorities.ts'
+import { type Authority, loadAuthority } from '../ca/authorities.ts'
 import { checkCrl, crlToPem } from '../ca/crl.ts'
+import { generationsOf, readGenerations } from '../ca/generations.ts'
+import type { EdgeConfig } from '../config/config.ts'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
 import { CRL_KINDS, type CrlKind, writeCrl } from '../revocation/crl.ts'
@@ -46,30 +48,40 @@ Examples:
     )
     .action(async (options: CrlOptions) => {
       const config = loadConfig(options.config)
-      const { [options.kind]: authority } = await loadAuthorities(config.dataDir, config.ca.keyLock)
-      if (options.check !== undefined) return checkCopy(options.check, authority, parts)
+      const { signing, trusted } = await loadTrusted(config, options.kind)
+      if (options.check !== undefined) return checkCopy(options.check, trusted, parts)
       if (options.format === 'der' && options.out === undefined) {
         throw new PosternError('USAGE_INVALID', 'DER is not for a terminal', {
           hint: 'name a file with --out',
         })
       }
       await using store = await openStore(config.store)
-      const der = await writeCrl(authority, options.kind, { db: store.db, clock: Date.now, config })
+      const der = await writeCrl(signing, options.kind, { db: store.db, clock: Date.now, config })
       const written = options.format === 'der' ? der : crlToPem(der)
       if (options.out === undefined) parts.stdout.write(written.toString())
       else await writeFile(path.resolve(parts.cwd, options.out), written, { mode: 0o644 })
     })
 }
 
+async function loadTrusted({ dataDir, ca }: EdgeConfig, kind: CrlKind) {
+  const generations = generationsOf(await readGenerations(dataDir), kind)
+  const load = ({ name }: { name: string }) => loadAuthority(dataDir, kind, { name, lock: ca.keyLock })
+  const now = Date.now()
+  const [signing, ...trusted] = await Promise.all(
+    [generations.signing(now), ...generations.trusted(now)].map(load),
+  )
+  return { signing: signing!, trusted }
+}
+
 async function checkCopy(
   file: string,
-  authority: Parameters<typeof checkCrl>[1][number],
+  authorities: readonly Authority[],
   parts: ProgramParts,
 ): Promise<void> {
   const bytes = await readFile(path.resolve(parts.cwd, file)).catch((cause: NodeJS.ErrnoException) => {
     throw new PosternError('USAGE_INVALID', `${file} cannot be read (${cause.code})`, { cause })
   })
-  const { nextUpdate, entries } = await checkCrl(bytes, [authority], Date.now())
+  const { nextUpdate, entries } = await checkCrl(bytes, authorities, Date.now())
   parts.stderr.write(
     `postern-edge: ${file} is good until ${nextUpdate.toISOString()}, ${entries} certificates\n`,
   )

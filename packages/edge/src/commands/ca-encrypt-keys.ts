@@ -60,6 +60,9 @@ function readOldLock({ oldPassphraseFile }: EncryptOptions, cwd: string): KeyLoc
   }
 }
 
+/** Other keys lie there too, and are not of a CA. */
+const CA_KEY = /-ca(?:-[0-9a-f]{8})?\.key$/
+
 async function listKeyFiles(folder: string): Promise<string[]> {
   const names = await readdir(folder).catch((cause: NodeJS.ErrnoException) => {
     throw new PosternError('STATE_INVALID', `${folder} cannot be read (${cause.code})`, {
@@ -68,7 +71,7 @@ async function listKeyFiles(folder: string): Promise<string[]> {
     })
   })
   return names
-    .filter((name) => name.endsWith('.key'))
+    .filter((name) => CA_KEY.test(name))
     .sort()
     .map((name) => path.join(folder, name))
 }

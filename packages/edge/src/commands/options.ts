@@ -16,7 +16,7 @@ export const drainOption = () =>
     .default(30_000, '30s')
     .argParser(readDuration)
 
-function readDuration(text: string): number {
+export function readDuration(text: string): number {
   try {
     return parseDuration(text)
   } catch (error) {

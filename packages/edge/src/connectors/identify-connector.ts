@@ -22,7 +22,8 @@ export interface IdentifiedConnector {
 export interface ConnectorTrust {
   db: Kysely<Database>
   domain: string
-  connectorCa: X509Certificate
+  /** More than one while a new one takes over. */
+  readonly connectorCas: readonly X509Certificate[]
   roles: Roles
   clock: () => number
 }
@@ -34,7 +35,7 @@ export async function identifyConnector(
   leaf: X509Certificate,
   trust: ConnectorTrust,
 ): Promise<IdentifiedConnector> {
-  const { serial, keyHash } = verifyLeaf(leaf, trust.connectorCa, trust.clock())
+  const { serial, keyHash } = verifyLeaf(leaf, trust.connectorCas, trust.clock())
   const certificate = await findCertificate(trust.db, serial)
   if (certificate?.kind !== 'connector' || certificate.keyHash !== keyHash || !certificate.connectorId) {
     throw new PosternError('CERTIFICATE_REFUSED', 'the certificate is not known here')

@@ -28,8 +28,9 @@ import { route } from './route.ts'
 
 export interface FlowParts {
   domain: string
-  clientCa: X509Certificate
-  workloadCa: X509Certificate
+  /** More than one while a new one takes over. */
+  readonly clientCas: readonly X509Certificate[]
+  readonly workloadCas: readonly X509Certificate[]
   db: Kysely<Database>
   live: LiveFlows
   enforcement: Pick<Enforcement, 'admit'>
@@ -119,13 +120,13 @@ async function admit(entered: Entered, flow: LiveFlow, known: Known, parts: Flow
 /** Decides by what nobody has changed while it was read; from the turn on in which it does, a change is carried to the
  *  flow by whoever makes it. */
 async function decideUndisturbed(entered: Entered, flow: LiveFlow, known: Known, parts: FlowParts) {
-  const { clock, db, domain, clientCa, workloadCa, enforcement, flowRate, strangers } = parts
+  const { clock, db, domain, clientCas, workloadCas, enforcement, flowRate, strangers } = parts
   const leaf = entered.tls.getPeerX509Certificate()
   if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the client showed no certificate')
   for (;;) {
     const { changes } = flow
     const { identity, subject, certificate, session } = await strangers.identifying(entered.clientHost, () =>
-      identify(leaf, flow.facts, { db, domain, clientCa, workloadCa, now: clock() }),
+      identify(leaf, flow.facts, { db, domain, clientCas, workloadCas, now: clock() }),
     )
     const { id: identityId, email } = identity
     const isCounted = known.identityId !== undefined

@@ -32,8 +32,8 @@ export interface Identified {
 export interface IdentifyParts {
   db: Kysely<Database>
   domain: string
-  clientCa: X509Certificate
-  workloadCa: X509Certificate
+  clientCas: readonly X509Certificate[]
+  workloadCas: readonly X509Certificate[]
   now: number
 }
 
@@ -44,7 +44,7 @@ export interface IdentifyParts {
  *  IDENTITY_LOCKED */
 export function identify(leaf: X509Certificate, facts: FlowFacts, parts: IdentifyParts): Promise<Identified> {
   // a question of where to look: nothing is believed yet
-  return leaf.checkIssued(parts.workloadCa)
+  return parts.workloadCas.some((ca) => leaf.checkIssued(ca))
     ? identifyProgram(leaf, facts, parts)
     : identifyPerson(leaf, facts, parts)
 }
@@ -52,9 +52,9 @@ export function identify(leaf: X509Certificate, facts: FlowFacts, parts: Identif
 async function identifyPerson(
   leaf: X509Certificate,
   facts: FlowFacts,
-  { db, domain, clientCa, now }: IdentifyParts,
+  { db, domain, clientCas, now }: IdentifyParts,
 ): Promise<Identified> {
-  const { serial, keyHash } = verifyLeaf(leaf, clientCa, now)
+  const { serial, keyHash } = verifyLeaf(leaf, clientCas, now)
   facts.certificateSerial = serial
   const certificate = await findCertificate(db, serial)
   if (certificate?.kind !== 'client' || certificate.keyHash !== keyHash) {

@@ -40,9 +40,10 @@ const NO_RESUMPTION = { secureOptions: constants.SSL_OP_NO_TICKET, minVersion: '
 export interface RoomsOptions {
   domain: string
   serverIdentity: ServerIdentity
-  clientCa: string
-  connectorCa: string
-  workloadCa: string
+  /** PEM, as it is now: read again with each new certificate of the server. */
+  readonly clientCa: string
+  readonly connectorCa: string
+  readonly workloadCa: string
   /** What a CA's server is shown that looks whether this name is ours (RFC 8737). */
   alpnChallenge?: (serverName: string) => SecureContext | undefined
   handshakeTimeoutMs: number
@@ -70,7 +71,7 @@ export interface Rooms {
   httpConnections(): ReadonlyMap<string, number>
   /** Somebody has shown on this HTTP connection who they are. */
   settleHttp(socket: Socket): void
-  /** Uses a renewed server certificate for new connections. */
+  /** Uses a renewed server certificate, and the CAs as they are now, for new connections. */
   replaceServerIdentity(identity: ServerIdentity): void
   /** Ends every HTTP connection. Flows and data connections belong to those who took them. */
   close(): void
@@ -80,8 +81,8 @@ export function openRooms(options: RoomsOptions): Rooms {
   const { domain, serverIdentity, handshakeTimeoutMs } = options
   const common = { ...serverIdentity, handshakeTimeout: handshakeTimeoutMs, allowHalfOpen: true }
   // a workload's certificate opens flows, and renews itself; a connector's attaches
-  const flowCas = [options.clientCa, options.workloadCa]
-  const mtlsCas = [options.connectorCa, options.workloadCa]
+  const flowCas = () => [options.clientCa, options.workloadCa]
+  const mtlsCas = () => [options.connectorCa, options.workloadCa]
   const trusting = (ca: string | string[]) => ({
     ...common,
     ...NO_RESUMPTION,
@@ -108,7 +109,7 @@ export function openRooms(options: RoomsOptions): Rooms {
     },
     options.onHttps,
   )
-  const { allowHalfOpen: _, ...trustingHttp } = trusting(mtlsCas)
+  const { allowHalfOpen: _, ...trustingHttp } = trusting(mtlsCas())
   const mtlsServer = https.createServer(
     { ...trustingHttp, ALPNProtocols: ['http/1.1'], ...httpLimits },
     options.onMtls,
@@ -126,7 +127,7 @@ export function openRooms(options: RoomsOptions): Rooms {
     mtlsOpen.delete(socket as TLSSocket)
     options.onMtlsUpgrade(request, socket as TLSSocket, head)
   })
-  const flowServer = tls.createServer({ ...trusting(flowCas), ALPNProtocols: [ALPN_FLOW] })
+  const flowServer = tls.createServer({ ...trusting(flowCas()), ALPNProtocols: [ALPN_FLOW] })
   const dataServer = tls.createServer({ ...trusting(options.connectorCa), ALPNProtocols: [ALPN_DATA] })
 
   const acmeServer = tls.createServer({
@@ -192,8 +193,8 @@ export function openRooms(options: RoomsOptions): Rooms {
     settleHttp: httpsOpen.settle,
     replaceServerIdentity(identity) {
       httpsServer.setSecureContext({ ...identity, minVersion: 'TLSv1.2' })
-      mtlsServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: mtlsCas })
-      flowServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: flowCas })
+      mtlsServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: mtlsCas() })
+      flowServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: flowCas() })
       dataServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: options.connectorCa })
     },
     close() {

@@ -8,8 +8,8 @@ import type { Handler, MiddlewareHandler } from 'hono'
 import type { Kysely } from 'kysely'
 import type { AuditReads } from '../audit/reads.ts'
 import type { AuditLog } from '../audit/record.ts'
-import type { Authorities } from '../ca/authorities.ts'
 import type { IssuingThread } from '../ca/issuing-thread.ts'
+import type { LiveAuthorities } from '../ca/live-authorities.ts'
 import type { SshAuthorities } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
 import type { ConnectorIssuer } from '../connectors/certificates.ts'
@@ -38,7 +38,7 @@ export interface ApiParts {
   login: Login
   roles: Roles
   issuing: IssuingThread
-  authorities: Authorities
+  authorities: LiveAuthorities
   sshAuthorities: SshAuthorities
   /** Its public half is shown. */
   identityKey: FlowIdentityKey

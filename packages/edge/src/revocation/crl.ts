@@ -6,7 +6,7 @@ import { listRevokedSerials } from '../store/certificates.ts'
 import type { Database } from '../store/schema.ts'
 
 /** Kinds of certificates that are revoked one by one; the edge's own is short-lived and lies in memory. */
-export const CRL_KINDS = ['client', 'connector'] as const
+export const CRL_KINDS = ['client', 'connector', 'workload'] as const
 export type CrlKind = (typeof CRL_KINDS)[number]
 
 /** A certificate stays listed this long after its end: readers' clocks may be behind. */
@@ -20,7 +20,8 @@ export interface CrlParts {
   config: Pick<EdgeConfig, 'ca' | 'certificates'>
 }
 
-/** Signs the list of one authority as it is now. @returns DER */
+/** Signs the list of one authority as it is now. It names what its siblings have signed too: serials are never used twice.
+ *  @returns DER */
 export async function writeCrl(
   authority: Authority,
   kind: CrlKind,
@@ -32,17 +33,22 @@ export async function writeCrl(
   return signCrl(authority, revoked, { now, backdateMs, lifetimeMs: config.ca.crlLifetimeMs })
 }
 
-/** The list for whoever asks: those who ask at the same time get the same. */
-export function openCrl(authority: Authority, kind: CrlKind, parts: CrlParts): () => Promise<Buffer> {
-  let last: { askedAt: number; crl: Promise<Buffer> } | undefined
+/** The lists of all these authorities for whoever asks: those who ask at the same time get the same. */
+export function openCrls(
+  authorities: () => readonly Authority[],
+  kind: CrlKind,
+  parts: CrlParts,
+): () => Promise<Buffer[]> {
+  let last: { askedAt: number; crls: Promise<Buffer[]> } | undefined
   return () => {
     const now = parts.clock()
-    if (last && now >= last.askedAt && now - last.askedAt < MAX_AGE_MS) return last.crl
-    const asked = { askedAt: now, crl: writeCrl(authority, kind, parts) }
-    asked.crl.catch(() => {
+    if (last && now >= last.askedAt && now - last.askedAt < MAX_AGE_MS) return last.crls
+    const crls = Promise.all(authorities().map((authority) => writeCrl(authority, kind, parts)))
+    const asked = { askedAt: now, crls }
+    crls.catch(() => {
       if (last === asked) last = undefined
     })
     last = asked
-    return asked.crl
+    return crls
   }
 }

@@ -30,7 +30,8 @@ export interface WorkloadIssuer {
   db: Kysely<Database>
   domain: string
   authority: Authority
-  ca: X509Certificate
+  /** More than one while a new one takes over. */
+  readonly cas: readonly X509Certificate[]
   clock: () => number
   backdateMs: number
   /** No certificate is valid for longer. */
@@ -91,9 +92,9 @@ export async function renewItself(
   issuer: WorkloadIssuer,
   known: (previous: WorkloadCertificate) => Promise<void>,
 ): Promise<WorkloadRenewal> {
-  const { db, domain, ca, clock } = issuer
+  const { db, domain, cas, clock } = issuer
   const now = clock()
-  const previous = await findWorkloadCertificate(leaf, { db, domain, workloadCa: ca, now })
+  const previous = await findWorkloadCertificate(leaf, { db, domain, workloadCas: cas, now })
   await known(previous)
   refuseRevokedWorkload(previous)
   const { serviceId, workload } = previous

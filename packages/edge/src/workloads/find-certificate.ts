@@ -19,10 +19,10 @@ export type WorkloadCertificate = CertificateRecord & { workload: WorkloadFacts 
  *  @throws CERTIFICATE_REFUSED · CERTIFICATE_EXPIRED */
 export async function findWorkloadCertificate(
   leaf: X509Certificate,
-  parts: { db: Kysely<Database>; domain: string; workloadCa: X509Certificate; now: number },
+  parts: { db: Kysely<Database>; domain: string; workloadCas: readonly X509Certificate[]; now: number },
   note: (known: { serial: string; serviceId?: string; workload?: WorkloadFacts }) => void = () => {},
 ): Promise<WorkloadCertificate> {
-  const { serial, keyHash } = verifyLeaf(leaf, parts.workloadCa, parts.now)
+  const { serial, keyHash } = verifyLeaf(leaf, parts.workloadCas, parts.now)
   note({ serial })
   const certificate = await findCertificate(parts.db, serial)
   if (certificate?.kind !== 'workload' || !certificate.workload || certificate.keyHash !== keyHash) {

@@ -1,0 +1,48 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { PosternError } from '@postern/shared/errors'
+import { type Command, Option } from 'commander'
+import { AUTHORITY_KINDS, type AuthorityKind } from '../ca/authorities.ts'
+import { generationsOf, readGenerations } from '../ca/generations.ts'
+import { loadConfig } from '../config/load.ts'
+import type { ProgramParts } from '../program.ts'
+import { configOption } from './options.ts'
+
+export function addCaExport(group: Command, parts: ProgramParts): void {
+  group
+    .command('export')
+    .description('print the certificates of the CAs of one kind that are believed now (PEM); never a key')
+    .addOption(configOption())
+    .addOption(
+      new Option('--kind <kind>', 'edge: what clients trust; client, connector: for who checks certificates')
+        .choices(AUTHORITY_KINDS)
+        .default('edge' satisfies AuthorityKind),
+    )
+    .option('--out <file>', 'write them there')
+    .addHelpText(
+      'after',
+      `
+Needs no passphrase. During a rotation there are several, the newest last.
+
+Examples:
+  $ postern-edge ca export --config /etc/postern-edge/edge.yaml --out edge-ca.pem
+  $ postern-edge ca export --config /etc/postern-edge/edge.yaml --kind client > client-ca.pem`,
+    )
+    .action(async (options: { config: string; kind: AuthorityKind; out?: string }) => {
+      const { dataDir } = loadConfig(options.config)
+      const generations = generationsOf(await readGenerations(dataDir), options.kind)
+      const names = generations.trusted(Date.now()).map(({ name }) => name)
+      const pems = await Promise.all(names.map((name) => readPem(path.join(dataDir, 'ca', `${name}.pem`))))
+      if (options.out === undefined) parts.stdout.write(pems.join(''))
+      else await writeFile(path.resolve(parts.cwd, options.out), pems.join(''), { mode: 0o644 })
+    })
+}
+
+async function readPem(file: string): Promise<string> {
+  return readFile(file, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+    throw new PosternError('STATE_INVALID', `${file} cannot be read (${cause.code})`, {
+      hint: 'postern-edge serve makes the CAs at its first start, postern-edge ca init without one',
+      cause,
+    })
+  })
+}

@@ -1,0 +1,221 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { X509Certificate } from 'node:crypto'
+import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { after, before, test } from 'node:test'
+import { type ConnectedService, connectService } from './support/connect-service.ts'
+import { makePerson } from './support/dev-browser.ts'
+import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import { HeldFlow } from './support/held-flow.ts'
+import { runPostern } from './support/postern.ts'
+import { runPosternEdge } from './support/postern-edge.ts'
+import { startEcho, type TcpService } from './support/tcp-services.ts'
+import { makeTempFolder } from './support/temp-folder.ts'
+import { clientCertificateOf, type KeyAndCertificate } from './support/tls-peer.ts'
+import { until, within } from './support/until.ts'
+
+/** New CAs take over while people work: nobody notices, and in the end the old ones are nobody's. */
+
+const FLOWS = 5
+const BLOCK = 'postern carries every byte. '.repeat(3_000)
+
+/** Connectors renew within seconds. */
+const CONFIG = { certificates: { connector_ttl: '40s' } }
+
+let edge: EdgeProcess
+let echo: TcpService
+let operator: string
+let service: ConnectedService
+const open = new AsyncDisposableStack()
+
+before(async () => {
+  edge = open.use(await startEdge({ config: CONFIG, keepsPort: true }))
+  echo = open.use(await startEcho())
+  operator = await makePerson(edge, 'operator@mycorp.com')
+  service = open.use(await connectService({ home: operator, port: echo.port }))
+})
+after(() => open.disposeAsync())
+
+const ca = (...args: string[]) => runPosternEdge(edge, ['ca', ...args])
+
+interface Row {
+  kind: string
+  name: string
+  state: string
+  trustedUntil: number | null
+  fingerprint: string | null
+}
+
+async function statesOf(kind: string): Promise<Row[]> {
+  const { stdout, stderr } = await ca('show', '--json')
+  assert.notEqual(stdout, '', stderr)
+  return JSON.parse(stdout).authorities.filter((row: Row) => row.kind === kind)
+}
+
+/** A certificate as whoever signs now issues it. */
+async function obtain(email: string): Promise<KeyAndCertificate> {
+  const home = await makePerson(edge, email)
+  const { code, stderr } = await runPostern(['client', 'tls', '--host', service.host], { home, stdin: '' })
+  assert.equal(code, 0, stderr)
+  return clientCertificateOf(home, service.label)
+}
+
+const issuerOf = (certificate: string) => new X509Certificate(certificate).issuer
+
+async function reaches(identity: KeyAndCertificate): Promise<void> {
+  using flow = new HeldFlow(edge, service.host, identity)
+  await within('an echo', flow.echo('hello'))
+}
+
+/** What every connector process of this operator shows. */
+function certificatesOfConnectors(): string[] {
+  return globSync(path.join(operator, 'edges/**/certificate.json')).map(
+    (file) => JSON.parse(readFileSync(file, 'utf8')).certificatePem,
+  )
+}
+
+/** Sends block after block, and looks at every byte that comes back. */
+class Worker implements Disposable {
+  readonly #flow: HeldFlow
+  readonly #over: Promise<void>
+  #isFinishing = false
+  rounds = 0
+
+  constructor(identity: KeyAndCertificate, number: number) {
+    this.#flow = new HeldFlow(edge, service.host, identity)
+    this.#over = this.#work(`${number} ${BLOCK}`)
+    this.#over.catch(() => {}) // told by finish
+  }
+
+  async #work(block: string): Promise<void> {
+    while (!this.#isFinishing) {
+      await this.#flow.echo(`${this.rounds} ${block}`)
+      this.rounds++
+    }
+  }
+
+  /** A whole block has gone there and back since. */
+  async goesOn(): Promise<void> {
+    const before = this.rounds
+    await Promise.race([until('another block', () => this.rounds > before + 1), this.#over])
+    assert.ok(this.rounds > before)
+  }
+
+  async finish(): Promise<void> {
+    this.#isFinishing = true
+    await within('the last block', this.#over)
+  }
+
+  [Symbol.dispose](): void {
+    this.#isFinishing = true
+    this.#flow[Symbol.dispose]()
+  }
+}
+
+test('nobody notices that new CAs take over; what the old ones signed counts until the overlap ends', async () => {
+  const old = await obtain('ann@mycorp.com')
+  using workers = new DisposableStack()
+  const working = Array.from({ length: FLOWS }, (_, number) => workers.use(new Worker(old, number)))
+  await Promise.all(working.map((worker) => worker.goesOn()))
+  assert.deepEqual(
+    (await statesOf('client')).map(({ name, state }) => [name, state]),
+    [['client-ca', 'signs']],
+  )
+
+  const rotated = await ca('rotate')
+  assert.equal(rotated.code, 0, rotated.stderr)
+  await until('the edge knows', () => edge.logs().includes('"ca.changed"'))
+  await Promise.all(working.map((worker) => worker.goesOn()))
+  const [before, now] = await statesOf('client')
+  assert.deepEqual([before?.state, now?.state], ['trusted', 'signs'])
+  assert.ok(before!.trustedUntil! > Date.now() + 29 * 86_400_000)
+
+  // new logins get certificates of the new CA; those of the old one open flows as before
+  const fresh = await obtain('bob@mycorp.com')
+  assert.notEqual(issuerOf(fresh.cert), issuerOf(old.cert))
+  await reaches(fresh)
+  await reaches(old)
+
+  // both have their lists, and OpenSSL believes both
+  const folder = makeTempFolder('rotation')
+  const file = (name: string, content: string) => {
+    writeFileSync(path.join(folder, name), content)
+    return path.join(folder, name)
+  }
+  const bundle = file('ca.pem', (await ca('export', '--kind', 'client')).stdout)
+  const at = ['--cacert', edge.caFile, '--connect-to', `${edge.domain}::127.0.0.1:${edge.port}`]
+  const crl = spawnSync('curl', ['-sS', '--fail', ...at, `${edge.origin}/v1/crl/client.pem`], {
+    encoding: 'utf8',
+  })
+  assert.equal(crl.stdout.match(/BEGIN X509 CRL/g)?.length, 2, crl.stderr)
+  for (const { cert } of [old, fresh]) {
+    const args = ['-crl_check', '-CAfile', bundle, '-CRLfile', file('crl.pem', crl.stdout)]
+    const verified = spawnSync('openssl', ['verify', ...args, file('leaf.pem', cert)], { encoding: 'utf8' })
+    assert.equal(verified.status, 0, verified.stderr)
+  }
+
+  // one rotation after the other
+  const twice = await ca('rotate', '--kind', 'client')
+  assert.equal(twice.code, 1)
+  assert.match(twice.stderr, /\(CA_ROTATING\)/)
+
+  // one that starts now, and again, is believed; the one that runs follows with its next renewal
+  const other = { home: operator, port: echo.port, name: 'other' }
+  const first = await connectService(other)
+  await first.kill9()
+  await using again = await connectService(other)
+  const theirs = await runPostern(['client', 'tls', '--host', again.host], { home: operator, stdin: 'hello' })
+  assert.equal(theirs.stdout, 'hello', theirs.stderr)
+  const connectorCas = (await statesOf('connector')).map(({ name }) =>
+    issuerOf(readFileSync(path.join(edge.dataDir, 'ca', `${name}.pem`), 'utf8')),
+  )
+  assert.equal(new Set(connectorCas).size, 2)
+  assert.ok(certificatesOfConnectors().length > 0)
+  await until('the connector that runs has a certificate of the new CA', () =>
+    certificatesOfConnectors().every((pem) => issuerOf(pem) === connectorCas[1]),
+  )
+  // the old ones are dropped: for what is new; who works, works on
+  const ended = await ca('rotate', '--unsafe-end-overlap')
+  assert.equal(ended.code, 0, ended.stderr)
+  await until('the edge knows', () => edge.logs().match(/"ca.changed"/g)?.length === 2)
+  await assert.rejects(within('a refusal', reaches(old)))
+  await reaches(fresh)
+  assert.deepEqual(
+    (await statesOf('client')).map(({ state }) => state),
+    ['retired', 'signs'],
+  )
+  await reaches(await obtain('carl@mycorp.com'))
+  await Promise.all(working.map((worker) => worker.goesOn()))
+  await Promise.all(working.map((worker) => worker.finish()))
+
+  // the next rotation takes its files away
+  const next = await ca('rotate', '--kind', 'client', '--signs-in', '1h')
+  assert.equal(next.code, 0, next.stderr)
+  assert.ok(!existsSync(path.join(edge.dataDir, 'ca', 'client-ca.key')))
+  assert.deepEqual(
+    (await statesOf('client')).map(({ state }) => state),
+    ['signs', 'next'],
+  )
+  await until('the edge knows', () => edge.logs().match(/"ca.changed"/g)?.length === 3)
+  await reaches(fresh)
+
+  // and a restart finds all of it as it was
+  await edge.stop()
+  edge = open.use(await startEdge({ dataDir: edge.dataDir, port: edge.port, config: CONFIG }))
+  await until('the connector is back', () => reaches(fresh).then(() => true))
+})
+
+test('an overlap that is too short is refused, and so is a CA that others do not know', async () => {
+  const short = await ca('rotate', '--kind', 'connector', '--overlap', '1h')
+  assert.equal(short.code, 2)
+  assert.match(short.stderr, /connector CA has signed lives longer than the overlap: 12h/)
+  const config = JSON.parse(readFileSync(edge.configFile, 'utf8'))
+  const shared = path.join(makeTempFolder('shared'), 'edge.yaml')
+  writeFileSync(shared, JSON.stringify({ ...config, store: 'postgres://postern@db.mycorp.com/postern' }), {
+    mode: 0o600,
+  })
+  const unasked = await runPosternEdge({ configFile: shared }, ['ca', 'rotate'])
+  assert.equal(unasked.code, 2)
+  assert.match(unasked.stderr, /need the new keys first/)
+})
