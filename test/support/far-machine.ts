@@ -1,4 +1,6 @@
 import { execFileSync } from 'node:child_process'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Program } from '../../demo/program.ts'
 import { type PosternOptions, posternEnv } from './postern.ts'
@@ -9,6 +11,10 @@ import { until } from './until.ts'
 export interface FarMachine extends AsyncDisposable {
   /** This machine's address on the cable, which nobody else reaches. */
   address: string
+  /** An address on the cable that nobody has: what is sent there is lost. */
+  deadAddress: string
+  /** What programs there that start from now on know names as, by name. */
+  know(addresses: Readonly<Record<string, readonly string[]>>): void
   /** Here and there, `*.localhost` leads to an edge that listens on this port of `address`. */
   reach(edgePort: number): Promise<void>
   /** Runs a program there. */
@@ -23,23 +29,27 @@ export type FarOptions = Pick<PosternOptions, 'home' | 'env' | 'browser' | 'stdi
 const FORWARDER = fileURLToPath(new URL('./forward-to.ts', import.meta.url))
 let count = 0
 
-export function startFarMachine(): FarMachine {
+export function startFarMachine({ family = 4 }: { family?: 4 | 6 } = {}): FarMachine {
   if (process.getuid?.() !== 0) throw new Error('network namespaces need root: run this test as root')
   const id = `${process.pid % 100_000}${count++}`
   const name = `postern${id}`
   const [near, far] = [`pn${id}`, `pf${id}`]
   // one /30 of 198.18.0.0/15 each, the range for tests between networks (RFC 2544)
   const block = (Number(id) % 16_000) * 4
-  const address = (host: number) => `198.18.${(block >> 8) & 255}.${(block & 252) + host}`
-  const [nearAddress, farAddress] = [address(1), address(2)]
+  const [prefix, prefixLength] =
+    family === 4 ? [`198.18.${(block >> 8) & 255}.`, 30] : [`fd00:${block.toString(16)}::`, 64]
+  const address = (host: number) => `${prefix}${family === 4 ? (block & 252) + host : host}`
+  // the dead one is as near to the far one as can be, and so is tried first (RFC 6724)
+  const [nearAddress, farAddress, deadAddress] = [address(1), address(2), address(3)]
+  const hostsFolder = `/etc/netns/${name}` // ip shows its files to what it runs there
   const inside = (...args: string[]) => ip('-n', name, ...args)
 
   ip('netns', 'add', name)
   try {
     ip('link', 'add', near, 'type', 'veth', 'peer', 'name', far, 'netns', name)
-    ip('address', 'add', `${nearAddress}/30`, 'dev', near)
+    ip('address', 'add', `${nearAddress}/${prefixLength}`, 'dev', near, ...(family === 6 ? ['nodad'] : []))
     ip('link', 'set', near, 'up')
-    inside('address', 'add', `${farAddress}/30`, 'dev', far)
+    inside('address', 'add', `${farAddress}/${prefixLength}`, 'dev', far, ...(family === 6 ? ['nodad'] : []))
     inside('link', 'set', far, 'up')
     inside('link', 'set', 'lo', 'up')
   } catch (error) {
@@ -52,8 +62,16 @@ export function startFarMachine(): FarMachine {
     programs.push(program)
     return program
   }
+  const nobody = ['lladdr', '02:00:00:00:00:01', 'nud', 'permanent']
   return {
     address: nearAddress,
+    deadAddress,
+    know(addresses) {
+      const lines = Object.entries(addresses).flatMap(([host, all]) => all.map((one) => `${one} ${host}\n`))
+      mkdirSync(hostsFolder, { recursive: true })
+      writeFileSync(path.join(hostsFolder, 'hosts'), `127.0.0.1 localhost\n${lines.join('')}`)
+      if (family === 6) inside('neighbour', 'replace', deadAddress, ...nobody, 'dev', far)
+    },
     async reach(edgePort) {
       const words = [FORWARDER, String(edgePort), nearAddress]
       const here = new Program(process.execPath, words, { stdin: '' })
@@ -76,13 +94,13 @@ export function startFarMachine(): FarMachine {
       await until('all is acknowledged', () => sendQueues().every((bytes) => bytes === '0'))
     },
     vanish() {
-      const nobody = ['lladdr', '02:00:00:00:00:01', 'nud', 'permanent']
       ip('neighbour', 'replace', farAddress, ...nobody, 'dev', near)
       inside('neighbour', 'replace', nearAddress, ...nobody, 'dev', far)
     },
     async [Symbol.asyncDispose]() {
       await Promise.all(programs.map((program) => program.stop('SIGKILL')))
       ip('netns', 'delete', name) // and the cable with it
+      rmSync(hostsFolder, { recursive: true, force: true })
     },
   }
 }
