@@ -62,6 +62,7 @@ const ONCE: readonly string[] = [
   'tells-the-service-who-comes', // what a connector writes to its target
   'tells-why-there-is-no-certificate', // TLS and files, nothing that is stored
   'understands-its-neighbour-versions', // what programs say to each other
+  'works-where-there-is-only-ipv6', // sockets on the way to the edge
 ].map((name) => `test/${name}.test.ts`)
 /** A test, or a file of tests, that takes longer hangs. */
 const TEST_TIMEOUT_MS = 900_000

@@ -123,8 +123,8 @@ const NOT_AT_START =
 function assertStart(loaded: Loaded): void {
   assert.deepEqual(loaded.files, START_FILES)
   assert.deepEqual(loaded.packages, [])
-  // 67 KiB today; they are parsed at every start
-  assert.ok(loaded.bytes <= 72 * KIB, `${loaded.bytes} bytes`)
+  // 76 KiB today; they are parsed at every start
+  assert.ok(loaded.bytes <= 80 * KIB, `${loaded.bytes} bytes`)
   assert.ok(loaded.node.length > 0)
   assert.deepEqual(
     loaded.node.filter((name) => NOT_AT_START.test(name)),
@@ -147,8 +147,8 @@ test('client tls with a certificate that has run out loads one more chunk, and n
   // a name to import by, and the chunk
   assert.deepEqual(loaded.files, [...START_FILES, 'dist/chunks/issue.js', 'dist/chunks/chunk.js'])
   assert.deepEqual(loaded.packages, ['valibot'])
-  // 112 KiB today
-  assert.ok(loaded.bytes <= 120 * KIB, `${loaded.bytes} bytes`)
+  // 121 KiB today
+  assert.ok(loaded.bytes <= 128 * KIB, `${loaded.bytes} bytes`)
 })
 
 test('client ssh-keysign with a live key loads what client tls does', async () => {
@@ -181,7 +181,7 @@ test('the programs are no larger than they were', async (t) => {
   t.diagnostic(`postern ${sizes.cli} bytes, postern-edge ${sizes.edge} bytes`)
   // 714 and 4,140 KiB today, 820 of them what the threads use of it once more: a package that comes in by accident is
   // larger than the difference
-  assert.ok(sizes.cli <= 740 * KIB, `${sizes.cli} bytes`)
+  assert.ok(sizes.cli <= 800 * KIB, `${sizes.cli} bytes`)
   assert.ok(sizes.edge <= 4_320 * KIB, `${sizes.edge} bytes`)
 })
 
