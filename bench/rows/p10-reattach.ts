@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs'
-import { setTimeout as pause } from 'node:timers/promises'
-import { requestEdge } from '../../test/support/oauth-peer.ts'
 import { within } from '../../test/support/until.ts'
+import { watchAnswers } from '../answers.ts'
 import { ApiClient } from '../api-client.ts'
 import { inTurns } from '../client-flow.ts'
 import { openPath, type Path } from '../path.ts'
@@ -10,7 +9,6 @@ import { type ConnectorIdentity, registerConnector, SimulatedConnector } from '.
 import { median, percentile } from '../statistics.ts'
 
 const AT_ONCE = 16
-const ASK_EVERY_MS = 100
 const GIVE_UP_MS = 120_000
 
 /** The edge is killed and started again: until all connectors can serve a flow again. */
@@ -29,9 +27,9 @@ export const reattach: Row = {
     say('the edge is killed')
     await path.restartEdge((edge) => edge.kill9())
     const upAt = performance.now()
-    const answers = watchAnswers(path)
+    const answers = watchAnswers(path.edge)
     await fleet.allReady()
-    const answered = await answers.stop()
+    const { times, inVain } = await answers.stop()
     const figures = new Figures()
     const delays = fleet.connectors.map(({ readyAt }) => Math.max(0, (readyAt! - upAt) / 1_000))
     figures.add('back, half of them', 's', median(delays))
@@ -47,8 +45,9 @@ export const reattach: Row = {
       fleet.connectors.reduce((sum, { failures }) => sum + failures, 0),
     )
     figures.add('errors in the log of the edge', '', countErrors(path))
-    figures.add('answer of /healthz meanwhile, p99', 'ms', percentile(answered, 0.99))
-    figures.add('answer of /healthz meanwhile, slowest', 'ms', Math.max(...answered))
+    figures.add('answer of /healthz meanwhile, p99', 'ms', percentile(times, 0.99))
+    figures.add('answer of /healthz meanwhile, slowest', 'ms', Math.max(...times))
+    figures.add('questions without an answer', '', inVain)
     return {
       figures: figures.all(),
       goals: [
@@ -62,6 +61,13 @@ export const reattach: Row = {
         {
           text: 'errors in the log of the edge',
           value: figures.median('errors in the log of the edge'),
+          unit: '',
+          relation: 'at most',
+          limit: 0,
+        },
+        {
+          text: 'questions without an answer',
+          value: inVain,
           unit: '',
           relation: 'at most',
           limit: 0,
@@ -120,29 +126,6 @@ class Fleet implements Disposable {
 /** One of this machine's sixteen million. */
 function addressOf(number: number): string {
   return `127.1.${number >> 8}.${number & 255}`
-}
-
-/** Asks the edge again and again whether it is well. */
-function watchAnswers({ edge }: Path): { stop(): Promise<number[]> } {
-  let isOver = false
-  const times: number[] = []
-  const asking = (async () => {
-    do {
-      const started = performance.now()
-      const { status } = await requestEdge(edge, { path: '/healthz' })
-      if (status !== 200) throw new Error(`/healthz answered ${status}`)
-      times.push(performance.now() - started)
-      await pause(ASK_EVERY_MS)
-    } while (!isOver)
-  })()
-  asking.catch(() => {}) // `stop` tells
-  return {
-    async stop() {
-      isOver = true
-      await asking
-      return times
-    },
-  }
 }
 
 function countErrors({ edge }: Path): number {
