@@ -37,6 +37,7 @@ const ONCE: readonly string[] = [
   'keeps-its-word-when-killed', // on PostgreSQL a transaction outlives the edge; by itself it runs there too
   'keeps-listeners-of-a-file', // ports of a person's machine
   'keeps-one-agent-key-per-host', // a person's ssh-agent
+  'keeps-services-of-a-file', // a file of a server
   'knows-clients-behind-a-balancer', // the first bytes of connections
   'listens-for-local-programs', // a port of a person's machine
   'moves-bytes-in-few-calls', // calls of the kernel

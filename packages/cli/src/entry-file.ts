@@ -12,8 +12,10 @@ export interface Problem {
 
 export interface Entry {
   line: number
-  values: Readonly<Record<string, string | number | boolean>>
+  values: Readonly<Record<string, Value>>
 }
+
+type Value = string | number | boolean | readonly string[]
 
 export interface Entries<T> {
   entries: T[]
@@ -21,7 +23,7 @@ export interface Entries<T> {
 }
 
 /** What a key of an entry holds; with `?` it may be left out. */
-type Kind = 'text' | 'place' | 'flag' | 'text?' | 'place?' | 'flag?'
+type Kind = 'text' | 'texts' | 'place' | 'flag' | 'text?' | 'texts?' | 'place?' | 'flag?'
 export type EntryShape = Readonly<Record<string, Kind>>
 
 const MAX_FILE_CHARS = 1024 * 1024
@@ -30,6 +32,7 @@ const KINDS: Readonly<Record<string, { types: readonly string[]; words: string }
   text: { types: ['string'], words: 'text' },
   place: { types: ['string', 'number'], words: 'text or a number' },
   flag: { types: ['boolean'], words: 'true or false' },
+  texts: { types: ['object'], words: 'a list of texts' },
 }
 
 /** @param list the one key of the file
@@ -83,7 +86,7 @@ function findItems(document: Document, list: string, tell: Tell): unknown[] {
 }
 
 function readValues(node: unknown, document: Document, shape: EntryShape, tell: Tell): Entry['values'] {
-  const values: Record<string, string | number | boolean> = {}
+  const values: Record<string, Value> = {}
   if (!isMap(node)) {
     tell(startOf(node), 'an entry is a section with keys, and aliases are not accepted')
     return values
@@ -91,7 +94,7 @@ function readValues(node: unknown, document: Document, shape: EntryShape, tell: 
   for (const { key, value } of node.items) {
     const name = nameOf(key)
     const kind = Object.hasOwn(shape, name) ? KINDS[shape[name]!.replace('?', '')] : undefined
-    const read = isScalar(value) ? value.toJS(document) : undefined
+    const read = isScalar(value) ? value.toJS(document) : readTexts(value)
     if (!kind) tell(startOf(key), `${JSON.stringify(name)} is not a key of an entry`)
     else if (!kind.types.includes(typeof read)) tell(startOf(key), `${name} must be ${kind.words}`)
     else values[name] = read
@@ -100,6 +103,13 @@ function readValues(node: unknown, document: Document, shape: EntryShape, tell: 
     if (!kind.endsWith('?') && !node.has(name)) tell(startOf(node), `the entry has no ${name}`)
   }
   return values
+}
+
+/** @returns undefined for anything but a list of texts */
+function readTexts(node: unknown): string[] | undefined {
+  if (!isSeq(node)) return undefined
+  const texts = node.items.map((item) => (isScalar(item) ? item.value : undefined))
+  return texts.every((text) => typeof text === 'string') ? texts : undefined
 }
 
 function nameOf(key: unknown): string {

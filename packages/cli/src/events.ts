@@ -1,5 +1,5 @@
-import type { PosternError } from '@postern/shared/errors'
-import { print } from './io.ts'
+import { type ErrorCode, PosternError } from '@postern/shared/errors'
+import { print, tellError } from './io.ts'
 
 /** What a command that stays tells as it happens: an object with the name of the event and its facts. */
 
@@ -23,4 +23,24 @@ export function createJsonReport<Event extends { event: string }>(
 
 export function errorFields({ code, message }: PosternError): { code: string; message: string } {
   return { code, message }
+}
+
+export interface Reason {
+  message: string
+  hint: string
+}
+
+/** What is wrong with a file that is read while the command runs. Without a line: with the file as a whole. */
+export type ReportedProblem = { line?: number; code: ErrorCode } & Reason
+
+export function reasonOf({ code, message, hint }: PosternError): { code: ErrorCode } & Reason {
+  return { code, message, hint }
+}
+
+export function tellProblems(file: string, problems: readonly ReportedProblem[]): void {
+  for (const { line, code, message, hint } of problems) {
+    tellError(
+      new PosternError(code, line === undefined ? message : `${file}, line ${line}: ${message}`, { hint }),
+    )
+  }
 }

@@ -2,7 +2,7 @@ import { PosternError } from '@postern/shared/errors'
 import { explainComplaint, HELP_SHOWN } from '@postern/shared/usage-complaint'
 import { readUsualKeysign, runKeysign } from './commands/client/ssh-keysign.ts'
 import { readUsualArguments, runClientTls } from './commands/client/tls.ts'
-import { tellError } from './io.ts'
+import { hasTerminal, tellError } from './io.ts'
 
 /** `postern`: the command line. The only file that reads the arguments and sets the exit code.
  *  Refuses to guess: whatever it does not understand ends with exit code 2 and says why. */
@@ -13,10 +13,12 @@ const CHILD_EXITED = 'POSTERN_CHILD_EXITED'
 const stop = new AbortController()
 let endsInOrder = false
 let signalsAreLeft = false
+let reload: (() => void) | undefined
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
     if (signalsAreLeft) return
+    if (signal === 'SIGHUP' && reload) return reload()
     if (!endsInOrder || stop.signal.aborted) process.exit(INTERRUPTED)
     stop.abort(new PosternError('INTERRUPTED', 'interrupted'))
   })
@@ -54,6 +56,9 @@ async function runCommand(args: string[]): Promise<void> {
     takeStopSignal() {
       endsInOrder = true
       return stop.signal
+    },
+    onReload(again) {
+      if (!hasTerminal()) reload = again
     },
     leaveSignals() {
       signalsAreLeft = true

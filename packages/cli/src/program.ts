@@ -45,6 +45,8 @@ import { addWhoami } from './commands/whoami.ts'
 export interface ProgramParts {
   /** Asked for by a command that ends in an orderly way at the first SIGINT or SIGTERM. */
   takeStopSignal(): AbortSignal
+  /** Asked for by a command that reads a file again at SIGHUP. Where there is a terminal, SIGHUP is its end all the same. */
+  onReload(reload: () => void): void
   /** Asked for by a command that runs another program on the same terminal: that one hears SIGINT itself. */
   leaveSignals(): void
 }
@@ -63,7 +65,7 @@ export function createProgram(parts: ProgramParts): Command {
   addLogin(program)
   addLogout(program)
   addWhoami(program)
-  addConnect(program, parts.takeStopSignal)
+  addConnect(program, parts)
   const client = addGroup(program, 'client', 'reach a service')
   addClientTls(client)
   addClientListen(client, parts.takeStopSignal)

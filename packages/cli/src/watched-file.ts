@@ -30,6 +30,11 @@ export class WatchedFile {
     return readFileSync(this.#file, 'utf8')
   }
 
+  /** Takes the next look for a change, whatever it finds. */
+  lookAgain(): void {
+    this.#read = undefined
+  }
+
   /** Settles when its signal aborts. A file that still changes is being written, and left alone for now. */
   async follow({ signal, onText, onLost }: Follower): Promise<void> {
     let before = this.#read

@@ -12,7 +12,11 @@ export const PAGES_FOLDER: string = fileURLToPath(new URL('../../../docs/cli', i
 
 /** File name → text. */
 export function renderPages(): Map<string, string> {
-  const program = createProgram({ takeStopSignal: () => new AbortController().signal, leaveSignals() {} })
+  const program = createProgram({
+    takeStopSignal: () => new AbortController().signal,
+    leaveSignals() {},
+    onReload() {},
+  })
   const commands = program.commands.flatMap(leaves)
   const pages = new Map(commands.map((command) => [`${words(command).join('-')}.md`, renderPage(command)]))
   return pages.set('README.md', renderIndex(program, commands))

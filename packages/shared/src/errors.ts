@@ -158,6 +158,9 @@ export const ERRORS = {
     'the connector renews its certificate and comes back by itself; if it is ended then, look for a copy of its state folder',
   ),
 
+  // a connector's own
+  SERVICES_INVALID: kind(400, 2, 'correct the named lines; docs/connector.md shows what may stand there'),
+
   // a local listener's own
   LISTENERS_INVALID: kind(400, 2, 'correct the named lines; postern client listen --help shows an example'),
   LISTEN_FAILED: kind(500, 1, 'choose another port, or 0 for any free one'),

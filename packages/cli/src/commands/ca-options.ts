@@ -6,8 +6,8 @@ import { readCaFile } from './options.ts'
 /** How a machine is told the private CA of an edge: with the login, and with an enroll token. */
 
 export interface CaOptions {
-  caFile?: string
-  caFingerprint?: Buffer
+  caFile?: string | undefined
+  caFingerprint?: Buffer | undefined
 }
 
 /** @param known of an earlier login

@@ -1,35 +1,26 @@
 import { PosternError } from '@postern/shared/errors'
-import { type AllowList, describeAllowList, sameAllowList } from '@postern/shared/identity'
 import { parseServiceLabel } from '@postern/shared/service-label'
 import { type Command, Option } from 'commander'
-import { registerConnector } from '../connector/certificate.ts'
 import type { Report } from '../connector/events.ts'
-import {
-  type ConnectorCertificate,
-  clearSlot,
-  type Slot,
-  type StoredService,
-  takeSlot,
-  takeStoredSlot,
-} from '../connector/slots.ts'
-import { parseTarget, type Target, type TcpTarget } from '../connector/target.ts'
-import { callSignedIn } from '../credentials/fresh.ts'
-import { stateFolder } from '../credentials/home.ts'
-import { edgeNow, type KnownEdge, pickEdge } from '../credentials/known-edge.ts'
-import { readSession } from '../credentials/session.ts'
+import { findSshServer, refuseStrayCa, type ServiceSettings } from '../connector/service-settings.ts'
+import { parseTarget, type Target } from '../connector/target.ts'
+import type { LoginPolicy } from '../credentials/fresh.ts'
 import { createJsonReport } from '../events.ts'
 import { tell } from '../io.ts'
 import { type NetworkOptions, useNetwork } from '../network/options.ts'
+import type { ProgramParts } from '../program.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from './ask.ts'
 import { addCaOptions, type CaOptions } from './ca-options.ts'
 import { addExamples } from './examples.ts'
 import { addNetworkOptions } from './network-options.ts'
 import { type AllowOptions, addAllowOptions, parseAllowList, parseEdgeOrigin, parsePort } from './options.ts'
+import { checkAllowList, startConnector } from './start-connector.ts'
 
 /** `postern connect`: exposes a private port as a service, for as long as it runs. The service itself stays. */
 
 interface ConnectOptions extends AllowOptions, AskOptions, CaOptions, NetworkOptions {
-  name: string
+  name?: string
+  file?: string
   target?: Target
   port?: number
   host: string
@@ -44,54 +35,63 @@ interface ConnectOptions extends AllowOptions, AskOptions, CaOptions, NetworkOpt
   json?: boolean
 }
 
-const SSH_PORT = 22
-
-/** What a connector starts with. */
-interface Start {
-  slot: Slot
-  certificate: ConnectorCertificate
+/** What both kinds of it run with. */
+interface Run {
+  policy: LoginPolicy
+  report: Report
+  signal: AbortSignal
 }
 
-async function runConnect(options: ConnectOptions, takeStopSignal: () => AbortSignal): Promise<void> {
-  const allow = parseAllowList(options)
-  checkOptions(options)
-  const target = readTarget(options)
-  const sshServer = findSshServer(target, options.ssh)
+async function runConnect(options: ConnectOptions, parts: ProgramParts): Promise<void> {
+  const settings = options.file === undefined ? readSettings(options) : undefined
   useNetwork(options)
   const { reportToPeople } = await import('../connector/events.ts')
   const readerGone = new AbortController()
   const report: Report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople
-  const { edge, slot, certificate } = await begin(options, allow, report)
-  using _slot = slot
-
-  const { runConnector } = await import('../connector/connector.ts')
-  const proxyProtocol = options.proxyProtocol !== undefined
-  const signal = AbortSignal.any([takeStopSignal(), readerGone.signal])
-  const checkService = (service: { name: string; allow: AllowList }) => {
-    if (allow && !options.replaceAllowList) refuseDifference(service.name, service.allow, allow)
-  }
-  const leaving = new AbortController()
-  const watched = sshServer
-    ? import('../connector/host-keys.ts').then(({ watchHostKeys }) =>
-        watchHostKeys({
-          edge,
-          slot,
-          target: sshServer,
-          report,
-          signal: AbortSignal.any([signal, leaving.signal]),
-        }),
-      )
-    : undefined
-  try {
-    await runConnector({ edge, slot, certificate, target, proxyProtocol, report, signal, checkService })
-  } catch (error) {
-    if (isRefused(error)) clearSlot(slot) // the next start registers a new connector
-    throw error
-  } finally {
-    leaving.abort()
-    await watched
+  const signal = AbortSignal.any([parts.takeStopSignal(), readerGone.signal])
+  const run: Run = { policy: loginPolicy(options), report, signal }
+  if (settings) await connectOne(settings, run)
+  else {
+    const { connectAll } = await import('./connect-all.ts')
+    await connectAll(options.file!, { ...run, onReload: parts.onReload })
   }
   if (!options.json) tell('the connector has left; the service stays, offline')
+}
+
+async function connectOne(settings: ServiceSettings, { policy, report, signal }: Run): Promise<void> {
+  const begun = await startConnector(settings, policy, report)
+  const { serveService } = await import('../connector/serve-service.ts')
+  const { Changing } = await import('../connector/changing.ts')
+  const leaving = new AbortController().signal
+  await serveService(begun, new Changing(settings), {
+    ...{ report, signal, leaving },
+    checkService: checkAllowList(settings),
+  })
+}
+
+/** @throws USAGE_INVALID */
+function readSettings(options: ConnectOptions): ServiceSettings {
+  const { name, label, type, edge, enrollTokenFile, caFile, caFingerprint } = options
+  if (name === undefined) {
+    throw new PosternError('USAGE_INVALID', 'nothing says which service it is', {
+      hint: 'name it, or a file of services: --name db --port 5432, or -f connector.yaml',
+    })
+  }
+  if (label !== undefined) parseServiceLabel(label)
+  if (type !== 'tls') {
+    throw new PosternError('USAGE_INVALID', `there is no service type ${JSON.stringify(type)}`, {
+      hint: 'the type is tls',
+    })
+  }
+  refuseStrayCa(options)
+  const target = readTarget(options)
+  return {
+    ...{ name, label, target, edge, enrollTokenFile, caFile, caFingerprint },
+    allow: parseAllowList(options),
+    replaceAllowList: options.replaceAllowList === true,
+    proxyProtocol: options.proxyProtocol !== undefined,
+    sshServer: findSshServer(target, options.ssh),
+  }
 }
 
 /** @throws USAGE_INVALID nothing says where the service is */
@@ -103,133 +103,21 @@ function readTarget({ target, host, port }: ConnectOptions): Target {
   })
 }
 
-/** Other services are not asked: some count a caller that says nothing as an attack.
- *  @returns where host keys are looked for, if anywhere */
-function findSshServer(target: Target, ssh: boolean | undefined): TcpTarget | undefined {
-  if (!('path' in target)) return (ssh ?? target.port === SSH_PORT) ? target : undefined
-  if (!ssh) return undefined
-  throw new PosternError('USAGE_INVALID', '--ssh looks for host keys at a port, and the target is a socket', {
-    hint: 'leave --ssh out, or name the port of the ssh server',
-  })
-}
-
-async function begin(options: ConnectOptions, allow: AllowList | undefined, report: Report): Promise<Begun> {
-  const { enrollTokenFile } = options
-  if (enrollTokenFile !== undefined) return startEnrolled({ ...options, enrollTokenFile }, report)
-  const edge = pickEdge(stateFolder(), options.edge)
-  return { edge, ...(await start(edge, options, allow)) }
-}
-
-/** On a server without a person: the certificate of an earlier run, else one for the token. No session is looked for,
- *  and once there is a certificate the token's file is not even opened. */
-async function startEnrolled(
-  options: ConnectOptions & { enrollTokenFile: string },
-  report: Report,
-): Promise<Begun> {
-  const { findEdgeToEnroll } = await import('./enroll-edge.ts')
-  const edge = await findEdgeToEnroll(options)
-  const stored = takeStoredSlot(edge, options)
-  if (stored) return { edge, ...stored }
-  const { enrollConnector } = await import('../connector/enroll.ts')
-  const { enrollTokenFile: tokenFile } = options
-  const { host, ...started } = await enrollConnector(edge, tokenFile, options)
-  report({ event: 'enrolled', host, connectorId: started.certificate.connectorId, tokenFile })
-  return { edge, ...started }
-}
-
-function checkOptions(options: ConnectOptions): void {
-  const { type, label } = options
-  if (label !== undefined) parseServiceLabel(label)
-  if (options.enrollTokenFile === undefined && (options.caFile ?? options.caFingerprint)) {
-    throw new PosternError('USAGE_INVALID', '--ca-file and --ca-fingerprint belong to --enroll-token-file', {
-      hint: 'with a person the CA is named once: postern login --edge https://HOST --ca-file FILE',
-    })
-  }
-  if (type === 'tls') return
-  throw new PosternError('USAGE_INVALID', `there is no service type ${JSON.stringify(type)}`, {
-    hint: 'the type is tls',
-  })
-}
-
-interface Begun extends Start {
-  edge: KnownEdge
-}
-
-/** With a session: claims the service and registers this process. Without one: goes on with the certificate that
- *  an earlier run left, so that a server comes back after a restart without anybody signing in. */
-async function start(edge: KnownEdge, options: ConnectOptions, allow: AllowList | undefined): Promise<Start> {
-  const stored = options.replaceAllowList ? undefined : takeStoredSlot(edge, options)
-  if (!stored) return claim(edge, options, allow)
-  if (!hasLiveSession(edge)) return stored
-  try {
-    return await claim(edge, { ...options, batch: true }, allow, stored)
-  } catch (error) {
-    if (canGoOnWithout(error)) return stored
-    stored.slot[Symbol.dispose]()
-    throw error
-  }
-}
-
-async function claim(
-  edge: KnownEdge,
-  options: ConnectOptions,
-  allow: AllowList | undefined,
-  stored?: { slot: Slot; service: StoredService },
-): Promise<Start> {
-  const { name, label, replaceAllowList } = options
-  return callSignedIn(edge, loginPolicy(options), async (api, session) => {
-    const { service } = await api.claimService(session, {
-      name,
-      type: 'tls',
-      ...(label === undefined ? {} : { label }),
-      ...(allow === undefined ? {} : { allow: copyAllowList(allow) }),
-      ...(replaceAllowList ? { replaceAllowList } : {}),
-    })
-    const kept = stored?.service.id === service.id ? stored.slot : undefined
-    const slot = kept ?? takeSlot(edge, { id: service.id, name, label: service.label, host: service.host })
-    const certificate = await registerConnector(api, session, service.id, slot)
-    if (!kept) stored?.slot[Symbol.dispose]()
-    return { slot, certificate }
-  })
-}
-
-/** The edge says the same when a session claims the service.
- *  @throws ALLOW_LIST_DIFFERS: a restart must never undo a list that was tightened meanwhile */
-function refuseDifference(name: string, has: AllowList, wanted: AllowList): void {
-  if (sameAllowList(has, wanted)) return
-  throw new PosternError(
-    'ALLOW_LIST_DIFFERS',
-    `"${name}" admits ${describeAllowList(has)}; asked for was ${describeAllowList(wanted)}`,
-    { details: { current: has, wanted } },
-  )
-}
-
-function hasLiveSession(edge: KnownEdge): boolean {
-  const session = readSession(edge)
-  return session !== undefined && session.expiresAt > edgeNow(edge)
-}
-
-function canGoOnWithout(error: unknown): boolean {
-  return (
-    error instanceof PosternError &&
-    /^(SIGN_IN_REQUIRED|SESSION_ENDED|EDGE_UNREACHABLE|EDGE_STOPPING|PROXY_.*)$/.test(error.code)
-  )
-}
-
-/** The edge will not take this certificate again. */
-function isRefused(error: unknown): boolean {
-  return error instanceof PosternError && /^(CONNECTOR|CERTIFICATE)_/.test(error.code)
-}
-
-function copyAllowList(list: AllowList) {
-  return { ...list, emailDomains: [...list.emailDomains], emailAddresses: [...list.emailAddresses] }
-}
-
-export function addConnect(program: Command, takeStopSignal: () => AbortSignal): void {
+export function addConnect(program: Command, parts: ProgramParts): void {
   const command = program
     .command('connect')
     .description('expose a private port as a service, for as long as this command runs')
-    .requiredOption('--name <text>', 'name of the service; with its owner it stands for one service for ever')
+    .option('--name <text>', 'name of the service; with its owner it stands for one service for ever')
+    .addOption(
+      new Option(
+        '-f, --file <file>',
+        'several services, read again when the file changes and at SIGHUP: see docs/connector.md',
+      ).conflicts([
+        ...['name', 'target', 'port', 'host', 'label', 'proxyProtocol', 'replaceAllowList', 'edge', 'ssh'],
+        ...['enrollTokenFile', 'caFile', 'caFingerprint', 'allowedEmailDomains', 'allowedEmailAddresses'],
+        ...['allowAnyAuthenticated', 'allowed_email_domains', 'allowed_email_addresses'],
+      ]),
+    )
     .addOption(
       new Option(
         '--target <target>',
@@ -262,9 +150,7 @@ export function addConnect(program: Command, takeStopSignal: () => AbortSignal):
     .option('--no-ssh', 'do not look for host keys')
     .option('--json', 'print one JSON object per line for everything that happens')
     .addOption(command.createOption('--cloudauth').hideHelp())
-  addNetworkOptions(addAskOptions(command)).action((options: ConnectOptions) =>
-    runConnect(options, takeStopSignal),
-  )
+  addNetworkOptions(addAskOptions(command)).action((options: ConnectOptions) => runConnect(options, parts))
   addExamples(command, [
     [
       "a machine's ssh, for a company and one contractor",
@@ -279,6 +165,10 @@ export function addConnect(program: Command, takeStopSignal: () => AbortSignal):
     [
       'for a service that reads who comes (haproxy: accept-proxy)',
       'postern connect --name web --port 8443 --proxy-protocol v2',
+    ],
+    [
+      'several: below "services:" an entry for each, as in "- { name: db, target: 10.0.0.5:5432 }"',
+      'postern connect -f connector.yaml',
     ],
     ['a socket of this machine', 'postern connect --name db --target unix:/run/postgresql/.s.PGSQL.5432'],
   ])

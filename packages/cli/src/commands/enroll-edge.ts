@@ -17,7 +17,9 @@ import { readCaFile } from './options.ts'
 /** The edge that a server without a person is to enroll at. It is named on the command line, where login would have made
  *  it known; once it is known it is not asked again, so that a connector starts while its edge is away.
  *  @throws USAGE_INVALID · EDGE_UNTRUSTED · EDGE_UNREACHABLE */
-export async function findEdgeToEnroll(options: CaOptions & { edge?: string }): Promise<KnownEdge> {
+export async function findEdgeToEnroll(
+  options: CaOptions & { edge?: string | undefined },
+): Promise<KnownEdge> {
   const home = stateFolder()
   const known = options.edge === undefined ? onlyEdge(home) : loadEdge(home, options.edge)
   const origin = options.edge ?? known?.origin

@@ -1,5 +1,5 @@
 /** A connector's life: attach to the edge, keep data connections ready, serve flows, renew the certificate, and
- *  come back after whatever happens. Dials out only; connects to the one target it was started with. */
+ *  come back after whatever happens. Dials out only; connects to the one target it was given. */
 import { setTimeout as wait } from 'node:timers/promises'
 import { Backoff } from '@postern/shared/backoff'
 import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
@@ -7,6 +7,7 @@ import { FLOW_IDENTITY_FEATURE } from '@postern/shared/proxy-protocol/flow-ident
 import { edgeNow, edgePort, type KnownEdge } from '../credentials/known-edge.ts'
 import { errorFields } from '../events.ts'
 import { renewalTime, renewConnector } from './certificate.ts'
+import type { Changing } from './changing.ts'
 import { type Attachment, attach } from './control.ts'
 import { serveDataConnection } from './data.ts'
 import type { Report } from './events.ts'
@@ -47,45 +48,53 @@ interface Holder {
   due: boolean
 }
 
+/** What its flows find. Those that run keep what they have found. */
+export interface ConnectorSettings {
+  target: Target
+  /** Whether the service hears who comes, in a PROXY header. */
+  proxyProtocol: boolean
+}
+
 export interface ConnectorParts {
   edge: KnownEdge
   slot: Slot
   certificate: ConnectorCertificate
-  target: Target
-  /** Whether the service hears who comes, in a PROXY header. */
-  proxyProtocol: boolean
+  settings: Changing<ConnectorSettings>
   report: Report
-  /** Aborts when the connector is to leave: flows that run are reset. */
+  /** Aborts when the connector is to end: flows that run are reset. */
   signal: AbortSignal
+  /** Aborts when it is to leave: no new flow, and those that run may end by themselves. */
+  leaving: AbortSignal
   /** Looks at the service as the edge describes it when the connector starts. What it throws ends the connector. */
   checkService?: (service: Attachment['attached']['service']) => void
 }
 
-/** Runs until its signal aborts.
+/** Runs until one of its signals aborts.
  *  @throws the reason when the edge does not want this connector any more */
 export async function runConnector(parts: ConnectorParts): Promise<void> {
-  const { report, signal } = parts
+  const { report } = parts
+  const gone = AbortSignal.any([parts.signal, parts.leaving])
   const holder: Holder = { certificate: parts.certificate, due: false }
   const backoff = new Backoff(FIRST_RETRY_MS, MAX_RETRY_MS)
   let stay: Stay | undefined
   let standing: Standing = 'new'
 
-  while (!signal.aborted) {
+  while (!gone.aborted) {
     const startedAt = performance.now()
     try {
       await renewWhenDue(holder, parts)
-      const next = await openStay(holder, parts)
+      const next = await openStay(holder, parts, gone)
       stay?.leave() // the edge lets one process attach once: the new one has taken the place of the old
       stay = next
       if (standing === 'new') parts.checkService?.(stay.attachment.attached.service)
       announce(stay.attachment, parts, standing)
       standing = 'attached'
-      const end = await waitForEndOrRenewal(stay.attachment, holder, parts)
+      const end = await waitForEndOrChange(stay, holder, parts, gone)
       if (end) throw end
     } catch (caught) {
       stay?.leave()
       stay = undefined
-      if (signal.aborted) return
+      if (gone.aborted) return
       const error = toPosternError(caught, 'INTERNAL', String(caught))
       if (FINAL.has(error.code)) throw error
       if (RENEW_AFTER.has(error.code)) holder.due = true
@@ -93,7 +102,7 @@ export async function runConnector(parts: ConnectorParts): Promise<void> {
       if (standing === 'attached') standing = 'lost'
       const retryInMs = backoff.next()
       report({ event: 'disconnected', ...errorFields(error), retryInMs })
-      await wait(retryInMs, undefined, { signal }).catch(() => undefined)
+      await wait(retryInMs, undefined, { signal: gone }).catch(() => undefined)
     }
   }
   stay?.leave()
@@ -105,19 +114,23 @@ type Standing = 'new' | 'attached' | 'lost'
 /** One attachment with its data connections. */
 interface Stay {
   attachment: Attachment
+  /** Settles when its settings are no longer those of now. */
+  outdated: Promise<void>
   leave(): void
 }
 
-async function openStay(holder: Holder, parts: ConnectorParts): Promise<Stay> {
-  const { edge, target, proxyProtocol, report, signal } = parts
-  const gone = new AbortController()
+async function openStay(holder: Holder, parts: ConnectorParts, gone: AbortSignal): Promise<Stay> {
+  const { edge, report } = parts
+  const { value, replaced: outdated } = parts.settings.now
+  const { target, proxyProtocol } = value
+  const over = new AbortController()
   let connections: WarmConnections | undefined
   const attachment = await attach({
     edge,
     certificate: holder.certificate,
     requires: proxyProtocol ? [FLOW_IDENTITY_FEATURE] : [],
     onWant: (count) => connections?.want(count),
-    signal,
+    signal: gone,
   })
   const { attachmentId, warm } = attachment.attached
   const dial = dialOptions(edge, holder.certificate)
@@ -129,19 +142,19 @@ async function openStay(holder: Holder, parts: ConnectorParts): Promise<Stay> {
         target,
         proxyProtocol,
         report,
-        waitSignal: AbortSignal.any([gone.signal, signal]),
-        flowSignal: signal,
+        waitSignal: AbortSignal.any([over.signal, gone]),
+        flowSignal: parts.signal,
         onOpen: on.open,
         onUsed: on.used,
       }),
     warm,
-    gone.signal,
+    over.signal,
   )
   const leave = () => {
-    gone.abort(new PosternError('SERVICE_OFFLINE', 'the connector has left'))
+    over.abort(new PosternError('SERVICE_OFFLINE', 'the connector has left'))
     attachment.close()
   }
-  return { attachment, leave }
+  return { attachment, outdated, leave }
 }
 
 /** A change of certificates is nobody's business. */
@@ -154,21 +167,28 @@ function announce({ attached }: Attachment, parts: ConnectorParts, standing: Sta
   report({ event: 'ready', host: service.host, edge: edge.origin, service, connectorId })
 }
 
-/** @returns why the attachment ended, or undefined when the certificate was renewed and it is time to attach with
- *  the new one; the old attachment serves until then */
-async function waitForEndOrRenewal(
-  attachment: Attachment,
+/** @returns why the attachment ended, or undefined when the certificate was renewed or the settings are others, and it
+ *  is time to attach anew; the old attachment serves until then */
+async function waitForEndOrChange(
+  { attachment, outdated }: Stay,
   holder: Holder,
   parts: ConnectorParts,
+  gone: AbortSignal,
 ): Promise<PosternError | undefined> {
+  let isOutdated = false
+  const change = outdated.then(() => {
+    isOutdated = true
+  })
   for (let retryMs = 0; ; retryMs = RENEWAL_RETRY_MS) {
     const enough = new AbortController()
     const dueInMs = Math.max(retryMs, renewalTime(holder.certificate) - edgeNow(parts.edge))
-    const due = wait(dueInMs, undefined, { signal: enough.signal }).catch(() => undefined)
-    const end = await Promise.race([attachment.ended, due])
+    const signal = AbortSignal.any([enough.signal, gone])
+    const due = wait(dueInMs, undefined, { signal }).catch(() => undefined)
+    const end = await Promise.race([attachment.ended, due, change])
     enough.abort()
     if (end) return end
-    if (await renewWhenDue(holder, parts)) return undefined
+    if (gone.aborted) return gone.reason
+    if (isOutdated || (await renewWhenDue(holder, parts))) return undefined
   }
 }
 

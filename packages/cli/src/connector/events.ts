@@ -1,10 +1,15 @@
 import { formatDuration } from '@postern/shared/duration'
+import { type ErrorCode, PosternError } from '@postern/shared/errors'
 import { type AllowList, describeAllowList } from '@postern/shared/identity'
-import type { FlowTraffic } from '../events.ts'
-import { printable, tell, tellMore } from '../io.ts'
+import { type FlowTraffic, type Reason, type ReportedProblem, tellProblems } from '../events.ts'
+import { printable, tell, tellError, tellMore } from '../io.ts'
 
 /** What a connector tells: lines for people on stderr, or one JSON object per line on stdout. */
-export type ConnectorEvent =
+export type ConnectorEvent = {
+  /** Of the service, where the command runs several. */ name?: string
+} & Happening
+
+type Happening =
   | { event: 'enrolled'; host: string; connectorId: string; tokenFile: string }
   | { event: 'ready'; host: string; edge: string; service: ServiceFacts; connectorId: string }
   | { event: 'flow.opened'; flowId: string; email: string; clientAddress: string }
@@ -15,6 +20,11 @@ export type ConnectorEvent =
   | { event: 'renewal.failed'; code: string; message: string }
   | { event: 'host-keys.reported'; keys: number }
   | { event: 'host-keys.failed'; code: string; message: string }
+  | { event: 'service.changed'; target: string }
+  | { event: 'service.left' }
+  | ({ event: 'service.ended'; code: ErrorCode } & Reason)
+  | { event: 'reloaded'; file: string; services: number }
+  | { event: 'reload.failed'; file: string; services: number; problems: ReportedProblem[] }
 
 export interface ServiceFacts {
   id: string
@@ -27,33 +37,48 @@ export interface ServiceFacts {
 export type Report = (event: ConnectorEvent) => void
 
 export const reportToPeople: Report = (event) => {
+  const say = (message: string) =>
+    tell(event.name === undefined ? message : `${printable(event.name)}: ${message}`)
   switch (event.event) {
     case 'enrolled':
-      return tell(
+      return say(
         `this machine is a connector of ${printable(event.host)} now; ${printable(event.tokenFile)} is used up and can be removed`,
       )
     case 'ready':
-      return tellReady(event)
+      return event.name === undefined ? tellReady(event) : say(`ready at ${printable(event.host)}`)
     case 'flow.opened':
-      return tell(`${describeFlow(event)} came in`)
+      return say(`${describeFlow(event)} came in`)
     case 'flow.closed':
-      return tell(`${describeFlow(event)} left after ${describeTraffic(event)}`)
+      return say(`${describeFlow(event)} left after ${describeTraffic(event)}`)
     case 'disconnected':
-      return tell(
+      return say(
         `lost the edge: ${printable(event.message)} (${event.code}); next try in ${(event.retryInMs / 1_000).toFixed(1)} s`,
       )
     case 'reconnected':
-      return tell(`back at the edge: ${printable(event.host)} is ready`)
+      return say(`back at the edge: ${printable(event.host)} is ready`)
     case 'renewed':
-      return tell(`renewed the connector's certificate, until ${new Date(event.notAfter).toISOString()}`)
+      return say(`renewed the connector's certificate, until ${new Date(event.notAfter).toISOString()}`)
     case 'renewal.failed':
-      return tell(
+      return say(
         `could not renew the connector's certificate yet: ${printable(event.message)} (${event.code})`,
       )
     case 'host-keys.reported':
-      return tell(`the edge knows the ${event.keys} host keys of this ssh server`)
+      return say(`the edge knows the ${event.keys} host keys of this ssh server`)
     case 'host-keys.failed':
-      return tell(`the host keys are not on record: ${printable(event.message)} (${event.code})`)
+      return say(`the host keys are not on record: ${printable(event.message)} (${event.code})`)
+    case 'service.changed':
+      return say(`new flows go to ${printable(event.target)}`)
+    case 'service.left':
+      return say('has left; the service stays, offline')
+    case 'service.ended':
+      return tellError(new PosternError(event.code, `${event.name}: ${event.message}`, { hint: event.hint }))
+    case 'reloaded':
+      return tell(`read ${printable(event.file)} again: ${countServices(event.services)}`)
+    case 'reload.failed':
+      tellProblems(event.file, event.problems)
+      return tell(
+        `what else stands there is in force, and nothing has left: ${countServices(event.services)}`,
+      )
   }
 }
 
@@ -65,6 +90,10 @@ function tellReady({ host, edge, service }: { host: string; edge: string; servic
   tellMore(`ssh     ssh -o 'ProxyCommand=postern client tls --host %h' USER@${name}`)
   tellMore(`pipe    postern client tls --host ${name}`)
   tellMore('Ctrl-C stops the connector; the service stays, offline')
+}
+
+function countServices(count: number): string {
+  return count === 1 ? '1 service' : `${count} services`
 }
 
 function describeFlow(flow: { email: string; clientAddress: string }): string {

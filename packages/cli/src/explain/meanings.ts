@@ -366,6 +366,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     meaning: 'The service was changed or deleted by somebody else between your reading and your writing.',
     next: 'Look at it again with postern service show, and repeat what still applies.',
   },
+  SERVICES_INVALID: {
+    meaning:
+      'The file of postern connect -f has entries that cannot be used: a key that does not exist or is missing, a value of the wrong kind, two entries of one name. Each is named with its line. At the start nothing is started then; while it runs, the good entries are in force, and no service leaves as long as anything is wrong with the file.',
+    next: 'Correct the named lines; connector.md says what may stand there. The file is read again by itself, within two seconds.',
+  },
   SERVICE_OFFLINE: {
     meaning: 'No connector of the service is connected to the edge.',
     next: 'Whoever runs the service starts its connector: postern connect --name NAME --port PORT.',

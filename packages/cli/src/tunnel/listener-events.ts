@@ -1,6 +1,6 @@
 import { type ErrorCode, PosternError } from '@postern/shared/errors'
 import type { SignInEvent } from '../credentials/live-certificate.ts'
-import type { FlowTraffic } from '../events.ts'
+import { type FlowTraffic, type Reason, type ReportedProblem, tellProblems } from '../events.ts'
 import { printable, tell, tellError, tellMore } from '../io.ts'
 import { formatLocal, type LocalPlace } from './local-place.ts'
 
@@ -19,22 +19,10 @@ export type ListenerEvent =
 
 type RefusedUser = Extract<ListenerEvent, { event: 'user.refused' }>
 
-/** Of the file as a whole where it has no line. */
-export type ReportedProblem = { line?: number; code: ErrorCode } & Reason
-
-interface Reason {
-  message: string
-  hint: string
-}
-
 /** Of a flow that ended in the middle, beside the code in `error`. */
 interface Cut extends Reason {
   error: ErrorCode
   cutBy: 'program' | 'service' | 'listener'
-}
-
-export function reasonOf({ code, message, hint }: PosternError): { code: ErrorCode } & Reason {
-  return { code, message, hint }
 }
 
 export type Report = (event: ListenerEvent) => void
@@ -60,7 +48,10 @@ export const reportToPeople: Report = (event) => {
     case 'reloaded':
       return tell(`read ${printable(event.file)} again: ${countListeners(event.listeners)}`)
     case 'reload.failed':
-      return tellProblems(event)
+      tellProblems(event.file, event.problems)
+      return tell(
+        `what else stands there is in force, and nothing was ended: ${countListeners(event.listeners)}`,
+      )
     case 'user.refused':
       return tellRefusedUser(event)
     case 'sign-in.needed':
@@ -74,19 +65,6 @@ export const reportToPeople: Report = (event) => {
 function tellReady({ host, ...place }: { host: string } & LocalPlace): void {
   tell(`${printable(host)} is at ${printable(formatLocal(place))}`)
   tellMore('Ctrl-C ends it, with all connections through it')
-}
-
-function tellProblems({
-  file,
-  listeners,
-  problems,
-}: Extract<ListenerEvent, { event: 'reload.failed' }>): void {
-  for (const { line, code, message, hint } of problems) {
-    tellError(
-      new PosternError(code, line === undefined ? message : `${file}, line ${line}: ${message}`, { hint }),
-    )
-  }
-  tell(`what else stands there is in force, and nothing was ended: ${countListeners(listeners)}`)
 }
 
 function countListeners(count: number): string {

@@ -1,0 +1,113 @@
+import path from 'node:path'
+import { PosternError, toPosternError } from '@postern/shared/errors'
+import { parseServiceLabel } from '@postern/shared/service-label'
+import {
+  findSshServer,
+  refuseStrayCa,
+  type ServiceEntry,
+  type ServiceSettings,
+} from '../connector/service-settings.ts'
+import { parseTarget } from '../connector/target.ts'
+import { type Entries, type Entry, type EntryShape, type Problem, readEntries } from '../entry-file.ts'
+import { parseFingerprint } from '../login/pin-ca.ts'
+import { parseAllowList, parseEdgeOrigin } from './options.ts'
+
+/** `connector.yaml`: several services of one connector process. */
+
+const SHAPE: EntryShape = {
+  name: 'text',
+  target: 'text',
+  label: 'text?',
+  allowed_email_domains: 'texts?',
+  allowed_email_addresses: 'texts?',
+  allow_any_authenticated: 'flag?',
+  replace_allow_list: 'flag?',
+  proxy_protocol: 'text?',
+  ssh: 'flag?',
+  edge: 'text?',
+  enroll_token_file: 'text?',
+  ca_file: 'text?',
+  ca_fingerprint: 'text?',
+}
+
+interface Values {
+  name: string
+  target: string
+  label?: string
+  allowed_email_domains?: string[]
+  allowed_email_addresses?: string[]
+  allow_any_authenticated?: boolean
+  replace_allow_list?: boolean
+  proxy_protocol?: string
+  ssh?: boolean
+  edge?: string
+  enroll_token_file?: string
+  ca_file?: string
+  ca_fingerprint?: string
+}
+
+/** @param file where relative paths begin */
+export function parseServicesFile(text: string, file: string): Entries<ServiceEntry> {
+  const read = readEntries(text, { list: 'services', shape: SHAPE, code: 'SERVICES_INVALID' })
+  const problems = [...read.problems]
+  const entries: ServiceEntry[] = []
+  for (const entry of read.entries) {
+    try {
+      entries.push({ line: entry.line, settings: readService(entry, path.dirname(path.resolve(file))) })
+    } catch (caught) {
+      problems.push({ line: entry.line, error: toPosternError(caught, 'INTERNAL', String(caught)) })
+    }
+  }
+  problems.push(...findTwice(entries))
+  const bad = new Set(problems.map(({ line }) => line))
+  return {
+    entries: entries.filter(({ line }) => !bad.has(line)),
+    problems: problems.sort((one, other) => one.line - other.line),
+  }
+}
+
+function readService(entry: Entry, folder: string): ServiceSettings {
+  const values = entry.values as unknown as Values
+  const { name, proxy_protocol, enroll_token_file, ca_file, ca_fingerprint, replace_allow_list } = values
+  if (proxy_protocol !== undefined && proxy_protocol !== 'v2') {
+    throw new PosternError('SERVICES_INVALID', 'proxy_protocol can only be v2')
+  }
+  const target = parseTarget(values.target)
+  const inFolder = (name: string | undefined) => name && path.resolve(folder, name)
+  const settings: ServiceSettings = {
+    name,
+    target,
+    label: values.label && parseServiceLabel(values.label),
+    allow: parseAllowList({
+      ...(values.allowed_email_domains && { allowedEmailDomains: values.allowed_email_domains }),
+      ...(values.allowed_email_addresses && { allowedEmailAddresses: values.allowed_email_addresses }),
+      allowAnyAuthenticated: values.allow_any_authenticated === true,
+    }),
+    replaceAllowList: replace_allow_list === true,
+    proxyProtocol: proxy_protocol !== undefined,
+    sshServer: findSshServer(target, values.ssh),
+    edge: values.edge && parseEdgeOrigin(values.edge),
+    enrollTokenFile: inFolder(enroll_token_file),
+    caFile: inFolder(ca_file),
+    caFingerprint: ca_fingerprint === undefined ? undefined : parseFingerprint(ca_fingerprint),
+  }
+  refuseStrayCa(settings)
+  if (settings.enrollTokenFile !== undefined && settings.replaceAllowList) {
+    throw new PosternError(
+      'SERVICES_INVALID',
+      'replace_allow_list needs a person, and an enroll token is for none',
+    )
+  }
+  return settings
+}
+
+/** Two entries of one name are one service: neither is the right one. */
+function findTwice(entries: readonly ServiceEntry[]): Problem[] {
+  const named = Map.groupBy(entries, ({ settings }) => settings.name)
+  return [...named].flatMap(([name, [first, ...more]]) =>
+    more.map(({ line }) => {
+      const message = `the service ${JSON.stringify(name)} stands in line ${first!.line} already`
+      return { line, error: new PosternError('SERVICES_INVALID', message) }
+    }),
+  )
+}

@@ -1,0 +1,55 @@
+import { PosternError } from '@postern/shared/errors'
+import type { AllowList } from '@postern/shared/identity'
+import type { ConnectorSettings } from './connector.ts'
+import type { Target, TcpTarget } from './target.ts'
+
+/** All that is said of one service, on the command line or in an entry of a file. */
+export interface ServiceSettings extends ConnectorSettings {
+  name: string
+  label?: string | undefined
+  /** Left out: whoever the service admits already. */
+  allow?: AllowList | undefined
+  replaceAllowList: boolean
+  /** Where host keys are looked for, if anywhere. */
+  sshServer?: TcpTarget | undefined
+  edge?: string | undefined
+  enrollTokenFile?: string | undefined
+  caFile?: string | undefined
+  caFingerprint?: Buffer | undefined
+}
+
+/** One of a file. */
+export interface ServiceEntry {
+  line: number
+  settings: ServiceSettings
+}
+
+const SSH_PORT = 22
+
+/** Other services are not asked: some count a caller that says nothing as an attack.
+ *  @param ssh left out: the port tells
+ *  @returns where host keys are looked for, if anywhere
+ *  @throws USAGE_INVALID */
+export function findSshServer(target: Target, ssh: boolean | undefined): TcpTarget | undefined {
+  if (!('path' in target)) return (ssh ?? target.port === SSH_PORT) ? target : undefined
+  if (!ssh) return undefined
+  throw new PosternError(
+    'USAGE_INVALID',
+    'host keys of ssh are looked for at a port, and the target is a socket',
+    {
+      hint: 'leave ssh out, or name the port of the ssh server',
+    },
+  )
+}
+
+/** @throws USAGE_INVALID */
+export function refuseStrayCa({
+  enrollTokenFile,
+  caFile,
+  caFingerprint,
+}: Pick<ServiceSettings, 'enrollTokenFile' | 'caFile' | 'caFingerprint'>): void {
+  if (enrollTokenFile !== undefined || (caFile === undefined && caFingerprint === undefined)) return
+  throw new PosternError('USAGE_INVALID', 'the CA of the edge is named beside an enroll token only', {
+    hint: 'with a person the CA is named once: postern login --edge https://HOST --ca-file FILE',
+  })
+}
