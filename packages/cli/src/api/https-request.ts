@@ -48,11 +48,21 @@ export class EdgeAgent extends https.Agent {
     options: https.RequestOptions,
     callback: (error: Error | null, stream: Duplex) => void,
   ): undefined {
-    const place = { host: String(options.host), port: Number(options.port) }
-    openTcp(place, { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) }).then(
-      (socket) => callback(null, super.createConnection({ ...options, socket } as https.RequestOptions)!),
+    this.#connect(options).then(
+      (stream) => callback(null, stream),
       (error: Error) => callback(error, undefined as never),
     )
+  }
+
+  async #connect(options: https.RequestOptions): Promise<Duplex> {
+    const place = { host: String(options.host), port: Number(options.port) }
+    const socket = await openTcp(place, { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) })
+    try {
+      return super.createConnection({ ...options, socket } as https.RequestOptions)!
+    } catch (error) {
+      socket.destroy() // a CA that cannot be read, for one
+      throw error
+    }
   }
 }
 
