@@ -34,6 +34,7 @@ const ONCE: readonly string[] = [
   'installs-from-tarballs',
   'installs-ssh-config-and-takes-it-back', // files of a person
   'keeps-ca-keys-encrypted', // files of the edge
+  'keeps-its-root-apart', // files of the edge
   'keeps-its-word-when-killed', // on PostgreSQL a transaction outlives the edge; by itself it runs there too
   'keeps-listeners-of-a-file', // ports of a person's machine
   'keeps-one-agent-key-per-host', // a person's ssh-agent

@@ -371,6 +371,9 @@ export async function startEdge(
   authorities.onChanged(() => {
     issuing.replaceKeys(authorities.client, sshAuthorities.user)
     rooms.replaceServerIdentity(serverIdentity.current) // who is believed is read with it
+    serverIdentity
+      .useAuthority(authorities.edge)
+      .catch((error: unknown) => log.error('edge.certificate_renewal_failed', { error }))
   })
   const { acceptProxyProtocol } = config
   const chooseRoom = rooms.choose

@@ -5,6 +5,7 @@ import { addCaCrl } from './commands/ca-crl.ts'
 import { addCaEncryptKeys } from './commands/ca-encrypt-keys.ts'
 import { addCaExport } from './commands/ca-export.ts'
 import { addCaInit } from './commands/ca-init.ts'
+import { addCaIssueIntermediate } from './commands/ca-issue-intermediate.ts'
 import { addCaRotate } from './commands/ca-rotate.ts'
 import { addCaShow } from './commands/ca-show.ts'
 import { addCaSshShow } from './commands/ca-ssh-show.ts'
@@ -70,6 +71,7 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
   addCaShow(ca, parts)
   addCaExport(ca, parts)
   addCaRotate(ca, parts)
+  addCaIssueIntermediate(ca, parts)
   addCaCrl(ca, parts)
   addCaEncryptKeys(ca, parts)
   addCaSshShow(ca.command('ssh').description('the CAs of ssh').helpCommand(false), parts)

@@ -28,6 +28,8 @@ export interface OpenServerIdentity extends AsyncDisposable {
   /** `sha256:HEX` of that CA, see `fingerprintOf`. */
   caFingerprint: string | undefined
   onRenewed(listener: (identity: ServerIdentity) => void): void
+  /** Another one of the edge's own CAs signs from now on. */
+  useAuthority(authority: Authority): Promise<void>
   /** What there is to say about it; `onStatus` is told when that has changed. */
   describe(): CertificateStatus
   onStatus(listener: () => void): void
@@ -128,12 +130,24 @@ async function identityFromOwnCa(
   const shown = new ShownIdentity(withCa(first, authority), 'internal CA', parts)
   shown.caFile = authority.certificateFile
   shown.caFingerprint = fingerprintOf(authority)
-  shown.renewal = renewEdgeCertificate(authority, first, {
-    domain,
-    clock: parts.clock,
-    onRenewed: (renewed) => shown.replace(withCa(renewed, authority)),
-    onError: (error) => shown.fail(toPosternError(error, 'INTERNAL', 'the edge cannot sign its certificate')),
-  })
+  const renew = (by: Authority, current: EdgeCertificate) =>
+    renewEdgeCertificate(by, current, {
+      domain,
+      clock: parts.clock,
+      onRenewed: (renewed) => shown.replace(withCa(renewed, by)),
+      onError: (error) =>
+        shown.fail(toPosternError(error, 'INTERNAL', 'the edge cannot sign its certificate')),
+    })
+  let [signing, renewal] = [authority, renew(authority, first)]
+  shown.useAuthority = async (next) => {
+    if (next === signing) return
+    signing = next
+    const certificate = await issueEdgeCertificate(next, domain, parts.clock())
+    renewal[Symbol.dispose]()
+    renewal = renew(next, certificate)
+    shown.replace(withCa(certificate, next))
+  }
+  shown.renewal = { [Symbol.dispose]: () => renewal[Symbol.dispose]() }
   return shown
 }
 
@@ -199,6 +213,8 @@ class ShownIdentity implements OpenServerIdentity {
   onStatus(listener: () => void): void {
     this.#onStatus = listener
   }
+
+  async useAuthority(_authority: Authority): Promise<void> {}
 
   alpnChallenge(_serverName: string): SecureContext | undefined {
     return undefined

@@ -17,6 +17,7 @@ export const COMMANDS: readonly string[] = [
   'ca show',
   'ca export',
   'ca rotate',
+  'ca issue-intermediate',
   'ca crl',
   'ca encrypt-keys',
   'ca ssh show',

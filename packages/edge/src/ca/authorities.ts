@@ -1,6 +1,5 @@
 import {
   createHash,
-  createPublicKey,
   generateKeyPairSync,
   type KeyObject,
   randomBytes,
@@ -13,7 +12,8 @@ import { PosternError } from '@postern/shared/errors'
 import { explainDisk, makePrivateFolder, writePrivateFile } from '../private-file.ts'
 import { generationsOf, readGenerations } from './generations.ts'
 import { encodeKey, type KeyLock, readKey } from './key-file.ts'
-import { nameOf, randomSerial, SIGNING_ALGORITHM } from './leaf.ts'
+import type { OfflineRoot } from './offline-root.ts'
+import { keyIdOf, signCa, toSigningKey } from './sign-ca.ts'
 import { writeWhole } from './ssh-authorities.ts'
 import { x509 } from './x509.ts'
 
@@ -51,23 +51,37 @@ export interface Authority extends KeptAuthority {
 export type Authorities = Readonly<Record<AuthorityKind, Authority>>
 
 /** SHA-256 of the root's DER, for `postern login --ca-fingerprint`. */
-export function fingerprintOf({ certificate }: Pick<Authority, 'certificate'>): string {
-  return `sha256:${createHash('sha256').update(Buffer.from(certificate.rawData)).digest('hex')}`
+export function fingerprintOf(authority: Pick<Authority, 'certificatePem'>): string {
+  const { raw } = new X509Certificate(rootOf(authority.certificatePem))
+  return `sha256:${createHash('sha256').update(raw).digest('hex')}`
+}
+
+/** The certificate that people trust: the last one of the chain, which has one or two. */
+export function rootOf(certificatePem: string): string {
+  return certificatePem.slice(certificatePem.lastIndexOf('-----BEGIN CERTIFICATE-----'))
 }
 
 const FOLDER = 'ca'
-const BACKDATE_MS = 3_600_000
 const LIFETIME_MS = 10 * 365 * 86_400_000
 
 /** Creates all kinds, in files that only this user reads: `DATA_DIR/ca/<kind>-ca.pem` and `<kind>-ca.key`. The
  *  folder appears whole or not at all.
+ *  @param root signs the CA of the edge's own certificate; without one that is a root itself
  *  @throws CONFIG_INVALID when there is one: keys are never overwritten, every certificate hangs on them */
-export async function createAuthorities(dataDir: string, now: number, lock?: KeyLock): Promise<Authorities> {
+export async function createAuthorities(
+  dataDir: string,
+  now: number,
+  lock?: KeyLock,
+  root?: OfflineRoot,
+): Promise<Authorities> {
   const folder = path.join(dataDir, FOLDER)
   const draft = `${folder}.new-${randomBytes(6).toString('hex')}`
   await makePrivateFolder(draft)
   try {
-    for (const kind of AUTHORITY_KINDS) await writeAuthority(draft, kind, now, lock)
+    for (const kind of AUTHORITY_KINDS) {
+      const made = await makeAuthority(kind, now, kind === 'edge' ? root : undefined)
+      await writeFiles(draft, firstName(kind), made, lock)
+    }
     await rename(draft, folder) // fails on a folder that has files
   } catch (cause) {
     await rm(draft, { recursive: true, force: true })
@@ -116,23 +130,13 @@ export async function openAuthorities(dataDir: string, now: number, lock?: KeyLo
 export async function addAuthority(
   dataDir: string,
   kind: AuthorityKind,
-  now: number,
-  lock: KeyLock | undefined,
+  { now, lock, root }: { now: number; lock: KeyLock | undefined; root?: OfflineRoot },
 ): Promise<string> {
   const folder = path.join(dataDir, FOLDER)
-  const made = await makeAuthority(kind, now)
+  const made = await makeAuthority(kind, now, root)
   const name = `${firstName(kind)}-${made.id.slice(0, 8)}`
   await writeFiles(folder, name, made, lock)
   return name
-}
-
-async function writeAuthority(
-  folder: string,
-  kind: AuthorityKind,
-  now: number,
-  lock: KeyLock | undefined,
-): Promise<void> {
-  await writeFiles(folder, firstName(kind), await makeAuthority(kind, now), lock)
 }
 
 /** Adds the first of a kind that this folder may be older than. The certificate follows from the key, so an edge that died
@@ -146,56 +150,46 @@ async function addKind(
   const [key, file] = [keyFile(folder, firstName(kind)), certificateFile(folder, firstName(kind))]
   if (await exists(file)) return // without its key it was lost, and loading says so
   await writeWhole(key, encodeKey(generateKey(), lock))
-  const { certificate } = await selfSign(await readKey(key, lock), kind, now)
-  await writeWhole(file, `${certificate.toString('pem')}\n`)
+  const { certificatePem } = await certify(await readKey(key, lock), kind, { now })
+  await writeWhole(file, certificatePem)
 }
 
 interface MadeAuthority {
   /** Of its key: stands in its name. */
   id: string
   privateKey: KeyObject
-  certificate: InstanceType<typeof x509.X509Certificate>
+  /** With its root behind it, where it has one. */
+  certificatePem: string
 }
 
 function generateKey(): KeyObject {
   return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
 }
 
-function makeAuthority(kind: AuthorityKind, now: number): Promise<MadeAuthority> {
-  return selfSign(generateKey(), kind, now)
+function makeAuthority(kind: AuthorityKind, now: number, root?: OfflineRoot): Promise<MadeAuthority> {
+  return certify(generateKey(), kind, { now, root })
 }
 
-async function selfSign(privateKey: KeyObject, kind: AuthorityKind, now: number): Promise<MadeAuthority> {
-  const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
-  const signer = new x509.PublicKey(spki)
-  const id = createHash('sha256').update(spki).digest('hex').slice(0, 16)
-  const name = nameOf(`Postern ${kind} CA ${id}`)
-  const certificate = await x509.X509CertificateGenerator.create({
-    serialNumber: randomSerial(),
-    issuer: name,
-    subject: name,
-    notBefore: new Date(now - BACKDATE_MS),
-    notAfter: new Date(now + LIFETIME_MS),
-    publicKey: signer,
-    signingKey: toSigningKey(privateKey),
-    signingAlgorithm: SIGNING_ALGORITHM,
-    extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
-      await x509.SubjectKeyIdentifierExtension.create(signer),
-    ],
-  })
-  return { id, privateKey, certificate }
+async function certify(
+  privateKey: KeyObject,
+  kind: AuthorityKind,
+  { now, root }: { now: number; root?: OfflineRoot | undefined },
+): Promise<MadeAuthority> {
+  const title = `Postern ${kind} CA`
+  const lifetimeMs = LIFETIME_MS
+  const certificate = await signCa(privateKey, { title, now, lifetimeMs, pathLength: 0, issuer: root })
+  const certificatePem = `${certificate.toString('pem')}\n${root?.certificatePem ?? ''}`
+  return { id: keyIdOf(privateKey), privateKey, certificatePem }
 }
 
 async function writeFiles(
   folder: string,
   name: string,
-  { privateKey, certificate }: MadeAuthority,
+  { privateKey, certificatePem }: MadeAuthority,
   lock: KeyLock | undefined,
 ): Promise<void> {
   await writePrivateFile(keyFile(folder, name), encodeKey(privateKey, lock))
-  await writePrivateFile(certificateFile(folder, name), `${certificate.toString('pem')}\n`)
+  await writePrivateFile(certificateFile(folder, name), certificatePem)
 }
 
 /** @param name of its files
@@ -242,10 +236,6 @@ export async function openAuthority(kept: KeptAuthority): Promise<Authority> {
     publicKey: new X509Certificate(kept.certificatePem).publicKey,
     keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(certificate.publicKey),
   }
-}
-
-function toSigningKey(privateKey: KeyObject): webcrypto.CryptoKey {
-  return privateKey.toCryptoKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])
 }
 
 /** Of the one that was made with the edge. */

@@ -1,9 +1,16 @@
 import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
-import { type AuthorityKind, addAuthority } from './authorities.ts'
-import { Generations, generationsOf, readGenerations, writeGenerations } from './generations.ts'
+import { type AuthorityKind, addAuthority, fingerprintOf, loadAuthorities } from './authorities.ts'
+import {
+  Generations,
+  type GenerationsByKind,
+  generationsOf,
+  readGenerations,
+  writeGenerations,
+} from './generations.ts'
 import type { KeyLock } from './key-file.ts'
+import type { OfflineRoot } from './offline-root.ts'
 
 /** Puts new CAs in the place of old ones without an outage: for a time both are believed. It writes keys and dates; the
  *  edges that read them do the rest by their clock. */
@@ -25,23 +32,58 @@ export async function rotateAuthorities(
   const before = await readGenerations(dataDir)
   for (const kind of kinds) requireSettled(kind, generationsOf(before, kind), now)
   const after = new Map(before)
-  const retired: string[] = []
   for (const kind of kinds) {
-    const generations = generationsOf(before, kind)
-    const isRetired = (generation: Generations['all'][number]) =>
-      generations.stateOf(generation, now) === 'retired'
-    retired.push(...generations.all.filter(isRetired).map(({ name }) => name))
-    const kept = new Generations(generations.all.filter((generation) => !isRetired(generation)))
-    const name = await addAuthority(dataDir, kind, now, lock)
-    after.set(kind, kept.succeededBy(name, { signsFrom: now + signsInMs, overlapMs: overlapMs(kind) }))
+    const name = await addAuthority(dataDir, kind, { now, lock })
+    const times = { signsFrom: now + signsInMs, overlapMs: overlapMs(kind) }
+    after.set(kind, stillOf(generationsOf(before, kind), now).succeededBy(name, times))
   }
+  await replaceGenerations(dataDir, before, after)
+}
+
+function stillOf(generations: Generations, now: number): Generations {
+  return new Generations(generations.trusted(now))
+}
+
+/** Those that are named no more are believed by nobody: their keys are of use to a thief only. */
+async function replaceGenerations(
+  dataDir: string,
+  before: GenerationsByKind,
+  after: GenerationsByKind,
+): Promise<void> {
   await writeGenerations(dataDir, after)
-  // nobody believes them any more: their keys are of use to a thief only
-  for (const name of retired) {
-    for (const suffix of ['key', 'pem']) {
-      await rm(path.join(dataDir, 'ca', `${name}.${suffix}`), { force: true })
+  for (const [kind, { all }] of after) {
+    const kept = new Set(all.map(({ name }) => name))
+    for (const { name } of generationsOf(before, kind).all) {
+      if (kept.has(name)) continue
+      await rm(path.join(dataDir, 'ca', `${name}.key`), { force: true })
+      await rm(path.join(dataDir, 'ca', `${name}.pem`), { force: true })
     }
   }
+}
+
+/** Puts a new CA of the edge's own certificate below the same root. What the old one has signed lies in the memory of edges,
+ *  and is replaced there at once.
+ *  @returns its name
+ *  @throws CONFIG_INVALID people trust another root */
+export async function issueIntermediate(
+  dataDir: string,
+  root: OfflineRoot,
+  { now, lock }: { now: number; lock: KeyLock | undefined },
+): Promise<string> {
+  const { edge } = await loadAuthorities(dataDir, lock, now)
+  if (fingerprintOf(edge) !== fingerprintOf(root)) {
+    throw new PosternError('CONFIG_INVALID', `people trust another root: ${fingerprintOf(edge)}`, {
+      hint: 'name the root that this edge was made with; another one would lock everybody out',
+    })
+  }
+  const before = await readGenerations(dataDir)
+  const name = await addAuthority(dataDir, 'edge', { now, lock, root })
+  const edges = stillOf(generationsOf(before, 'edge'), now).succeededBy(name, {
+    signsFrom: now,
+    overlapMs: 0,
+  })
+  await replaceGenerations(dataDir, before, new Map(before).set('edge', edges))
+  return name
 }
 
 /** From now on nobody believes those that have signed before: for a key that was stolen.

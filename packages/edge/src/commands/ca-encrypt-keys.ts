@@ -2,10 +2,10 @@ import { readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { type Command, Option } from 'commander'
-import { type KeyLock, relockKeys } from '../ca/key-file.ts'
-import { loadConfig, readSecret } from '../config/load.ts'
+import { relockKeys } from '../ca/key-file.ts'
+import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
-import { configOption } from './options.ts'
+import { configOption, readLock } from './options.ts'
 
 interface EncryptOptions {
   config: string
@@ -42,22 +42,13 @@ Examples:
           hint: 'name the file with it in the configuration: ca: { key_passphrase_file: … }',
         })
       }
-      const from = readOldLock(options, parts.cwd) ?? ca.keyLock
+      const { oldPassphraseFile: old } = options
+      const from = old === undefined ? ca.keyLock : readLock(path.resolve(parts.cwd, old))
       const files = await listKeyFiles(path.join(dataDir, 'ca'))
       const written = await relockKeys(files, { from, to: options.unsafeDecrypt ? undefined : ca.keyLock })
       const how = options.unsafeDecrypt ? 'NOT encrypted any more' : 'encrypted'
       parts.stderr.write(`postern-edge: ${files.length} keys are ${how}, ${written} were written\n`)
     })
-}
-
-function readOldLock({ oldPassphraseFile }: EncryptOptions, cwd: string): KeyLock | undefined {
-  if (oldPassphraseFile === undefined) return undefined
-  try {
-    const file = path.resolve(cwd, oldPassphraseFile)
-    return { passphrase: readSecret(file), file }
-  } catch (cause) {
-    throw new PosternError('USAGE_INVALID', `${oldPassphraseFile} ${(cause as Error).message}`, { cause })
-  }
 }
 
 /** Other keys lie there too, and are not of a CA. */

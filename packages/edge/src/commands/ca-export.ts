@@ -2,7 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { type Command, Option } from 'commander'
-import { AUTHORITY_KINDS, type AuthorityKind } from '../ca/authorities.ts'
+import { AUTHORITY_KINDS, type AuthorityKind, rootOf } from '../ca/authorities.ts'
 import { generationsOf, readGenerations } from '../ca/generations.ts'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
@@ -32,7 +32,8 @@ Examples:
       const { dataDir } = loadConfig(options.config)
       const generations = generationsOf(await readGenerations(dataDir), options.kind)
       const names = generations.trusted(Date.now()).map(({ name }) => name)
-      const pems = await Promise.all(names.map((name) => readPem(path.join(dataDir, 'ca', `${name}.pem`))))
+      const chains = await Promise.all(names.map((name) => readPem(path.join(dataDir, 'ca', `${name}.pem`))))
+      const pems = [...new Set(chains.map(rootOf))]
       if (options.out === undefined) parts.stdout.write(pems.join(''))
       else await writeFile(path.resolve(parts.cwd, options.out), pems.join(''), { mode: 0o644 })
     })

@@ -1,0 +1,57 @@
+import { createHash, createPublicKey, type KeyObject, type webcrypto } from 'node:crypto'
+import { nameOf, randomSerial, SIGNING_ALGORITHM } from './leaf.ts'
+import { x509 } from './x509.ts'
+
+/** Who signs the certificate of a CA that does not sign its own. */
+export interface Issuer {
+  certificate: InstanceType<typeof x509.X509Certificate>
+  signingKey: webcrypto.CryptoKey
+}
+
+export interface CaProfile {
+  /** Followed by the id of its key. */
+  title: string
+  now: number
+  lifetimeMs: number
+  /** How many CAs may stand below it. */
+  pathLength: number
+  issuer?: Issuer | undefined
+}
+
+const BACKDATE_MS = 3_600_000
+
+/** The certificate of a CA: self-signed, or by the issuer. */
+export async function signCa(
+  privateKey: KeyObject,
+  { title, now, lifetimeMs, pathLength, issuer }: CaProfile,
+): Promise<InstanceType<typeof x509.X509Certificate>> {
+  const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
+  const signer = new x509.PublicKey(spki)
+  const subject = nameOf(`${title} ${keyIdOf(privateKey)}`)
+  return x509.X509CertificateGenerator.create({
+    serialNumber: randomSerial(),
+    issuer: issuer?.certificate.subjectName ?? subject,
+    subject,
+    notBefore: new Date(now - BACKDATE_MS),
+    notAfter: new Date(now + lifetimeMs),
+    publicKey: signer,
+    signingKey: issuer?.signingKey ?? toSigningKey(privateKey),
+    signingAlgorithm: SIGNING_ALGORITHM,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, pathLength, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(signer),
+      ...(issuer ? [await x509.AuthorityKeyIdentifierExtension.create(issuer.certificate.publicKey)] : []),
+    ],
+  })
+}
+
+/** Tells CAs of one kind apart, in their names and files. */
+export function keyIdOf(privateKey: KeyObject): string {
+  const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
+  return createHash('sha256').update(spki).digest('hex').slice(0, 16)
+}
+
+export function toSigningKey(privateKey: KeyObject): webcrypto.CryptoKey {
+  return privateKey.toCryptoKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])
+}
