@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { quoteForShell } from '../demo/dev-login.ts'
 import { findFreePort } from '../demo/free-port.ts'
 import { connectService } from './support/connect-service.ts'
-import { makeDevBrowser } from './support/dev-browser.ts'
+import { makeDevBrowser, makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { METRICS_ON, readMetrics } from './support/metrics.ts'
 import { startPebble } from './support/pebble.ts'
@@ -56,24 +56,31 @@ test('TLS-ALPN-01 on its own port, though nonces are refused; kept over a restar
 })
 
 test('HTTP-01 on a port beside it; the programs need no CA that is named, and no wildcard', async () => {
-  const httpPort = await findFreePort()
+  const [port, httpPort] = [await findFreePort(), await findFreePort()]
   await using pebble = await startPebble({ httpPort })
   const acme = { ...pebble.settings, challenge: 'http-01', http_listen: `127.0.0.1:${httpPort}` }
-  await using edge = await startEdge({ config: { tls: { acme } } })
+  const before = await startEdge({ port })
+  const home = await makePerson(before, 'operator@mycorp.com') // who trusts the edge's own CA
+  await before.stop()
+  await using edge = await startEdge({ port, dataDir: before.dataDir, config: { tls: { acme } } })
   const root = await pebble.fetchRoot()
   assert.deepEqual((await shownByAcme(edge, root)).names, OWN_NAMES)
   const answer = await fetch(`http://127.0.0.1:${httpPort}/.well-known/acme-challenge/x`)
   assert.equal(answer.status, 404)
   assert.match(edge.logs(), /sign in: postern login --edge https:\/\/edge\.localhost:\d+\n/)
 
-  const home = makeTempFolder('home')
   const browser = await makeDevBrowser({ origin: edge.origin, caFile: root }, home, 'operator@mycorp.com')
   const login = ['login', '--edge', edge.origin, '--browser', quoteForShell(browser)]
-  const stranger = await runPostern(login, { home })
-  assert.equal(stranger.code, 6)
-  assert.match(stranger.stderr, /EDGE_UNTRUSTED/)
   const env = { NODE_EXTRA_CA_CERTS: root } // one of the public CAs of this machine
-  const person = await runPostern(login, { home, env })
+  const pinned = await runPostern(login, { home, env })
+  assert.equal(pinned.code, 6)
+  assert.match(
+    pinned.stderr,
+    /EDGE_UNTRUSTED[\s\S]*postern login --edge https:\/\/edge\.localhost:\d+ --public-ca\n/,
+  )
+  const stranger = await runPostern([...login, '--public-ca'], { home })
+  assert.equal(stranger.code, 6, 'of a CA that this machine does not know')
+  const person = await runPostern([...login, '--public-ca'], { home, env })
   assert.equal(person.code, 0, person.stderr)
   await using greeter = await startGreeter('hello\n')
   await using service = await connectService({ home, env, port: greeter.port })

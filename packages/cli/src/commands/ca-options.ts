@@ -8,6 +8,7 @@ import { readCaFile } from './options.ts'
 export interface CaOptions {
   caFile?: string | undefined
   caFingerprint?: Buffer | undefined
+  publicCa?: boolean | undefined
 }
 
 /** @param known of an earlier login
@@ -19,6 +20,7 @@ export async function readCa(
   known: string | undefined,
 ): Promise<string | undefined> {
   if (options.caFile !== undefined) return readCaFile(options.caFile)
+  if (options.publicCa) return undefined
   if (options.caFingerprint) return fetchPinnedCa(origin, options.caFingerprint)
   return known
 }
@@ -38,5 +40,11 @@ export function addCaOptions(command: Command): Command {
       )
         .argParser(parseFingerprint)
         .conflicts('caFile'),
+    )
+    .addOption(
+      new Option(
+        '--public-ca',
+        'forget the CA that was named before: the edge has a public certificate now',
+      ).conflicts(['caFile', 'caFingerprint']),
     )
 }

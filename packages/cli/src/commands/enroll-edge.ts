@@ -50,7 +50,8 @@ function onlyEdge(home: string): KnownEdge | undefined {
 }
 
 /** A file that has gone since says nothing against the CA that was read from it. */
-function namesOtherCa({ caFile, caFingerprint }: CaOptions, { caPem }: KnownEdge): boolean {
+function namesOtherCa({ caFile, caFingerprint, publicCa }: CaOptions, { caPem }: KnownEdge): boolean {
+  if (publicCa) return caPem !== undefined
   if (caFile !== undefined) return existsSync(caFile) && !isSameText(caFile, caPem)
   if (!caFingerprint) return false
   const known = caPem && new X509Certificate(caPem).fingerprint256.replaceAll(':', '')

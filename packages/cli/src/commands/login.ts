@@ -34,9 +34,12 @@ async function runLogin(options: LoginOptions): Promise<void> {
   const { learnEdge, signIn } = await import('../login/sign-in.ts')
   const home = stateFolder()
   const folder = edgeFolder(home, options.edge)
-  const caPem = await readCa(options.edge, options, loadEdge(home, options.edge)?.caPem)
+  const known = loadEdge(home, options.edge)?.caPem
+  const caPem = await readCa(options.edge, options, known)
   using api = new EdgeApi({ origin: options.edge, caPem }, readRemembered({ folder }))
-  const facts = await learnEdge(api, caPem)
+  const facts = await learnEdge(api, caPem).catch((error: unknown) => {
+    throw caPem !== undefined && caPem === known ? withPublicHint(error) : error
+  })
 
   using _lock = await sessionLock({ folder })
   const browser = options.browser === true ? undefined : options.browser
@@ -46,6 +49,16 @@ async function runLogin(options: LoginOptions): Promise<void> {
   storeLogin(edge, session)
   const left = formatDuration(session.expiresAt - api.now())
   tell(`signed in to ${edge.origin} as ${printable(session.email)}, for ${left}`)
+}
+
+/** A CA that was named once is the only one that is trusted: an edge that has a public certificate since is refused. */
+function withPublicHint(error: unknown): unknown {
+  if (!(error instanceof PosternError) || error.code !== 'EDGE_UNTRUSTED') return error
+  const { code, message, cause } = error
+  return new PosternError(code, message, {
+    hint: 'it has another CA than the one named before; ask its administrator, and if the certificate is a public one now: postern login --edge https://HOST --public-ca',
+    cause,
+  })
 }
 
 /** `--batch`: nobody can be asked, so a session there is will do, and no other helps.

@@ -154,6 +154,30 @@ describe('an ACME server that', () => {
     assert.deepEqual(waits.slice(-2), [6 * HOUR_MS, 6 * HOUR_MS])
   })
 
+  it('hangs while the edge is killed is asked no sooner for that', async () => {
+    const state = new AcmeState(dataDir)
+    let kept: Awaited<ReturnType<typeof state.readAttempts>>
+    const asked = Promise.withResolvers<void>()
+    answer = async () => {
+      kept = await state.readAttempts() // what a kill would leave behind
+      asked.resolve()
+    }
+    {
+      await using keeper = openKeeper(configOf(), { onFailed: assert.fail })
+      await keeper.open()
+      keeper.start()
+      await asked.promise
+    }
+    assert.deepEqual([kept?.failures, kept?.notBefore], [1, NOW + 60_000])
+    const stopped = await state.readAttempts()
+    assert.deepEqual([stopped?.failures, stopped?.notBefore], [0, 0]) // it was ended in order
+
+    await state.writeAttempts({ ...kept!, notBefore: NOW + 365 * 24 * HOUR_MS })
+    await using later = openKeeper(configOf(), { onFailed: assert.fail })
+    await later.open()
+    assert.equal(later.nextAttemptAt, NOW + 7 * 24 * HOUR_MS) // written with a clock that was wrong
+  })
+
   it('answers with something else is named as such', async () => {
     const answers: [string, (response: ServerResponse) => void][] = [
       ['a page', (response) => response.end('<html>hotel wifi</html>')],

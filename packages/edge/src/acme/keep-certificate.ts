@@ -6,6 +6,7 @@ import type { ServerIdentity } from '../flow/rooms.ts'
 import { openAccount, signInAccount } from './account.ts'
 import type { ChallengeSolver } from './challenges.ts'
 import { AcmeClient } from './client.ts'
+import { MAX_RETRY_AFTER_MS } from './messages.ts'
 import { orderCertificate } from './order.ts'
 import type { AcmeState, KeptCertificate } from './state.ts'
 
@@ -61,7 +62,8 @@ export class CertificateKeeper implements AsyncDisposable {
     const attempts = await state.readAttempts()
     if (attempts?.settings === this.#settings) {
       this.#failures = attempts.failures
-      this.#notBefore = attempts.notBefore
+      // noted while the clock was wrong, it could be years
+      this.#notBefore = Math.min(attempts.notBefore, this.#parts.clock() + MAX_RETRY_AFTER_MS)
     }
     const kept = await state.readCertificate()
     if (kept) this.#dueAt = this.#isWanted(kept) ? this.#renewAt(kept.cert) : 0
@@ -93,19 +95,36 @@ export class CertificateKeeper implements AsyncDisposable {
 
   async #attempt(): Promise<void> {
     const timeout = AbortSignal.timeout(ORDER_TIMEOUT_MS)
+    const before = this.#failures
     try {
+      await this.#countAttempt()
       const identity = await this.#order(AbortSignal.any([this.#stop.signal, timeout]))
       this.#failures = 0
       this.#dueAt = this.#renewAt(identity.cert)
       this.#notBefore = this.#parts.clock() + this.#config.firstRetryMs // whatever a server certifies
       this.#parts.onCertificate(identity)
     } catch (cause) {
-      if (this.#stop.signal.aborted) return
+      if (this.#stop.signal.aborted) return this.#forgetAttempt(before)
       const late = new PosternError('ACME_UNREACHABLE', 'the ACME server took more than 15 minutes', {
         cause,
       })
       await this.#fail(timeout.aborted ? late : toPosternError(cause, 'INTERNAL', 'the order failed'))
     }
+  }
+
+  /** On the disk before anybody is asked: an edge that is killed and started again in a circle waits ever longer, too, and
+   *  one whose disk is full asks for nothing that it could not keep. */
+  async #countAttempt(): Promise<void> {
+    this.#failures += 1
+    this.#notBefore = this.#parts.clock() + this.#retryMs()
+    await this.#keepAttempts()
+  }
+
+  /** The edge stops in between: that is nobody's failure. */
+  async #forgetAttempt(failures: number): Promise<void> {
+    this.#failures = failures
+    this.#notBefore = 0
+    await this.#keepAttempts().catch(() => {})
   }
 
   async #order(signal: AbortSignal): Promise<ServerIdentity> {
@@ -121,16 +140,15 @@ export class CertificateKeeper implements AsyncDisposable {
   }
 
   async #fail(error: PosternError): Promise<void> {
-    const { state, clock, onFailed } = this.#parts
-    this.#failures += 1
     const asked = Number(error.details?.retryAfterMs ?? 0)
-    this.#notBefore = clock() + Math.max(asked, this.#retryMs())
-    onFailed(error, this.nextAttemptAt)
-    const attempts = { settings: this.#settings, failures: this.#failures, notBefore: this.#notBefore }
-    // on a full disk the wait holds for this process only
-    await state.writeAttempts(attempts).catch((cause: unknown) => {
-      onFailed(toPosternError(cause, 'STATE_INVALID', 'the failure cannot be kept'), this.nextAttemptAt)
-    })
+    this.#notBefore = this.#parts.clock() + Math.max(asked, this.#retryMs())
+    await this.#keepAttempts().catch(() => {}) // a full disk: the next attempt says so
+    this.#parts.onFailed(error, this.nextAttemptAt)
+  }
+
+  #keepAttempts(): Promise<void> {
+    const [settings, failures, notBefore] = [this.#settings, this.#failures, this.#notBefore]
+    return this.#parts.state.writeAttempts({ settings, failures, notBefore })
   }
 
   /** Grows from `retry` to six hours; between half of it and all, so that edges do not come together. */

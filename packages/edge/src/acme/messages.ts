@@ -89,7 +89,7 @@ export function describeProblem(problem: Problem): string {
 }
 
 /** Longest wait that a server is believed: a week is the longest window of a public CA. */
-const MAX_RETRY_AFTER_MS = 7 * 86_400_000
+export const MAX_RETRY_AFTER_MS = 7 * 86_400_000
 
 /** Seconds or a date (RFC 9110 §10.2.3).
  *  @returns milliseconds from now, undefined for nothing that is understood */
