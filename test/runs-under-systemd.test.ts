@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, test } from 'node:test'
@@ -10,6 +9,7 @@ import { makePerson } from './support/dev-browser.ts'
 import { startEdge } from './support/edge-process.ts'
 import { runPostern } from './support/postern.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
+import { analyze, verifyUnit } from './support/verify-unit.ts'
 
 /** The units of packaging/systemd: systemd's own opinion of them, and an edge and a connector that are given their files
  *  as the units give them. */
@@ -26,10 +26,6 @@ function valuesOf(unit: string, key: string): string[] {
   return [...unit.matchAll(new RegExp(`^${key}=(.*)$`, 'gm'))].map((match) => match[1]!)
 }
 
-function analyze(...args: string[]) {
-  return spawnSync('systemd-analyze', args, { encoding: 'utf8', env: { ...process.env, SYSTEMD_PAGER: '' } })
-}
-
 /** A folder with this text as the unit, its program being one that is there. */
 function stageUnit(name: string, text: string): string {
   const folder = makeTempFolder('units')
@@ -39,8 +35,7 @@ function stageUnit(name: string, text: string): string {
 }
 
 function verify(name: string, text: string): string {
-  const { stdout, stderr } = analyze('verify', '--man=no', stageUnit(name, text))
-  return stdout + stderr
+  return verifyUnit(stageUnit(name, text))
 }
 
 test('there is a unit for the edge and one for connectors, and both are checked here', () => {
