@@ -52,6 +52,7 @@ const ONCE: readonly string[] = [
   'renews-its-certificate-under-load', // TLS and files, nothing that is stored
   'replaces-its-cas', // files of the edge
   'restores-from-a-backup',
+  'runs-as-a-service-of-a-person',
   'runs-under-systemd',
   'sets-up-sshd-without-locking-anyone-out', // files of a server
   'signs-in-once-for-many', // counts tokens in the database's file

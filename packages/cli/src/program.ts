@@ -8,11 +8,13 @@ import { addCertificateList } from './commands/certificate/list.ts'
 import { addCertificateRenew } from './commands/certificate/renew.ts'
 import { addCertificateRevoke } from './commands/certificate/revoke.ts'
 import { addCertificateShow } from './commands/certificate/show.ts'
+import { addClientInstallService } from './commands/client/install-service.ts'
 import { addClientListen } from './commands/client/listen.ts'
 import { addClientSshKeysign } from './commands/client/ssh-keysign.ts'
 import { addClientTls } from './commands/client/tls.ts'
 import { addCompletion } from './commands/completion.ts'
 import { addConnect } from './commands/connect.ts'
+import { addConnectorInstallService } from './commands/connector/install-service.ts'
 import { addDoctor } from './commands/doctor.ts'
 import { addExplain } from './commands/explain.ts'
 import { addFlowCut } from './commands/flow/cut.ts'
@@ -68,8 +70,10 @@ export function createProgram(parts: ProgramParts): Command {
   addConnect(program, parts)
   const client = addGroup(program, 'client', 'reach a service')
   addClientTls(client)
-  addClientListen(client, parts.takeStopSignal)
+  addClientListen(client, parts)
+  addClientInstallService(client)
   addClientSshKeysign(client)
+  addConnectorInstallService(addGroup(program, 'connector', 'the connector of this machine'))
   const service = addGroup(program, 'service', 'look at and change services')
   addServiceList(service)
   addServiceShow(service)

@@ -1,6 +1,7 @@
 import { readFileSync, type Stats, statSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { setTimeout as wait } from 'node:timers/promises'
+import { unreadableFile } from './unreadable-file.ts'
 
 /** The text of a file that somebody edits while a command runs. Looks at the file itself, not for notices of the system:
  *  those are lost where an editor puts a new file in its place, behind links and on network disks. */
@@ -28,6 +29,16 @@ export class WatchedFile {
   read(): string {
     this.#read = fingerprint(statSync(this.#file))
     return readFileSync(this.#file, 'utf8')
+  }
+
+  /** For a start with a file that somebody has named.
+   *  @throws USAGE_INVALID */
+  readNamed(): string {
+    try {
+      return this.read()
+    } catch (cause) {
+      throw unreadableFile(this.#file, cause)
+    }
   }
 
   /** Takes the next look for a change, whatever it finds. */

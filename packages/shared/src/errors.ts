@@ -200,6 +200,11 @@ export const ERRORS = {
   SSH_CONFIG_INVALID: kind(409, 1, 'correct the file and run the command again'),
   BUSY: kind(503, 1, 'another postern process holds the lock: wait for it or end it'),
   SSHD_SETUP_FAILED: kind(500, 1, 'run it as root on the machine of the service, and look at its message'),
+  SERVICE_SETUP_FAILED: kind(
+    500,
+    1,
+    'look at what the service manager says: journalctl --user; --dry-run shows what would be done',
+  ),
   KRL_INVALID: kind(
     502,
     1,

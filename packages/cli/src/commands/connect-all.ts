@@ -33,7 +33,7 @@ export async function connectAll(file: string, { policy, report, signal, onReloa
     onNoneLeft: (reason) => nothingLeft.abort(reason),
   })
   const watched = new WatchedFile(file)
-  const { entries, problems } = parseServicesFile(readNamed(watched, file), file)
+  const { entries, problems } = parseServicesFile(watched.readNamed(), file)
   if (problems.length === 0) problems.push(...(await services.begin(entries)))
   if (problems.length > 0) throw explainProblems(file, problems)
   onReload(() => watched.lookAgain())
@@ -85,12 +85,4 @@ async function serveOne(
 
 function reportOf({ name }: ServiceSettings, report: Report): Report {
   return (event: ConnectorEvent) => report({ ...event, name })
-}
-
-function readNamed(watched: WatchedFile, file: string): string {
-  try {
-    return watched.read()
-  } catch (cause) {
-    throw unreadableFile(file, cause)
-  }
 }

@@ -9,6 +9,7 @@ import { createJsonReport } from '../events.ts'
 import { tell } from '../io.ts'
 import { type NetworkOptions, useNetwork } from '../network/options.ts'
 import type { ProgramParts } from '../program.ts'
+import { findServiceManager } from '../service-manager/notify.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from './ask.ts'
 import { addCaOptions, type CaOptions } from './ca-options.ts'
 import { addExamples } from './examples.ts'
@@ -47,8 +48,16 @@ async function runConnect(options: ConnectOptions, parts: ProgramParts): Promise
   useNetwork(options)
   const { reportToPeople } = await import('../connector/events.ts')
   const readerGone = new AbortController()
-  const report: Report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople
+  const tellEverybody: Report = options.json
+    ? createJsonReport((error) => readerGone.abort(error))
+    : reportToPeople
   const signal = AbortSignal.any([parts.takeStopSignal(), readerGone.signal])
+  const manager = findServiceManager()
+  signal.addEventListener('abort', () => void manager.stopping())
+  const report: Report = (event) => {
+    if (event.event === 'ready') manager.ready(`${event.host} is ready`)
+    tellEverybody(event)
+  }
   const run: Run = { policy: loginPolicy(options), report, signal }
   if (settings) await connectOne(settings, run)
   else {

@@ -379,6 +379,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     meaning: 'The connector is there, and nothing listens on the port it forwards to.',
     next: 'Check that the service runs on the connector’s machine. The connector says which host and port it tried; people outside never see that.',
   },
+  SERVICE_SETUP_FAILED: {
+    meaning:
+      'postern client install-service or connector install-service could not make or remove the service: this machine has no systemd for its users, systemd says no, or another unit has the name. A unit that systemd never heard of is not left behind.',
+    next: 'Read what systemctl said in the message, and journalctl --user -u postern-listen. On another system use --print launchd or --print windows. A unit of your own is not replaced: choose another name with --unit.',
+  },
   SERVICE_UNKNOWN: {
     meaning: 'You have no service of this label or host name. Whether somebody else has one is not said.',
     next: 'Look at yours with postern service list.',

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
+import { quoteForShell, quoteForUnit } from '../service-manager/quote.ts'
 import { lastLines, requireProgram, runProgram } from './run-program.ts'
 
 /** What makes a server run `postern sshd refresh` every minute: a timer of systemd, or a line for cron. */
@@ -104,18 +105,4 @@ function cronText(command: readonly string[]): string {
   // cron ends the line at a percent sign that is not escaped
   const line = commandLine(command).replaceAll('%', '\\%')
   return `# Taken back by: postern sshd setup --undo\n* * * * * root ${line} 2>&1 | logger -t postern\n`
-}
-
-function quoteForShell(word: string): string {
-  return /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
-}
-
-/** systemd.service(5), "Command lines": quotes, specifiers, variables. */
-function quoteForUnit(word: string): string {
-  const escaped = word
-    .replaceAll('\\', '\\\\')
-    .replaceAll('"', '\\"')
-    .replaceAll('%', '%%')
-    .replaceAll('$', '$$$$')
-  return /^[A-Za-z0-9_@+=:,./%-]+$/.test(escaped) ? escaped : `"${escaped}"`
 }

@@ -67,7 +67,7 @@ function tellReady({ host, ...place }: { host: string } & LocalPlace): void {
   tellMore('Ctrl-C ends it, with all connections through it')
 }
 
-function countListeners(count: number): string {
+export function countListeners(count: number): string {
   return count === 1 ? '1 listener' : `${count} listeners`
 }
 

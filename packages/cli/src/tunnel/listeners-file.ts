@@ -1,6 +1,14 @@
 import path from 'node:path'
 import { PosternError, toPosternError } from '@postern/shared/errors'
-import { type Entries, type Entry, type EntryShape, type Problem, readEntries } from '../entry-file.ts'
+import {
+  type Entries,
+  type Entry,
+  type EntryShape,
+  explainProblems,
+  type Problem,
+  readEntries,
+} from '../entry-file.ts'
+import { WatchedFile } from '../watched-file.ts'
 import { formatLocal, type LocalPlace, parseLocal, refusePublicAddress } from './local-place.ts'
 import type { ServicePlace } from './service-flow.ts'
 
@@ -24,6 +32,18 @@ const SHAPE: EntryShape = {
 /** Which edge serves a host.
  *  @throws EDGE_UNKNOWN · USAGE_INVALID */
 export type FindPlace = (wanted: { host: string; edge?: string }) => ServicePlace
+
+/** For a start: all of it, or nothing.
+ *  @throws USAGE_INVALID when it cannot be read · the code of the first problem, with all of them */
+export function readListeners(
+  file: string,
+  findPlace: FindPlace,
+  watched: WatchedFile = new WatchedFile(file),
+): ListenerEntry[] {
+  const { entries, problems } = parseListenersFile(watched.readNamed(), file, findPlace)
+  if (problems.length > 0) throw explainProblems(file, problems)
+  return entries
+}
 
 /** @param file where relative paths of sockets begin */
 export function parseListenersFile(text: string, file: string, findPlace: FindPlace): Entries<ListenerEntry> {

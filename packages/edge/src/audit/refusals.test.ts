@@ -50,6 +50,7 @@ const NEVER_THE_EDGES: Partial<Record<ErrorCode, string>> = {
   SSH_CONFIG_INVALID: 'about the configuration of the person',
   BUSY: 'about a lock on the machine of the command line',
   SSHD_SETUP_FAILED: 'about the machine of the server',
+  SERVICE_SETUP_FAILED: "about the person's machine",
   KRL_INVALID: 'the server turns a list away',
   CA_ROTATING: 'postern-edge ca rotate says it',
   CA_KEY_LOCKED: 'the edge does not start',

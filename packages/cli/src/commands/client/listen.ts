@@ -4,11 +4,13 @@ import { withOrigin } from '../../credentials/known-edge.ts'
 import { explainProblems } from '../../entry-file.ts'
 import { createJsonReport, type ReportedProblem, reasonOf } from '../../events.ts'
 import { useNetwork } from '../../network/options.ts'
+import type { ProgramParts } from '../../program.ts'
+import { findServiceManager, type ServiceManager } from '../../service-manager/notify.ts'
 import { serveListener } from '../../tunnel/listener.ts'
-import { type Report, reportToPeople } from '../../tunnel/listener-events.ts'
+import { countListeners, type Report, reportToPeople } from '../../tunnel/listener-events.ts'
 import { ListenerSet } from '../../tunnel/listener-set.ts'
-import { type FindPlace, parseListenersFile } from '../../tunnel/listeners-file.ts'
-import { type LocalPlace, parseLocal, refusePublicAddress } from '../../tunnel/local-place.ts'
+import { type FindPlace, parseListenersFile, readListeners } from '../../tunnel/listeners-file.ts'
+import { formatLocal, type LocalPlace, parseLocal, refusePublicAddress } from '../../tunnel/local-place.ts'
 import { openListener } from '../../tunnel/open-listener.ts'
 import { ServiceCertificates } from '../../tunnel/service-certificates.ts'
 import { unreadableFile } from '../../unreadable-file.ts'
@@ -34,19 +36,26 @@ interface Run {
   certificates: ServiceCertificates
   report: Report
   signal: AbortSignal
+  manager: ServiceManager
+  /** Hears each SIGHUP. */
+  onReload: ProgramParts['onReload']
 }
 
-async function runListen(options: ListenOptions, takeStopSignal: () => AbortSignal): Promise<void> {
+type ListenParts = Pick<ProgramParts, 'takeStopSignal' | 'onReload'>
+
+async function runListen(options: ListenOptions, { takeStopSignal, onReload }: ListenParts): Promise<void> {
   useNetwork(options)
   const readerGone = new AbortController()
   const signal = AbortSignal.any([takeStopSignal(), readerGone.signal])
   const report: Report = options.json ? createJsonReport((error) => readerGone.abort(error)) : reportToPeople
-  const run: Run = { certificates: new ServiceCertificates(loginPolicy(options), report), report, signal }
+  const certificates = new ServiceCertificates(loginPolicy(options), report)
+  const run: Run = { certificates, report, signal, manager: findServiceManager(), onReload }
   if (options.file === undefined) await listenAtOne(options, run)
   else await listenAtAll(options.file, run)
 }
 
-async function listenAtOne(options: ListenOptions, { certificates, report, signal }: Run): Promise<void> {
+async function listenAtOne(options: ListenOptions, run: Run): Promise<void> {
+  const { certificates, signal, manager } = run
   const { host, local, unsafeAnyLocalUser = false } = options
   if (host === undefined || local === undefined) {
     throw new PosternError('USAGE_INVALID', 'nothing says which service is to be where', {
@@ -57,6 +66,11 @@ async function listenAtOne(options: ListenOptions, { certificates, report, signa
   const place = findService({ ...options, host })
   const server = await openListener(local)
   const certificate = certificates.of(place)
+  const report: Report = (event) => {
+    if (event.event === 'ready') manager.ready(`${place.host} is at ${formatLocal(event)}`)
+    run.report(event)
+  }
+  signal.addEventListener('abort', () => void manager.stopping())
   try {
     await serveListener(server, { place, certificate, unsafeAnyLocalUser, report, signal })
   } catch (error) {
@@ -73,34 +87,29 @@ async function listenAtAll(file: string, run: Run): Promise<void> {
     return serveListener(server, parts)
   })
   const watched = new WatchedFile(file)
-  const { entries, problems } = parseListenersFile(readNamed(watched, file), file, findPlace)
-  if (problems.length === 0) problems.push(...(await listeners.begin(entries)))
+  const problems = await listeners.begin(readListeners(file, findListenerPlace, watched))
   if (problems.length > 0) throw explainProblems(file, problems)
+  run.manager.ready(countListeners(listeners.size))
+  run.onReload(() => watched.lookAgain())
   await followFile(watched, file, { listeners, ...run })
-  await listeners.over()
-}
-
-function readNamed(watched: WatchedFile, file: string): string {
-  try {
-    return watched.read()
-  } catch (cause) {
-    throw unreadableFile(file, cause)
-  }
+  await Promise.all([listeners.over(), run.manager.stopping()])
 }
 
 /** Until the signal aborts. */
 function followFile(
   watched: WatchedFile,
   file: string,
-  { listeners, report, signal }: Run & { listeners: ListenerSet },
+  { listeners, report, signal, manager }: Run & { listeners: ListenerSet },
 ): Promise<void> {
   const tellFailed = (problems: ReportedProblem[]) =>
     report({ event: 'reload.failed', file, listeners: listeners.size, problems })
   return watched.follow({
     signal,
     async onText(text) {
-      const { entries, problems } = parseListenersFile(text, file, findPlace)
+      manager.reloading()
+      const { entries, problems } = parseListenersFile(text, file, findListenerPlace)
       problems.push(...(await listeners.change(entries, problems.length === 0)))
+      manager.ready(countListeners(listeners.size))
       if (problems.length === 0) report({ event: 'reloaded', file, listeners: listeners.size })
       else tellFailed(problems.map(({ line, error }) => ({ line, ...reasonOf(error) })))
     },
@@ -108,11 +117,12 @@ function followFile(
   })
 }
 
-const findPlace: FindPlace = ({ host, edge }) => {
+/** Through the edge that serves the host. */
+export const findListenerPlace: FindPlace = ({ host, edge }) => {
   return findService({ host, edge: edge === undefined ? undefined : parseEdgeOrigin(edge) })
 }
 
-export function addClientListen(parent: Command, takeStopSignal: () => AbortSignal): void {
+export function addClientListen(parent: Command, parts: ListenParts): void {
   const command = parent
     .command('listen')
     .description('offer a service at a port or socket of this machine, to programs that know nothing else')
@@ -131,7 +141,7 @@ export function addClientListen(parent: Command, takeStopSignal: () => AbortSign
     .option('--unsafe-any-local-user', 'serve programs of every user of this machine, not only your own')
     .option('--unsafe-listen-all', 'allow an address that other machines reach: they enter in your name')
     .option('--json', 'print one JSON object per line for everything that happens')
-  addEdgeOptions(command).action((options: ListenOptions) => runListen(options, takeStopSignal))
+  addEdgeOptions(command).action((options: ListenOptions) => runListen(options, parts))
   const host = 'crimson-thunder-8434.edge.example.com'
   addExamples(command, [
     ['a database at port 5432 of this machine', `postern client listen --host ${host} --local 5432`],
