@@ -8,6 +8,7 @@ import { LISTENERS_TARGET } from './listeners-target.ts'
 import { PROXY_TARGETS } from './proxy-targets.ts'
 import { RENEWAL_TARGET } from './renewal-target.ts'
 import { SSH_TARGETS } from './ssh-targets.ts'
+import { SUBJECT_TARGET } from './subject-target.ts'
 import type { Target } from './target.ts'
 import { TEXT_TARGETS } from './text-targets.ts'
 
@@ -21,6 +22,7 @@ export const TARGETS: readonly Target[] = [
   COMPANY_PROXY_TARGET,
   CHANGES_TARGET,
   ACME_TARGET,
+  SUBJECT_TARGET,
   ...SSH_TARGETS,
   ...PROXY_TARGETS,
 ]

@@ -7,6 +7,7 @@ import { getRequestListener } from '@hono/node-server'
 import type { Checkpoint } from '@postern/shared/audit/checkpoint'
 import { ERRORS, PosternError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
+import { labelOfHost } from '@postern/shared/service-label'
 import { VERSION } from '@postern/shared/version'
 import type { Kysely } from 'kysely'
 import { keepChain, openChainKeys } from './audit/chain.ts'
@@ -32,6 +33,7 @@ import { openIngress } from './flow/ingress.ts'
 import { LiveFlows } from './flow/live-flows.ts'
 import { openRooms } from './flow/rooms.ts'
 import { endFlowsOfSilent } from './flow/silent-connector.ts'
+import { findTrustedCas } from './flow/trusted-cas.ts'
 import { createApi, createMtlsApi } from './http/api.ts'
 import type { ApiParts } from './http/parts.ts'
 import { openRate } from './limits/rate.ts'
@@ -333,6 +335,11 @@ export async function startEdge(
     },
     get workloadCa() {
       return authorities.bundle('workload')
+    },
+    async findTrustedCas(host) {
+      const label = storeWatch.isLost ? undefined : labelOfHost(host, domain)
+      const trusted = label === undefined ? undefined : await findTrustedCas(db, label)
+      return trusted?.cas.map(({ certificate }) => certificate) ?? []
     },
     handshakeTimeoutMs: limits.handshakeTimeoutMs,
     maxHttpConnections: limits.maxHttpConnections,

@@ -46,7 +46,54 @@ export interface Rule {
   anyAuthenticated?: true | undefined
   /** Programs with a certificate of their own, by name. Not in a rule that names people. */
   workloads?: readonly string[] | undefined
+  /** Holders of certificates of `trustedClientCas`. Not in a rule that names others. */
+  subjects?: readonly SubjectRule[] | undefined
   when?: Conditions | undefined
+}
+
+/** Exactly these fields, in this order. */
+export interface SubjectRule {
+  /** Name of a trusted CA of the same document. */
+  ca: string
+  fields: readonly SubjectFieldRule[]
+}
+
+export interface SubjectFieldRule {
+  type: SubjectAttribute
+  /** One of these two: the text, or a pattern of the whole of it in which `*` stands for a run of letters, digits and
+   *  `._-`. */
+  equals?: string | undefined
+  matches?: string | undefined
+  /** How the text is written in the certificate; what RFC 5280 wants of new ones when left out. */
+  string?: SubjectString | undefined
+}
+
+export const SUBJECT_STRINGS = ['utf8', 'printable', 'ia5'] as const
+export type SubjectString = (typeof SUBJECT_STRINGS)[number]
+
+/** Fields that a subject may have, and how their text is written. */
+export const DEFAULT_STRINGS = {
+  CN: 'utf8',
+  SN: 'utf8',
+  GN: 'utf8',
+  title: 'utf8',
+  serialNumber: 'printable',
+  C: 'printable',
+  ST: 'utf8',
+  L: 'utf8',
+  O: 'utf8',
+  OU: 'utf8',
+  UID: 'utf8',
+  DC: 'ia5',
+  emailAddress: 'ia5',
+} as const satisfies Record<string, SubjectString>
+export type SubjectAttribute = keyof typeof DEFAULT_STRINGS
+
+/** A CA of somebody else, whose certificates may be named in rules of this service and of no other. */
+export interface TrustedClientCa {
+  name: string
+  /** PEM of the one certificate that signs the leaves. */
+  certificate: string
 }
 
 export interface FlowLimits {
@@ -64,6 +111,8 @@ export interface Policy {
   /** What must hold for everybody. */
   require: Conditions
   limits: FlowLimits
+  /** Of a service only. */
+  trustedClientCas?: readonly TrustedClientCa[] | undefined
 }
 
 /** Admits nobody and forbids nothing: what a service's own list says is all there is. */

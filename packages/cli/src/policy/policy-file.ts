@@ -37,15 +37,29 @@ const LIMITS = { max_flow_length: 'maxFlowLengthMs', max_flows_per_identity: 'ma
 
 /** What may stand in a section: keys that are carried over, lists of sections, and sections. */
 interface Shape {
+  /** Member of the document, where the key is called otherwise. */
+  member?: string
   keys: Readonly<Record<string, string>>
   lists?: Readonly<Record<string, Shape>>
   sections?: Readonly<Record<string, Shape>>
 }
 const CONDITIONS_SHAPE: Shape = { keys: CONDITIONS, lists: { hours: { keys: HOURS } } }
-const RULE_SHAPE: Shape = { keys: RULE, sections: { when: CONDITIONS_SHAPE } }
+const SUBJECT_SHAPE: Shape = {
+  keys: { ca: 'ca' },
+  lists: { fields: { keys: { type: 'type', equals: 'equals', matches: 'matches', string: 'string' } } },
+}
+const RULE_SHAPE: Shape = {
+  keys: RULE,
+  lists: { subjects: SUBJECT_SHAPE },
+  sections: { when: CONDITIONS_SHAPE },
+}
+const TRUSTED_CA_SHAPE: Shape = {
+  member: 'trustedClientCas',
+  keys: { name: 'name', certificate: 'certificate' },
+}
 const POLICY_SHAPE: Shape = {
   keys: {},
-  lists: { allow: RULE_SHAPE, deny: RULE_SHAPE },
+  lists: { allow: RULE_SHAPE, deny: RULE_SHAPE, trusted_client_cas: TRUSTED_CA_SHAPE },
   sections: { require: CONDITIONS_SHAPE, limits: { keys: LIMITS } },
 }
 
@@ -112,7 +126,7 @@ function readSection(
     else if (!Object.hasOwn(lists, key)) problems.push(`${place} is not a key of a policy`)
     else if (!Array.isArray(value)) problems.push(`${place} must be a list`)
     else {
-      result[key] = value.map((entry, index) =>
+      result[lists[key]!.member ?? key] = value.map((entry, index) =>
         readSection(entry, lists[key]!, `${place}[${index}]`, problems),
       )
     }
@@ -154,7 +168,7 @@ function writeSection(
     if (inner && Object.keys(inner).length > 0) result[key] = writeSection(inner, shape)
   }
   for (const [key, shape] of Object.entries(lists)) {
-    const entries = section[key] as Record<string, unknown>[] | undefined
+    const entries = section[shape.member ?? key] as Record<string, unknown>[] | undefined
     if (entries) result[key] = entries.map((entry) => writeSection(entry, shape))
   }
   return result

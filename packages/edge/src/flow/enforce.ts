@@ -282,10 +282,15 @@ async function findOver(
   for (const flow of flows) {
     const { certificateSerial = '', sessionId = '', identityId = '' } = flow.facts
     if (locked.has(identityId)) over.set(flow, LOCKED)
-    else if (!serials.has(certificateSerial)) over.set(flow, CERTIFICATE_REVOKED)
+    else if (!isForeign(flow) && !serials.has(certificateSerial)) over.set(flow, CERTIFICATE_REVOKED)
     else if (!flow.program && !sessions.has(sessionId)) over.set(flow, SESSION_ENDED)
   }
   return over
+}
+
+/** Its certificate is of another CA: the store knows nothing of it, and its CA is decided about with the policy. */
+function isForeign({ program }: LiveFlow): boolean {
+  return program !== undefined && 'ca' in program
 }
 
 function valuesOf(fact: 'certificateSerial' | 'identityId' | 'sessionId', flows: readonly LiveFlow[]) {

@@ -123,17 +123,17 @@ async function decideUndisturbed(entered: Entered, flow: LiveFlow, known: Known,
   const { clock, db, domain, clientCas, workloadCas, enforcement, flowRate, strangers } = parts
   const leaf = entered.tls.getPeerX509Certificate()
   if (!leaf) throw new PosternError('CERTIFICATE_REFUSED', 'the client showed no certificate')
+  const label = parseServiceLabel(known.label)
   for (;;) {
     const { changes } = flow
     const { identity, subject, certificate, session } = await strangers.identifying(entered.clientHost, () =>
-      identify(leaf, flow.facts, { db, domain, clientCas, workloadCas, now: clock() }),
+      identify(leaf, flow.facts, { db, domain, clientCas, workloadCas, label, now: clock() }),
     )
     const { id: identityId, email } = identity
     const isCounted = known.identityId !== undefined
     Object.assign(known, { identityId, email, certificateSerial: certificate.serial })
     if (!isCounted) await flowRate.spend(identityId)
     const context = contextOf(session, entered.clientAddress)
-    const label = parseServiceLabel(known.label)
     const now = clock()
     const { service, decision } = await authorize(subject, label, certificate.serviceId, {
       db,

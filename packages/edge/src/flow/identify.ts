@@ -1,22 +1,26 @@
-import type { X509Certificate } from 'node:crypto'
+import { createHash, type X509Certificate } from 'node:crypto'
 import { PosternError } from '@postern/shared/errors'
+import type { ServiceLabel } from '@postern/shared/service-label'
 import { WORKLOAD_PREFIX } from '@postern/shared/workload-name'
 import type { Kysely } from 'kysely'
 import { clientSubjectAltName } from '../ca/issue-client.ts'
+import { renderSubject } from '../ca/subject.ts'
 import { verifyLeaf } from '../ca/verify-leaf.ts'
 import type { PolicySubject } from '../policy/evaluate.ts'
 import { refuseLocked } from '../revocation/locks.ts'
 import { findCertificate } from '../store/certificates.ts'
 import { findIdentity } from '../store/identities.ts'
 import type { Database } from '../store/schema.ts'
+import { findServiceByLabel } from '../store/services.ts'
 import { findSession, isLive, type Session } from '../store/sessions.ts'
 import { findWorkloadCertificate, refuseRevokedWorkload } from '../workloads/find-certificate.ts'
 import type { FlowFacts } from './live-flows.ts'
+import { findTrustedCas, verifyForeignLeaf } from './trusted-cas.ts'
 
 /** Who a flow is of. */
 export interface FlowIdentity {
   id: string
-  /** A person's address; `workload:NAME` of a program. */
+  /** A person's address; `workload:NAME` of a program, `x509:CA:SUBJECT` of whoever has a certificate of another CA. */
   email: string
 }
 
@@ -34,6 +38,8 @@ export interface IdentifyParts {
   domain: string
   clientCas: readonly X509Certificate[]
   workloadCas: readonly X509Certificate[]
+  /** Of the service that was asked for. */
+  label: ServiceLabel
   now: number
 }
 
@@ -44,9 +50,41 @@ export interface IdentifyParts {
  *  IDENTITY_LOCKED */
 export function identify(leaf: X509Certificate, facts: FlowFacts, parts: IdentifyParts): Promise<Identified> {
   // a question of where to look: nothing is believed yet
-  return parts.workloadCas.some((ca) => leaf.checkIssued(ca))
-    ? identifyProgram(leaf, facts, parts)
-    : identifyPerson(leaf, facts, parts)
+  const isOf = (cas: readonly X509Certificate[]) => cas.some((ca) => leaf.checkIssued(ca))
+  if (isOf(parts.workloadCas)) return identifyProgram(leaf, facts, parts)
+  if (isOf(parts.clientCas)) return identifyPerson(leaf, facts, parts)
+  return identifyHolder(leaf, facts, parts)
+}
+
+/** Of a CA that the service trusts beside ours. */
+async function identifyHolder(
+  leaf: X509Certificate,
+  facts: FlowFacts,
+  { db, label, now }: IdentifyParts,
+): Promise<Identified> {
+  const serial = `x509:${hashOf(leaf.raw)}`
+  facts.certificateSerial = serial
+  facts.sessionId = ''
+  facts.serviceId = (await findServiceByLabel(db, label))?.id
+  const trusted = await findTrustedCas(db, label)
+  if (!trusted || trusted.serviceId !== facts.serviceId) {
+    throw new PosternError('CERTIFICATE_REFUSED', 'the certificate was not issued here for this use')
+  }
+  const { ca, subject } = verifyForeignLeaf(leaf, trusted.cas, now)
+  const name = `x509:${ca.name}:${renderSubject(subject)}`
+  // of this service and this CA: the same name elsewhere is somebody else
+  const id = `x509_${hashOf(Buffer.from(JSON.stringify([trusted.serviceId, ca.certificate, name])))}`
+  facts.identityId = id
+  return {
+    identity: { id, email: name },
+    subject: { ca, subject },
+    certificate: { serial, serviceId: trusted.serviceId },
+    session: undefined,
+  }
+}
+
+function hashOf(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex').slice(0, 48)
 }
 
 async function identifyPerson(

@@ -44,6 +44,8 @@ export interface RoomsOptions {
   readonly clientCa: string
   readonly connectorCa: string
   readonly workloadCa: string
+  /** CAs of others that this host trusts beside ours: PEM. They are known in its handshakes only. */
+  findTrustedCas?: (host: string) => Promise<readonly string[]>
   /** What a CA's server is shown that looks whether this name is ours (RFC 8737). */
   alpnChallenge?: (serverName: string) => SecureContext | undefined
   handshakeTimeoutMs: number
@@ -127,7 +129,19 @@ export function openRooms(options: RoomsOptions): Rooms {
     mtlsOpen.delete(socket as TLSSocket)
     options.onMtlsUpgrade(request, socket as TLSSocket, head)
   })
-  const flowServer = tls.createServer({ ...trusting(flowCas()), ALPNProtocols: [ALPN_FLOW] })
+  const contexts = new FlowContexts(flowCas, serverIdentity)
+  const flowServer = tls.createServer({
+    ...trusting(flowCas()),
+    ALPNProtocols: [ALPN_FLOW],
+    SNICallback: (name, done) => {
+      const found = options.findTrustedCas?.(name) ?? Promise.resolve([])
+      // what cannot be found is not trusted; ours are
+      found.then(
+        (cas) => done(null, contexts.with(cas)),
+        () => done(null, undefined),
+      )
+    },
+  })
   const dataServer = tls.createServer({ ...trusting(options.connectorCa), ALPNProtocols: [ALPN_DATA] })
 
   const acmeServer = tls.createServer({
@@ -195,6 +209,7 @@ export function openRooms(options: RoomsOptions): Rooms {
       httpsServer.setSecureContext({ ...identity, minVersion: 'TLSv1.2' })
       mtlsServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: mtlsCas() })
       flowServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: flowCas() })
+      contexts.replaceServerIdentity(identity)
       dataServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: options.connectorCa })
     },
     close() {
@@ -205,6 +220,42 @@ export function openRooms(options: RoomsOptions): Rooms {
     },
   }
 }
+
+/** What handshakes trust where a service trusts CAs of others beside ours. The same CAs have the same context. */
+class FlowContexts {
+  readonly #own: () => readonly string[]
+  #identity: ServerIdentity
+  readonly #known = new Map<string, SecureContext>()
+
+  constructor(own: () => readonly string[], identity: ServerIdentity) {
+    this.#own = own
+    this.#identity = identity
+  }
+
+  replaceServerIdentity(identity: ServerIdentity): void {
+    this.#identity = identity
+    this.#known.clear()
+  }
+
+  /** @returns undefined for none beside ours: that is what the server has already */
+  with(cas: readonly string[]): SecureContext | undefined {
+    if (cas.length === 0) return undefined
+    const key = cas.join()
+    const known = this.#known.get(key)
+    if (known) return known
+    if (this.#known.size >= MAX_CONTEXTS) this.#known.clear()
+    const context = tls.createSecureContext({
+      ...this.#identity,
+      ...NO_RESUMPTION,
+      ca: [...this.#own(), ...cas],
+      allowPartialTrustChain: true, // the CA that was named, also where another one has signed it
+    })
+    this.#known.set(key, context)
+    return context
+  }
+}
+
+const MAX_CONTEXTS = 100
 
 /** Finds a TLS socket's arrival again: `secureConnection` does not say which socket it was built on, but no two
  *  living connections of one port share both addresses. */

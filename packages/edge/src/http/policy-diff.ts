@@ -2,7 +2,7 @@ import { DiffPolicyRequest, type DiffPolicyResponse } from '@postern/shared/api/
 import type { Policy } from '@postern/shared/policy'
 import { contextOf } from '../policy/context.ts'
 import { evaluate } from '../policy/evaluate.ts'
-import { readPolicy } from '../policy/read-policy.ts'
+import { readDefaults, readPolicy } from '../policy/read-policy.ts'
 import { findIdentity, listLastLogins } from '../store/identities.ts'
 import { DEFAULTS, findPolicies, findPolicy } from '../store/policies.ts'
 import { listServices, type ServiceRecord } from '../store/services.ts'
@@ -21,7 +21,7 @@ export function diffPolicy(parts: ApiParts): ApiHandler {
   return async (c) => {
     const { identity } = c.get('caller')
     const request = await readBody(c, DiffPolicyRequest)
-    const policy = readPolicy(request.policy)
+    const policy = (request.service === undefined ? readDefaults : readPolicy)(request.policy)
     if (request.service === undefined) roles.require(identity, 'auditor')
     const only =
       request.service === undefined ? undefined : await findReadable(request.service, identity, parts)

@@ -4,7 +4,7 @@ import {
   ReplacePolicyRequest,
 } from '@postern/shared/api/policy'
 import { PosternError } from '@postern/shared/errors'
-import { readPolicy } from '../policy/read-policy.ts'
+import { readDefaults, readPolicy } from '../policy/read-policy.ts'
 import { findIdentity } from '../store/identities.ts'
 import {
   DEFAULTS,
@@ -47,7 +47,7 @@ export function replace(parts: ApiParts): ApiHandler {
     const { identity } = c.get('caller')
     const request = await readBody(c, ReplacePolicyRequest)
     const service = await ownScope(c.req.param('ref'), identity, parts)
-    const policy = readPolicy(request.policy)
+    const policy = service ? readPolicy(request.policy) : readDefaults(request.policy)
     const change = { policy, revision: request.revision, by: identity.id }
     const { before, after } = await replacePolicy(db, service?.id ?? DEFAULTS, change, clock()).catch(
       async (error: unknown) => {

@@ -1,9 +1,11 @@
 import { domainOf } from '@postern/shared/email'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { AllowList, Identity } from '@postern/shared/identity'
-import type { Conditions, FlowLimits, Policy, Rule } from '@postern/shared/policy'
+import type { Conditions, FlowLimits, Policy, Rule, TrustedClientCa } from '@postern/shared/policy'
 import type { WorkloadName } from '@postern/shared/workload-name'
+import type { SubjectField } from '../ca/subject.ts'
 import { CONDITION_CODES, checkConditions, earlier, type PolicyContext, type Verdict } from './conditions.ts'
+import { matchesSubject } from './match-subject.ts'
 
 /** What policy reads of a person. */
 export type Person = Pick<Identity, 'email' | 'issuer' | 'groups'>
@@ -13,8 +15,15 @@ export interface Workload {
   workload: WorkloadName
 }
 
+/** Whoever holds a certificate of a CA that one service trusts. */
+export interface Holder {
+  /** As the document of the service has it: one that is replaced under the same name is another. */
+  ca: TrustedClientCa
+  subject: readonly SubjectField[]
+}
+
 /** Who asks. */
-export type PolicySubject = Person | Workload
+export type PolicySubject = Person | Workload | Holder
 
 /** Everybody but people: who they are stands in their certificate, and nothing else is known of them. */
 export type Program = Exclude<PolicySubject, Person>
@@ -114,6 +123,7 @@ function findAdmission(
   now: number,
 ): Decision {
   const limits = joinLimits(defaults.limits, policy.limits)
+  if ('ca' in identity && !isTrusted(identity.ca, policy)) return deny('none', 'its CA is not trusted')
   const listed = isPerson(identity) ? findInList(allow, identity) : undefined
   if (listed) return { allowed: true, ...listed, limits }
   let unmetBy: Denial | undefined
@@ -173,13 +183,24 @@ function matchPerson(rule: Rule, { email, issuer, groups }: Person): (boolean | 
     rule.groups && groups.some((group) => isIn(rule.groups!, group)),
     rule.providers && isIn(rule.providers, issuer),
     rule.workloads && false,
+    rule.subjects && false,
   ]
 }
 
 function matchProgram(rule: Rule, program: Program): (boolean | undefined)[] {
-  const { anyAuthenticated, emailAddresses, emailDomains, groups, providers, workloads } = rule
+  const { anyAuthenticated, emailAddresses, emailDomains, groups, providers, workloads, subjects } = rule
   const namesPeople = [anyAuthenticated, emailAddresses, emailDomains, groups, providers].some(Boolean)
-  return [namesPeople ? false : undefined, workloads && isIn(workloads, program.workload)]
+  return [
+    namesPeople ? false : undefined,
+    workloads && 'workload' in program && isIn(workloads, program.workload),
+    subjects &&
+      'ca' in program &&
+      subjects.some((subject) => matchesSubject(subject, program.ca.name, program.subject)),
+  ]
+}
+
+function isTrusted({ name, certificate }: TrustedClientCa, { trustedClientCas = [] }: Policy): boolean {
+  return trustedClientCas.some((ca) => ca.name === name && ca.certificate === certificate)
 }
 
 /** A rule that denies everybody means programs, too. */
@@ -210,6 +231,7 @@ export function describeRule(rule: Rule): string {
     rule.groups && `group ${some(rule.groups)}`,
     rule.providers && `provider ${some(rule.providers)}`,
     rule.workloads && `workload ${some(rule.workloads)}`,
+    rule.subjects && `certificates of ${some([...new Set(rule.subjects.map(({ ca }) => ca))])}`,
   ].filter(Boolean)
   return `rule for ${parts.join(' and ').slice(0, 200)}`
 }

@@ -27,7 +27,7 @@ describe('a rule for programs', () => {
       assert.match(problem ?? '', /^allow\[0\]\.workloads: .* is not the name of a workload$/)
     }
     assert.deepEqual(problemsOf({ deny: [{ ...rule, groups: ['x'] }] }), [
-      'deny[0]: names people and workloads: nobody is both, write two rules',
+      'deny[0]: names people, workloads or subjects together: nobody is two of them, write one rule for each',
     ])
   })
 })

@@ -1,8 +1,10 @@
+import { X509Certificate } from 'node:crypto'
 import { parseEmailAddress, parseEmailDomain } from '@postern/shared/email'
 import { PosternError } from '@postern/shared/errors'
-import type { Conditions, Policy, Rule } from '@postern/shared/policy'
+import type { Conditions, Policy, Rule, SubjectFieldRule, TrustedClientCa } from '@postern/shared/policy'
 import { parseWorkloadName } from '@postern/shared/workload-name'
 import { parseNetwork } from '../limits/network.ts'
+import { MAX_STARS } from './match-subject.ts'
 
 /** Reads a document as it came over the wire: every text in the one form that is compared. One bad entry refuses
  *  the whole document and all bad ones are named, with the place they stand at: nothing is dropped.
@@ -16,13 +18,30 @@ export function readPolicy(input: Policy): Policy {
     require: readConditions(input.require, 'require', note),
     limits: input.limits,
   }
+  const cas = readTrustedCas(input.trustedClientCas, note)
+  for (const kind of ['allow', 'deny'] as const) {
+    for (const [index, { subjects = [] }] of input[kind].entries()) {
+      for (const { ca } of subjects) {
+        if (cas?.some(({ name }) => name === ca)) continue
+        note(`${kind}[${index}].subjects`, `${JSON.stringify(ca)} is no CA of trusted_client_cas`)
+      }
+    }
+  }
   for (const [index, { when }] of input.deny.entries()) {
     if (when?.maxLoginAgeMs !== undefined) {
       note(`deny[${index}].when`, 'max_login_age would turn away who has just signed in; use require')
     }
   }
   if (problems.length > 0) throw invalid(problems)
-  return policy
+  return cas ? { ...policy, trustedClientCas: cas } : policy
+}
+
+/** The document of all services: a CA of somebody else is for one.
+ *  @throws POLICY_INVALID */
+export function readDefaults(input: Policy): Policy {
+  if (input.trustedClientCas)
+    throw invalid(['trusted_client_cas: a CA is trusted for one service, not for all'])
+  return readPolicy(input)
 }
 
 type Note = (where: string, what: string) => void
@@ -34,11 +53,17 @@ function readRule(rule: Rule, where: string, note: Note): Rule {
   if (Object.keys(who).length === 0) {
     note(
       where,
-      'names nobody: give email_addresses, email_domains, groups, providers, any_authenticated or workloads',
+      'names nobody: give email_addresses, email_domains, groups, providers, any_authenticated, workloads or subjects',
     )
   }
-  if (who.workloads && Object.keys(who).length > 1) {
-    note(where, 'names people and workloads: nobody is both, write two rules')
+  if ((who.workloads || who.subjects) && Object.keys(who).length > 1) {
+    note(
+      where,
+      'names people, workloads or subjects together: nobody is two of them, write one rule for each',
+    )
+  }
+  for (const [index, { fields }] of (who.subjects ?? []).entries()) {
+    for (const field of fields) readField(field, `${where}.subjects[${index}]`, note)
   }
   return withoutUndefined({
     ...rule,
@@ -49,6 +74,51 @@ function readRule(rule: Rule, where: string, note: Note): Rule {
     workloads: read('workloads', parseWorkloadName),
     when: when && readConditions(when, `${where}.when`, note),
   })
+}
+
+function readField({ type, equals, matches }: SubjectFieldRule, where: string, note: Note): void {
+  if ((equals === undefined) === (matches === undefined)) {
+    note(where, `${type} must have equals or matches, and not both`)
+  }
+  if (/[\p{C}\p{Zl}\p{Zp}]/u.test(equals ?? matches ?? '')) note(where, `${type} has control characters`)
+  const stars = (matches ?? '*').split('*').length - 1
+  if (stars < 1 || stars > MAX_STARS)
+    note(where, `${type}: matches must have one * or two; use equals for a text`)
+}
+
+/** Names are short, because they stand before every subject; certificates are those that sign. */
+function readTrustedCas(
+  cas: readonly TrustedClientCa[] | undefined,
+  note: Note,
+): readonly TrustedClientCa[] | undefined {
+  const keys = new Set<string>()
+  const names = new Set<string>()
+  return cas?.map(({ name, certificate }, index) => {
+    const where = `trustedClientCas[${index}]`
+    if (!/^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$/.test(name)) {
+      note(where, `the name ${JSON.stringify(name)} must be lower-case letters, digits and inner hyphens`)
+    }
+    const parsed = parseCertificate(certificate)
+    if (!parsed) note(where, 'certificate must be one certificate in PEM')
+    else if (!parsed.ca)
+      note(where, 'certificate must be the one of the CA that signs, not one that it has signed')
+    const key = parsed?.publicKey.export({ type: 'spki', format: 'der' }).toString('hex')
+    if (names.has(name) || (key !== undefined && keys.has(key)))
+      note(where, 'name and key must be there once')
+    names.add(name)
+    if (key !== undefined) keys.add(key)
+    return { name, certificate: parsed?.toString() ?? certificate }
+  })
+}
+
+function parseCertificate(pem: string): X509Certificate | undefined {
+  const blocks = pem.match(/-----BEGIN [^-]*-----/g) ?? []
+  if (blocks.length !== 1 || blocks[0] !== '-----BEGIN CERTIFICATE-----') return undefined
+  try {
+    return new X509Certificate(pem)
+  } catch {
+    return undefined
+  }
 }
 
 function readConditions(conditions: Conditions, where: string, note: Note): Conditions {

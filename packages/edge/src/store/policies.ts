@@ -1,5 +1,6 @@
 import { PosternError } from '@postern/shared/errors'
 import { EMPTY_POLICY, type Policy } from '@postern/shared/policy'
+import type { ServiceLabel } from '@postern/shared/service-label'
 import type { Kysely, Selectable } from 'kysely'
 import { tellEdges } from './changes.ts'
 import { inTransaction } from './in-transaction.ts'
@@ -43,6 +44,23 @@ export async function findPolicies(
   return { defaults: await read(DEFAULTS), service: await read(serviceId) }
 }
 
+/** Id of the service of this label, if its document trusts CAs of others. */
+export async function findServiceTrustingCas(
+  db: Kysely<Database>,
+  label: ServiceLabel,
+): Promise<string | undefined> {
+  const [row] = await db
+    .selectFrom('policies')
+    .innerJoin('services', 'services.id', 'policies.scope')
+    .select('services.id')
+    .where('services.label', '=', label)
+    .where('services.deleted_at', 'is', null)
+    .where('policies.trusts_cas', '=', 1)
+    .limit(1)
+    .execute()
+  return row?.id
+}
+
 export async function findPolicy(db: Kysely<Database>, scope: PolicyScope): Promise<PolicyRecord> {
   const row = await findRow(db, scope)
   return row ? toRecord(row) : UNWRITTEN
@@ -76,6 +94,7 @@ export async function replacePolicy(
       revision: revision + 1,
       changed_at: now,
       changed_by: by,
+      trusts_cas: policy.trustedClientCas ? 1 : 0,
     }
     const { scope: _scope, ...changed } = row
     await trx

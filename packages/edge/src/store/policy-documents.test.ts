@@ -4,7 +4,7 @@ import { PolicyDocuments } from './policy-documents.ts'
 
 const rowOf = (scope: string, revision = 1, changed_at = 1_000) => {
   const policy = JSON.stringify({ allow: [{ name: scope }], deny: [], require: {}, limits: {} })
-  return { scope, policy, revision, changed_at, changed_by: 'idn_1' }
+  return { scope, policy, revision, changed_at, changed_by: 'idn_1', trusts_cas: 0 }
 }
 
 it('knows a document at the revision and the time it was read at, and at no other', () => {

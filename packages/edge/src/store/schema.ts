@@ -167,6 +167,8 @@ export interface PoliciesTable {
   changed_at: number
   /** Identity id. */
   changed_by: string
+  /** 1: it trusts CAs of others. */
+  trusts_cas: Generated<number>
 }
 
 /** Every ssh certificate ever issued. */

@@ -151,8 +151,9 @@ const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0007-audit-chain': WITH_CHAINS,
   '0008-audit-flow-index': WITH_CHAINS,
   '0009-workloads': WITH_WORKLOADS,
+  '0010-trusted-cas': { ...WITH_WORKLOADS, policies: [{ ...POLICY, trusts_cas: 1 }] },
 }
-const NEWEST = '0009-workloads'
+const NEWEST = '0010-trusted-cas'
 
 /** Makes the store as it was at one version, with its data. */
 async function makeStore(location: string, version: keyof typeof MIGRATIONS): Promise<void> {

@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { WEEKDAYS } from '../policy.ts'
+import { DEFAULT_STRINGS, SUBJECT_STRINGS, type SubjectAttribute, WEEKDAYS } from '../policy.ts'
 import { timestamp } from './fields.ts'
 
 /** The policy documents: one with the defaults for all services (`defaults`), and one for each service. Texts are
@@ -28,6 +28,21 @@ export const Conditions = v.strictObject({
   sessionKinds: v.optional(list(v.picklist(['browser', 'device']), 2)),
 })
 
+export const SubjectRule = v.strictObject({
+  ca: text(32),
+  fields: list(
+    v.strictObject({
+      type: v.picklist(Object.keys(DEFAULT_STRINGS) as SubjectAttribute[]),
+      equals: v.optional(text(128)),
+      matches: v.optional(text(128)),
+      string: v.optional(v.picklist(SUBJECT_STRINGS)),
+    }),
+    16,
+  ),
+})
+
+export const TrustedClientCa = v.strictObject({ name: text(32), certificate: text(16_384) })
+
 export const Rule = v.strictObject({
   name: v.optional(v.pipe(text(100), v.regex(/^[^\p{C}\p{Zl}\p{Zp}]+$/u, 'has control characters'))),
   emailAddresses: v.optional(list(text(320))),
@@ -36,6 +51,7 @@ export const Rule = v.strictObject({
   providers: v.optional(list(text(2_048), 20)),
   anyAuthenticated: v.optional(v.literal(true)),
   workloads: v.optional(list(text(64))),
+  subjects: v.optional(list(SubjectRule, 1_000)),
   when: v.optional(Conditions),
 })
 
@@ -49,6 +65,7 @@ export const Policy = v.strictObject({
   deny: v.optional(v.pipe(v.array(Rule), v.maxLength(1_000)), []),
   require: v.optional(Conditions, {}),
   limits: v.optional(FlowLimits, {}),
+  trustedClientCas: v.optional(list(TrustedClientCa, 16)),
 })
 
 /** `GET /v1/policy`: the defaults for all services. Needs an administrator or auditor; `GET /v1/services/:ref/policy`
