@@ -18,6 +18,7 @@ const PACKAGE_TESTS = ['packages/*/src/**/*.test.ts', 'packages/*/test/**/*.test
 const END_TO_END_TESTS = ['test/*.test.ts']
 /** What runs once: an edge's store has no part in it, it is about the file itself, or it chooses its database. */
 const ONCE: readonly string[] = [
+  'admits-a-partners-certificates', // files of another CA
   'admits-programs-by-certificate', // files of other programs
   'bench-shows-every-row',
   'brings-a-fleet-back', // sockets of fifty connectors

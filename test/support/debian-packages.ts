@@ -14,6 +14,7 @@ export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   git: 'git',
   haproxy: 'haproxy',
   ip: 'iproute2',
+  'make-cadir': 'easy-rsa',
   'nc.openbsd': 'netcat-openbsd',
   openssl: 'openssl',
   pebble: 'pebble',

@@ -1,0 +1,172 @@
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { after, before, test } from 'node:test'
+import { Program } from '../demo/program.ts'
+import { type ConnectedService, connectService } from './support/connect-service.ts'
+import { makePerson } from './support/dev-browser.ts'
+import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import { runPostern } from './support/postern.ts'
+import { startEcho, type TcpService } from './support/tcp-services.ts'
+import { makeTempFolder } from './support/temp-folder.ts'
+import { attempt, dial, type KeyAndCertificate } from './support/tls-peer.ts'
+import { AT_ONCE_MS, within } from './support/until.ts'
+
+/** A partner who has Easy-RSA, as Debian ships it: its certificates open one service, to whom a rule names. */
+
+const folder = makeTempFolder('partner')
+let edge: EdgeProcess
+let echo: TcpService
+let operator: string
+let service: ConnectedService
+let other: ConnectedService
+let partner: EasyRsa
+
+before(async () => {
+  edge = await startEdge()
+  echo = await startEcho()
+  operator = await makePerson(edge, 'operator@mycorp.com')
+  service = await connectService({ home: operator, port: echo.port })
+  other = await connectService({ home: operator, port: echo.port, name: 'other' })
+  partner = await EasyRsa.create('partner')
+})
+after(async () => {
+  await service?.[Symbol.asyncDispose]()
+  await other?.[Symbol.asyncDispose]()
+  await echo?.[Symbol.asyncDispose]()
+  await edge?.[Symbol.asyncDispose]()
+})
+
+/** One CA in a folder of its own. */
+class EasyRsa {
+  readonly #folder: string
+
+  constructor(folder_: string) {
+    this.#folder = folder_
+  }
+
+  static async create(name: string): Promise<EasyRsa> {
+    const place = path.join(folder, name)
+    const made = await new Program('make-cadir', [place]).ended
+    assert.equal(made.code, 0, made.stderr)
+    const ca = new EasyRsa(place)
+    await ca.run(['init-pki'])
+    await ca.run(['build-ca', 'nopass'], { EASYRSA_REQ_CN: 'Acme CA' })
+    return ca
+  }
+
+  async run(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<void> {
+    const fields = {
+      ...{
+        EASYRSA_DN: 'org',
+        EASYRSA_REQ_COUNTRY: 'DE',
+        EASYRSA_REQ_PROVINCE: 'Berlin',
+        EASYRSA_REQ_CITY: 'Berlin',
+      },
+      // an address of ours, in a certificate of theirs
+      ...{ EASYRSA_REQ_ORG: 'Acme', EASYRSA_REQ_OU: 'Sensors', EASYRSA_REQ_EMAIL: 'operator@mycorp.com' },
+    }
+    const program = new Program('./easyrsa', args, {
+      cwd: this.#folder,
+      env: { PATH: process.env.PATH, EASYRSA_BATCH: '1', ...fields, ...env },
+      stdin: '',
+    })
+    const { code, stdout, stderr } = await program.ended
+    assert.equal(code, 0, stdout + stderr)
+  }
+
+  async client(name: string, env?: NodeJS.ProcessEnv): Promise<KeyAndCertificate> {
+    await this.run(['build-client-full', name, 'nopass'], env)
+    return { key: this.read(`private/${name}.key`), cert: this.read(`issued/${name}.crt`) }
+  }
+
+  read(file: string): string {
+    return readFileSync(path.join(this.#folder, 'pki', file), 'utf8')
+  }
+}
+
+async function apply(label: string, lines: readonly string[]): Promise<void> {
+  const file = path.join(folder, 'policy.yaml')
+  writeFileSync(file, [`service: ${label}`, ...lines, ''].join('\n'))
+  const { code, stderr } = await runPostern(['policy', 'apply', '-f', file], { home: operator })
+  assert.equal(code, 0, stderr)
+}
+
+const trust = () => [
+  'trusted_client_cas:',
+  '  - name: acme',
+  '    certificate: |',
+  ...partner
+    .read('ca.crt')
+    .trim()
+    .split('\n')
+    .map((line) => `      ${line}`),
+]
+const rule = (name: string) => [
+  'allow:',
+  '  - subjects:',
+  '      - ca: acme',
+  '        fields:',
+  '          - { type: C, equals: DE }',
+  '          - { type: ST, equals: Berlin }',
+  '          - { type: L, equals: Berlin }',
+  '          - { type: O, equals: Acme }',
+  '          - { type: OU, equals: Sensors }',
+  `          - { type: CN, ${name} }`,
+  '          - { type: emailAddress, equals: operator@mycorp.com }',
+]
+
+async function reaches(identity: KeyAndCertificate, at = service): Promise<boolean> {
+  const seen = echo.connections.length
+  const { bytes } = await within('it ends', attempt(edge, { serverName: at.host, identity }))
+  const isLetIn = bytes === 'hello'
+  assert.equal(echo.connections.length - seen, isLetIn ? 1 : 0, 'the service hears of nobody else')
+  return isLetIn
+}
+
+test('a certificate of Easy-RSA opens the one service whose rule names it, and its look-alikes none', async () => {
+  const sensor = await partner.client('sensor-7')
+  assert.equal(await reaches(sensor), false, 'nobody has trusted this CA')
+  await apply(service.label, [...trust(), ...rule("matches: 'sensor-*'")])
+  assert.equal(await reaches(sensor), true)
+  assert.equal(await reaches(sensor, other), false)
+  for (const [name, env] of [
+    ['probe-7', {}],
+    ['sensor-8', { EASYRSA_REQ_OU: 'Sensors, CN=sensor-7' }],
+    ['sensor-9', { EASYRSA_REQ_ORG: 'Acme2' }],
+    ['sensor-10', { EASYRSA_DN: 'cn_only' }],
+    ['sensor-11', { EASYRSA_REQ_EMAIL: 'eve@mycorp.com' }],
+  ] as const) {
+    assert.equal(await reaches(await partner.client(name, env)), false, name)
+  }
+  const stranger = await EasyRsa.create('stranger')
+  assert.equal(await reaches(await stranger.client('sensor-7')), false, 'the same names under another CA')
+
+  const { stdout } = await runPostern(['audit', 'list', '--json', '--type', 'flow.decided'], {
+    home: operator,
+  })
+  const lines = stdout.trim().split('\n')
+  const records = lines.map((line) => JSON.parse(line) as { decision: string; email: string })
+  const names = new Set(records.filter(({ decision }) => decision === 'allow').map(({ email }) => email))
+  const subject = 'C=DE,ST=Berlin,L=Berlin,O=Acme,OU=Sensors,CN=sensor-7,emailAddress=operator\\40mycorp.com'
+  assert.deepEqual([...names], [`x509:acme:${subject}`])
+})
+
+test('a policy is read back as it was written, and a flow ends when its rule goes', async () => {
+  await apply(service.label, [...trust(), ...rule('equals: sensor-20')])
+  const got = await runPostern(['policy', 'get', service.label], { home: operator })
+  assert.match(got.stdout, /trusted_client_cas:\n {2}- name: acme\n {4}certificate: \|/)
+  const file = path.join(folder, 'again.yaml')
+  writeFileSync(file, got.stdout)
+  const again = await runPostern(['policy', 'apply', '-f', file], { home: operator })
+  assert.equal(again.code, 0, again.stderr)
+
+  const live = dial(edge, { serverName: service.host, identity: await partner.client('sensor-20') })
+  const closed = new Promise<void>((resolve) => live.once('close', () => resolve()))
+  live.on('error', () => {})
+  const heard = new Promise<string>((resolve) => live.once('data', (bytes) => resolve(String(bytes))))
+  live.write('hello')
+  assert.equal(await within('the service answers', heard), 'hello')
+  await apply(service.label, trust())
+  await within('the flow ends', closed, AT_ONCE_MS)
+})
