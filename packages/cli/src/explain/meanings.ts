@@ -270,7 +270,7 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
   },
   LOCAL_USER_UNKNOWN: {
     meaning:
-      'A program connected to the port of postern client listen, wrote and closed at once, without waiting for anything, and was gone before its user could be looked up. Nobody can tell whose it was, so it was cut off, and what it sent is lost; it has not noticed. Linux 6.17 and newer remember the user for a moment longer, which is mostly enough.',
+      'A program connected to the port of postern client listen, wrote and closed at once, without waiting for anything, and was gone before its user could be looked up. Nobody can tell whose it was, so it was cut off, and what it sent is lost; it has not noticed. Linux 6.18 and newer remember the user for a moment longer, which is mostly enough.',
     next: 'Let the program wait for the other end before it closes: nc -N, or in Python shutdown(SHUT_WR) and then recv. Or listen with --local unix:PATH: only your own programs can open that file, so nothing has to be looked up. --unsafe-any-local-user serves everybody on the machine.',
   },
   LOGIN_FAILED: {

@@ -18,8 +18,8 @@ interface ListedSocket {
 
 /** Closed, with bytes on the way: the last moment at which the kernel may still know whose it was. */
 const FIN_WAIT1 = '04'
-/** The first Linux that remembers the user of a closed socket; older ones give it to root. */
-const REMEMBERS_SINCE = [6, 17] as const
+/** A Linux that was seen to remember the user of a closed socket; older ones give it to root. */
+const REMEMBERS_SINCE = [6, 18] as const
 
 const LISTS = ['/proc/net/tcp', '/proc/net/tcp6']
 
