@@ -91,6 +91,19 @@ test('listeners become a service that is ready, reads its file again, comes back
   assert.deepEqual([nothing.code, nothing.stderr], [0, 'postern: there is no service postern-listen\n'])
 })
 
+test('a connector of a file is not installed with a bad entry, and is with a good one', async () => {
+  const file = path.join(makeTempFolder('connector'), 'connector.yaml')
+  const install = ['connector', 'install-service', '-f', file, '--dry-run']
+  writeFileSync(file, 'services:\n- { name: db }\n')
+  const bad = await runPostern(install, { home })
+  assert.equal(bad.code, 2)
+  assert.match(bad.stderr, /line 2: the entry has no target \(SERVICES_INVALID\)/)
+  writeFileSync(file, 'services:\n- { name: db, target: "localhost:5432" }\n')
+  const good = await runPostern(install, { home })
+  assert.equal(good.code, 0, good.stderr)
+  assert.ok(good.stdout.includes(` connect -f ${file} --batch\n`))
+})
+
 test('a connector does too', async () => {
   await using systemd = await startUserSystemd(home)
   const { env } = systemd
@@ -190,12 +203,16 @@ describe('--print', () => {
     assert.equal(status, 0, stderr)
     const list = JSON.parse(stdout)
     assert.deepEqual(list.ProgramArguments.slice(2), ['connect', ...words, '--batch'])
+    assert.equal(list.WorkingDirectory, process.cwd())
     assert.deepEqual(list.EnvironmentVariables, { POSTERN_HOME: home })
   })
 
   test('Windows: a task at sign-in', async () => {
     const text = await print('windows', words)
     assert.match(text, /Register-ScheduledTask -TaskName 'postern-connect'/)
-    assert.match(text, /connect --name "it''s <50%> \\"\$HOME\\" & more" --port 5432 --batch'/)
+    assert.match(
+      text,
+      /connect --name "it''s <50%> \\"\$HOME\\" & more" --port 5432 --batch' -WorkingDirectory '/,
+    )
   })
 })

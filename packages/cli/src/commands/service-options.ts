@@ -46,6 +46,7 @@ export function describeService(
     description,
     command: [process.execPath, process.argv[1]!, ...words],
     stateFolder: stateFolder(),
+    folder: process.cwd(),
     uninstallLine: `${commandLine} --unit ${unit} --uninstall`,
   }
 }

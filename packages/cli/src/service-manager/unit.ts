@@ -11,6 +11,8 @@ export interface UserService {
   command: readonly [string, ...string[]]
   /** The person's state, as it was found when the service was made. */
   stateFolder: string
+  /** Where relative names in the command begin. */
+  folder: string
   /** The line that takes it away. */
   uninstallLine: string
 }
@@ -55,6 +57,7 @@ Type=notify
 NotifyAccess=all
 # ready is who has reached the edge, and that may take its time
 TimeoutStartSec=infinity
+WorkingDirectory=${service.folder.replaceAll('%', '%%')}
 Environment=${quoteForUnit(`POSTERN_HOME=${service.stateFolder}`)}
 ExecStart=${service.command.map(quoteForUnit).join(' ')}
 Restart=always
@@ -71,7 +74,7 @@ SystemCallArchitectures=native
 [Install]
 WantedBy=default.target
 `,
-  launchd: ({ name, command, stateFolder }) => `<?xml version="1.0" encoding="UTF-8"?>
+  launchd: ({ name, command, stateFolder, folder }) => `<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
 <!-- ~/Library/LaunchAgents/dev.postern.${name}.plist, then:
      launchctl bootstrap gui/$UID ~/Library/LaunchAgents/dev.postern.${name}.plist -->
@@ -84,17 +87,18 @@ ${command.map((word) => `    <string>${quoteForXml(word)}</string>`).join('\n')}
   </array>
   <key>EnvironmentVariables</key>
   <dict><key>POSTERN_HOME</key><string>${quoteForXml(stateFolder)}</string></dict>
+  <key>WorkingDirectory</key><string>${quoteForXml(folder)}</string>
   <key>RunAtLoad</key><true/>
   <key>KeepAlive</key><true/>
   <key>ThrottleInterval</key><integer>5</integer>
 </dict>
 </plist>
 `,
-  windows: ({ name, description, command: [program, ...args], stateFolder }) => {
+  windows: ({ name, description, command: [program, ...args], stateFolder, folder }) => {
     const line = args.map(quoteForWindows).join(' ')
     return `# PowerShell, as the person whose service it is
 [Environment]::SetEnvironmentVariable('POSTERN_HOME', ${quoteForPowerShell(stateFolder)}, 'User')
-$action = New-ScheduledTaskAction -Execute ${quoteForPowerShell(program)} -Argument ${quoteForPowerShell(line)}
+$action = New-ScheduledTaskAction -Execute ${quoteForPowerShell(program)} -Argument ${quoteForPowerShell(line)} -WorkingDirectory ${quoteForPowerShell(folder)}
 $trigger = New-ScheduledTaskTrigger -AtLogOn -User $env:USERNAME
 $settings = New-ScheduledTaskSettingsSet -RestartCount 999 -RestartInterval (New-TimeSpan -Minutes 1) -ExecutionTimeLimit 0
 Register-ScheduledTask -TaskName ${quoteForPowerShell(name)} -Description ${quoteForPowerShell(description)} -Action $action -Trigger $trigger -Settings $settings
