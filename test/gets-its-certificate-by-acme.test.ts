@@ -4,7 +4,7 @@ import path from 'node:path'
 import { test } from 'node:test'
 import { quoteForShell } from '../demo/dev-login.ts'
 import { findFreePort } from '../demo/free-port.ts'
-import { connectService } from './support/connect-service.ts'
+import { connectService, spawnConnect } from './support/connect-service.ts'
 import { makeDevBrowser, makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { METRICS_ON, readMetrics } from './support/metrics.ts'
@@ -61,6 +61,8 @@ test('HTTP-01 on a port beside it; the programs need no CA that is named, and no
   const acme = { ...pebble.settings, challenge: 'http-01', http_listen: `127.0.0.1:${httpPort}` }
   const before = await startEdge({ port })
   const home = await makePerson(before, 'operator@mycorp.com') // who trusts the edge's own CA
+  await using greeter = await startGreeter('hello\n')
+  const server = await enrollServer(before, home, greeter)
   await before.stop()
   await using edge = await startEdge({ port, dataDir: before.dataDir, config: { tls: { acme } } })
   const root = await pebble.fetchRoot()
@@ -82,11 +84,29 @@ test('HTTP-01 on a port beside it; the programs need no CA that is named, and no
   assert.equal(stranger.code, 6, 'of a CA that this machine does not know')
   const person = await runPostern([...login, '--public-ca'], { home, env })
   assert.equal(person.code, 0, person.stderr)
-  await using greeter = await startGreeter('hello\n')
-  await using service = await connectService({ home, env, port: greeter.port })
+  await using refused = spawnConnect({ ...server, env })
+  await refused.matches(/EDGE_UNTRUSTED/)
+  await refused.stop()
+  await using service = await connectService({ ...server, env, args: [...server.args, '--public-ca'] })
   const client = await runPostern(['client', 'tls', '--host', service.host], { home, env, stdin: 'x' })
   assert.equal(client.stdout, 'hello\nx', client.stderr)
 })
+
+/** A connector that trusts the edge's own CA, started once. */
+async function enrollServer(edge: EdgeProcess, owner: string, { port }: { port: number }) {
+  const claimed = await connectService({ home: owner, port })
+  await claimed.stop()
+  const home = makeTempFolder('server')
+  const tokenFile = path.join(home, 'token')
+  const args = ['service', 'enroll-token', claimed.label, '--out', tokenFile]
+  const token = await runPostern(args, { home: owner })
+  assert.equal(token.code, 0, token.stderr)
+  const common = ['--edge', edge.origin, '--enroll-token-file', tokenFile]
+  const server = { home, port, allowedEmailDomains: [], args: common }
+  await using connector = await connectService({ ...server, args: [...common, '--ca-file', edge.caFile] })
+  await connector.stop()
+  return server
+}
 
 test('a wildcard by DNS-01 through a program, with an account that the CA has given out', async () => {
   const key = Buffer.alloc(32, 7).toString('base64url')

@@ -80,7 +80,7 @@ async function connectOne(settings: ServiceSettings, { policy, report, signal }:
 
 /** @throws USAGE_INVALID */
 function readSettings(options: ConnectOptions): ServiceSettings {
-  const { name, label, type, edge, enrollTokenFile, caFile, caFingerprint } = options
+  const { name, label, type, edge, enrollTokenFile, caFile, caFingerprint, publicCa } = options
   if (name === undefined) {
     throw new PosternError('USAGE_INVALID', 'nothing says which service it is', {
       hint: 'name it, or a file of services: --name db --port 5432, or -f connector.yaml',
@@ -95,7 +95,7 @@ function readSettings(options: ConnectOptions): ServiceSettings {
   refuseStrayCa(options)
   const target = readTarget(options)
   return {
-    ...{ name, label, target, edge, enrollTokenFile, caFile, caFingerprint },
+    ...{ name, label, target, edge, enrollTokenFile, caFile, caFingerprint, publicCa },
     allow: parseAllowList(options),
     replaceAllowList: options.replaceAllowList === true,
     proxyProtocol: options.proxyProtocol !== undefined,
@@ -123,7 +123,8 @@ export function addConnect(program: Command, parts: ProgramParts): void {
         'several services, read again when the file changes and at SIGHUP: see docs/connector.md',
       ).conflicts([
         ...['name', 'target', 'port', 'host', 'label', 'proxyProtocol', 'replaceAllowList', 'edge', 'ssh'],
-        ...['enrollTokenFile', 'caFile', 'caFingerprint', 'allowedEmailDomains', 'allowedEmailAddresses'],
+        ...['enrollTokenFile', 'caFile', 'caFingerprint', 'publicCa'],
+        ...['allowedEmailDomains', 'allowedEmailAddresses'],
         ...['allowAnyAuthenticated', 'allowed_email_domains', 'allowed_email_addresses'],
       ]),
     )

@@ -16,6 +16,7 @@ export interface ServiceSettings extends ConnectorSettings {
   enrollTokenFile?: string | undefined
   caFile?: string | undefined
   caFingerprint?: Buffer | undefined
+  publicCa?: boolean | undefined
 }
 
 /** One of a file. */
@@ -47,8 +48,10 @@ export function refuseStrayCa({
   enrollTokenFile,
   caFile,
   caFingerprint,
-}: Pick<ServiceSettings, 'enrollTokenFile' | 'caFile' | 'caFingerprint'>): void {
-  if (enrollTokenFile !== undefined || (caFile === undefined && caFingerprint === undefined)) return
+  publicCa,
+}: Pick<ServiceSettings, 'enrollTokenFile' | 'caFile' | 'caFingerprint' | 'publicCa'>): void {
+  const isNamed = caFile !== undefined || caFingerprint !== undefined || publicCa
+  if (enrollTokenFile !== undefined || !isNamed) return
   throw new PosternError('USAGE_INVALID', 'the CA of the edge is named beside an enroll token only', {
     hint: 'with a person the CA is named once: postern login --edge https://HOST --ca-file FILE',
   })
