@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { sql } from 'kysely'
 import {
+  type Credential,
   type EdgeStage,
   MYCORP,
   NOBODY,
@@ -9,6 +10,7 @@ import {
   type Person,
   startEdgeStage,
 } from '../../test/edge-stage.ts'
+import { makeCa, makeLeaf } from '../../test/foreign-ca.ts'
 import { newDatabase } from '../../test/postgres.ts'
 import { newId } from '../store/new-id.ts'
 import { openStore, type Store } from '../store/open.ts'
@@ -26,6 +28,8 @@ interface Live {
   control: { next(type: string): Promise<Record<string, unknown>> }
 }
 
+type Show = (owner: Person, service: ServiceRecord) => Promise<Credential>
+
 describe('an edge that may have missed something', () => {
   let stage: EdgeStage
   let database: string
@@ -42,15 +46,16 @@ describe('an edge that may have missed something', () => {
     await stage?.[Symbol.asyncDispose]()
   })
 
-  /** Somebody with a flow through a service and connector of its own. */
-  async function liveFlow(email: string): Promise<Live> {
+  /** Somebody with a flow through a service and connector of its own.
+   *  @param show in place of a person's certificate */
+  async function liveFlow(email: string, show?: Show): Promise<Live> {
     const owner = await stage.person('owner@mycorp.com')
     const service = await stage.service(owner)
     const connector = await stage.connectorCertificate(owner, service)
     const attached = await stage.attach(connector)
     const data = await attached.openData()
     const person = await stage.person(email)
-    const credential = await stage.clientCertificate(person, service)
+    const credential = await (show?.(owner, service) ?? stage.clientCertificate(person, service))
     const client = await stage.openFlow(service, credential)
     const { body } = await data.control()
     data.end.send('ok', { flowId: body.flowId as string })
@@ -139,6 +144,41 @@ describe('an edge that may have missed something', () => {
     assert.equal((await connector.control.next('refused')).code, 'CONNECTOR_SUPERSEDED')
     assert.equal((await deleted.control.next('refused')).code, 'CONNECTOR_REFUSED')
     await assertCarries(stays, ' and goes on')
+  })
+
+  it('ends programs, too, that the store does not admit any more, and no other', async () => {
+    const { db } = other
+    const ca = await makeCa('Acme Root')
+    const apply = async (owner: Person, { label }: ServiceRecord, policy: object) => {
+      const path = `/v1/services/${label}/policy`
+      const { status, text } = await stage.api('PUT', path, { as: owner, body: { revision: 0, policy } })
+      assert.equal(status, 200, text)
+    }
+    const program: Show = async (owner, service) => {
+      await apply(owner, service, { allow: [{ workloads: ['carbon-relay-3'] }] })
+      return stage.workloadCertificate(owner, service)
+    }
+    const partner: Show = async (owner, service) => {
+      const trustedClientCas = [{ name: 'acme', certificate: ca.pem }]
+      const fields = [{ type: 'CN', equals: 'sensor-7' }]
+      await apply(owner, service, { trustedClientCas, allow: [{ subjects: [{ ca: 'acme', fields }] }] })
+      return makeLeaf(ca, [{ CN: [{ utf8String: 'sensor-7' }] }])
+    }
+    const stays = [await liveFlow('a@mycorp.com', program), await liveFlow('b@mycorp.com', partner)]
+    const revoked = await liveFlow('c@mycorp.com', program)
+    const untrusted = await liveFlow('d@mycorp.com', partner)
+    const unnamed = await liveFlow('e@mycorp.com', program)
+    const revoke = db.updateTable('certificates').set({ revoked_at: stage.now() })
+    await revoke.where('serial', '=', revoked.serial).execute()
+    const empty = { policy: JSON.stringify({ allow: [], deny: [], require: {}, limits: {} }), revision: 2 }
+    for (const { service } of [untrusted, unnamed]) {
+      await db.updateTable('policies').set(empty).where('scope', '=', service.id).execute()
+    }
+    await missNothingMore()
+    for (const live of [revoked, untrusted, unnamed]) {
+      assert.equal((await live.client.cut()).code, 'FLOW_REVOKED')
+    }
+    for (const live of stays) await assertCarries(live, 'goes on')
   })
 
   it('lets a flow go on whose certificate has expired and whose login is over by age', async () => {

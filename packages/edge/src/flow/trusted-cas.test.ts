@@ -1,22 +1,14 @@
 import assert from 'node:assert/strict'
 import { X509Certificate } from 'node:crypto'
 import { after, before, beforeEach, describe, it } from 'node:test'
-import {
-  type Credential,
-  type EdgeStage,
-  newKey,
-  type Person,
-  startEdgeStage,
-} from '../../test/edge-stage.ts'
-import { SIGNING_ALGORITHM } from '../ca/leaf.ts'
+import { type Credential, type EdgeStage, type Person, startEdgeStage } from '../../test/edge-stage.ts'
+import { type Ca, DAY_MS, makeCa, makeLeaf, type Name } from '../../test/foreign-ca.ts'
 import { readSubject, renderSubject } from '../ca/subject.ts'
 import { x509 } from '../ca/x509.ts'
 import type { ServiceRecord } from '../store/services.ts'
 
 /** A partner's CA, trusted for one service: its certificates, and all that looks like them. */
 
-type Name = ConstructorParameters<typeof x509.Name>[0]
-const DAY_MS = 86_400_000
 const SENSOR: Name = [
   { C: [{ printableString: 'DE' }] },
   { O: [{ utf8String: 'Acme, Inc.' }] },
@@ -27,57 +19,6 @@ const FIELDS = [
   { type: 'O', equals: 'Acme, Inc.' },
   { type: 'CN', equals: 'sensor-7' },
 ]
-
-interface Ca {
-  certificate: InstanceType<typeof x509.X509Certificate>
-  key: ReturnType<typeof newKey>
-  pem: string
-}
-
-const signingKeyOf = ({ privateKey }: Ca['key']) =>
-  privateKey.toCryptoKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])
-
-async function makeCa(name: string, by?: Ca): Promise<Ca> {
-  const key = newKey()
-  const subject = new x509.Name([{ CN: [{ utf8String: name }] }])
-  const certificate = await x509.X509CertificateGenerator.create({
-    serialNumber: '01',
-    subject,
-    issuer: by?.certificate.subjectName ?? subject,
-    notBefore: new Date(Date.now() - DAY_MS),
-    notAfter: new Date(Date.now() + 30 * DAY_MS),
-    publicKey: new x509.PublicKey(key.publicKey.export({ type: 'spki', format: 'der' })),
-    signingKey: signingKeyOf(by?.key ?? key),
-    signingAlgorithm: SIGNING_ALGORITHM,
-    extensions: [new x509.BasicConstraintsExtension(true, undefined, true)],
-  })
-  return { certificate, key, pem: certificate.toString('pem') }
-}
-
-async function makeLeaf(
-  ca: Ca,
-  subject: Name,
-  { usage = x509.ExtendedKeyUsage.clientAuth as string, startsInMs = -DAY_MS, more = [] as unknown[] } = {},
-): Promise<Credential> {
-  const { privateKey, publicKey } = newKey()
-  const certificate = await x509.X509CertificateGenerator.create({
-    serialNumber: '02',
-    subject: new x509.Name(subject),
-    issuer: ca.certificate.subjectName,
-    notBefore: new Date(Date.now() + startsInMs),
-    notAfter: new Date(Date.now() + startsInMs + 2 * DAY_MS),
-    publicKey: new x509.PublicKey(publicKey.export({ type: 'spki', format: 'der' })),
-    signingKey: signingKeyOf(ca.key),
-    signingAlgorithm: SIGNING_ALGORITHM,
-    extensions: [
-      new x509.BasicConstraintsExtension(false, undefined, true),
-      ...(usage === '' ? [] : [new x509.ExtendedKeyUsageExtension([usage])]),
-      ...(more as InstanceType<typeof x509.Extension>[]),
-    ],
-  })
-  const keyPem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
-  return { certificate: `${certificate.toString('pem')}\n`, keyPem, privateKey } as Credential
-}
 
 let stage: EdgeStage
 let partner: Ca
