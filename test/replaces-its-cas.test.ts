@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
-import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
+import { findFreePort } from '../demo/free-port.ts'
+import { newDatabase } from '../packages/edge/test/postgres.ts'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
@@ -14,6 +16,7 @@ import { startEcho, type TcpService } from './support/tcp-services.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
 import { clientCertificateOf, type KeyAndCertificate } from './support/tls-peer.ts'
 import { until, within } from './support/until.ts'
+import { startUpstreamProvider } from './support/upstream-provider.ts'
 
 /** New CAs take over while people work: nobody notices, and in the end the old ones are nobody's. */
 
@@ -54,11 +57,11 @@ async function statesOf(kind: string): Promise<Row[]> {
 }
 
 /** A certificate as whoever signs now issues it. */
-async function obtain(email: string): Promise<KeyAndCertificate> {
-  const home = await makePerson(edge, email)
-  const { code, stderr } = await runPostern(['client', 'tls', '--host', service.host], { home, stdin: '' })
+async function obtain(email: string, at = edge, { host, label } = service): Promise<KeyAndCertificate> {
+  const home = await makePerson(at, email)
+  const { code, stderr } = await runPostern(['client', 'tls', '--host', host], { home, stdin: '' })
   assert.equal(code, 0, stderr)
-  return clientCertificateOf(home, service.label)
+  return clientCertificateOf(home, label)
 }
 
 const issuerOf = (certificate: string) => new X509Certificate(certificate).issuer
@@ -218,4 +221,46 @@ test('an overlap that is too short is refused, and so is a CA that others do not
   const unasked = await runPosternEdge({ configFile: shared }, ['ca', 'rotate'])
   assert.equal(unasked.code, 2)
   assert.match(unasked.stderr, /need the new keys first/)
+})
+
+test('edges that share a store change over at the same time, once they have the files', async () => {
+  const config = { store: await newDatabase() }
+  const [port, otherPort] = [await findFreePort(), await findFreePort()]
+  const people = ['operator@mycorp.com', 'ann@mycorp.com']
+  await using provider = await startUpstreamProvider({
+    edgeOrigin: `https://edge.localhost:${port}`,
+    otherOrigins: [`https://edge.localhost:${otherPort}`],
+    accounts: Object.fromEntries(people.map((email) => [email, { sub: email, email, email_verified: true }])),
+  })
+  const { identity } = provider
+  await using first = await startEdge({ port, identity, config })
+  const dataDir = makeTempFolder('edge')
+  const share = () => cpSync(path.join(first.dataDir, 'ca'), path.join(dataDir, 'ca'), { recursive: true })
+  share()
+  cpSync(path.join(first.dataDir, 'login-keys.json'), path.join(dataDir, 'login-keys.json'))
+  await using second = await startEdge({ dataDir, port: otherPort, identity, config })
+  const [atFirst, atSecond] = [
+    await makePerson(first, 'operator@mycorp.com'),
+    await makePerson(second, 'operator@mycorp.com'),
+  ]
+  // one service with a connector at each edge
+  await using here = await connectService({ home: atFirst, port: echo.port })
+  await using there = await connectService({ home: atSecond, port: echo.port })
+  assert.equal(here.label, there.label)
+
+  const unasked = await runPosternEdge(first, ['ca', 'rotate', '--kind', 'client'])
+  assert.match(unasked.stderr, /need the new keys first/)
+  const rotated = await runPosternEdge(first, ['ca', 'rotate', '--kind', 'client', '--signs-in', '15s'])
+  assert.equal(rotated.code, 0, rotated.stderr)
+  share()
+  for (const { logs } of [first, second]) {
+    await until('it is believed, and then it signs', () => logs().match(/"ca.changed"/g)?.length === 2)
+  }
+  const fresh = await obtain('ann@mycorp.com', first, here)
+  const names = readFileSync(path.join(dataDir, 'ca/generations.json'), 'utf8').match(/client-ca-[0-9a-f]+/)!
+  assert.equal(issuerOf(fresh.cert), issuerOf(readFileSync(path.join(dataDir, 'ca', `${names[0]}.pem`), 'utf8')))
+  for (const at of [first, second]) {
+    using flow = new HeldFlow(at, here.host, fresh)
+    await within('an echo', flow.echo('hello'))
+  }
 })
