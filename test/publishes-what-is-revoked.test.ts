@@ -95,6 +95,17 @@ test('a revoked certificate is refused at once, its live flow ends, and OpenSSL 
   const other = verify(mine.cert, file('client.pem'))
   assert.equal(other.status, 0, other.stderr)
 
+  const shown = await runPosternEdge(edge, ['ca', 'list', '--kind', 'client', '--json'])
+  const rows: { serial: string; revokedAt?: number }[] = JSON.parse(shown.stdout).certificates
+  const revokedAt = (serial: string) => rows.find((row) => row.serial === serial.toLowerCase())!.revokedAt
+  assert.equal(typeof revokedAt(serialNumber), 'number')
+  assert.equal(revokedAt(new X509Certificate(mine.cert).serialNumber), undefined)
+  const lines = (await runPosternEdge(edge, ['ca', 'list', '--kind', 'client'])).stdout.split('\n')
+  assert.match(
+    lines.find((line) => line.startsWith(serialNumber.toLowerCase()))!,
+    / {2}ann@mycorp\.com {2}revoked /,
+  )
+
   const der = openssl(
     'crl',
     '-inform',

@@ -258,7 +258,10 @@ test('edges that share a store change over at the same time, once they have the 
   }
   const fresh = await obtain('ann@mycorp.com', first, here)
   const names = readFileSync(path.join(dataDir, 'ca/generations.json'), 'utf8').match(/client-ca-[0-9a-f]+/)!
-  assert.equal(issuerOf(fresh.cert), issuerOf(readFileSync(path.join(dataDir, 'ca', `${names[0]}.pem`), 'utf8')))
+  assert.equal(
+    issuerOf(fresh.cert),
+    issuerOf(readFileSync(path.join(dataDir, 'ca', `${names[0]}.pem`), 'utf8')),
+  )
   for (const at of [first, second]) {
     using flow = new HeldFlow(at, here.host, fresh)
     await within('an echo', flow.echo('hello'))

@@ -6,6 +6,7 @@ import { addCaEncryptKeys } from './commands/ca-encrypt-keys.ts'
 import { addCaExport } from './commands/ca-export.ts'
 import { addCaInit } from './commands/ca-init.ts'
 import { addCaIssueIntermediate } from './commands/ca-issue-intermediate.ts'
+import { addCaList } from './commands/ca-list.ts'
 import { addCaRotate } from './commands/ca-rotate.ts'
 import { addCaShow } from './commands/ca-show.ts'
 import { addCaSshShow } from './commands/ca-ssh-show.ts'
@@ -69,6 +70,7 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
     .helpCommand(false)
   addCaInit(ca, parts)
   addCaShow(ca, parts)
+  addCaList(ca, parts)
   addCaExport(ca, parts)
   addCaRotate(ca, parts)
   addCaIssueIntermediate(ca, parts)

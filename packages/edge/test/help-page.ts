@@ -15,6 +15,7 @@ export const COMMANDS: readonly string[] = [
   'config check',
   'ca init',
   'ca show',
+  'ca list',
   'ca export',
   'ca rotate',
   'ca issue-intermediate',

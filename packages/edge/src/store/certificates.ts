@@ -290,6 +290,42 @@ export async function listRevokedSerials(
   return rows.map((row) => ({ serial: row.serial, revokedAt: row.revoked_at ?? row.ended_at! }))
 }
 
+/** A certificate as whoever runs the edge looks at it. */
+export interface IssuedCertificate {
+  serial: string
+  kind: CertificateRecord['kind']
+  /** Of the person; of the owner, where it is of a connector or a program. */
+  email: string
+  /** Of its service. */
+  label: string
+  issuedAt: number
+  notAfter: number
+  revokedAt: number | undefined
+}
+
+/** Newest first. */
+export async function listIssuedCertificates(
+  db: Kysely<Database>,
+  wanted: { kind: CertificateRecord['kind'] | undefined; endsAfter: number; limit: number },
+): Promise<IssuedCertificate[]> {
+  const { kind, endsAfter, limit } = wanted
+  let query = db
+    .selectFrom('certificates')
+    .innerJoin('identities', 'identities.id', 'certificates.identity_id')
+    .innerJoin('services', 'services.id', 'certificates.service_id')
+    .select(['serial', 'certificates.kind', 'identities.email', 'services.label'])
+    .select(['issued_at', 'not_after', 'revoked_at'])
+    .where('not_after', '>', endsAfter)
+  if (kind !== undefined) query = query.where('certificates.kind', '=', kind)
+  const rows = await query.orderBy('issued_at', 'desc').orderBy('serial').limit(limit).execute()
+  return rows.map(({ issued_at, not_after, revoked_at, ...row }) => ({
+    ...row,
+    issuedAt: issued_at,
+    notAfter: not_after,
+    revokedAt: revoked_at ?? undefined,
+  }))
+}
+
 const SERIALS_PER_QUERY = 500
 
 /** Those of them that are there and were not revoked. */

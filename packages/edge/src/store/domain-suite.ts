@@ -5,6 +5,7 @@ import type { ServiceLabel } from '@postern/shared/service-label'
 import {
   findCertificate,
   insertCertificate,
+  listIssuedCertificates,
   listRevokedSerials,
   type NewCertificate,
   renewCertificate,
@@ -210,6 +211,25 @@ export function describeDomainTables(name: string, openEmpty: StoreFactory): voi
       assert.deepEqual(await list('client'), [{ serial: certificate.serial, revokedAt: NOW + 6 }])
       assert.deepEqual(await list('connector'), [{ serial: '0a', revokedAt: NOW + 5 }])
       assert.deepEqual(await list('client', certificate.notAfter), [])
+    })
+
+    it('lists what was issued, of one kind or all, newest first', async () => {
+      await using store = await openEmpty()
+      const certificate = await clientCertificate(store)
+      await insertCertificate(store.db, certificate)
+      const other = { kind: 'connector', sessionId: undefined, connectorId: 'con_1' } as const
+      const issuedAt = certificate.issuedAt + 1
+      await insertCertificate(store.db, { ...certificate, ...other, serial: '0a', issuedAt })
+      await revokeConnectorLineage(store.db, 'con_1', { reason: 'revoked', now: NOW + 5 })
+      const list = (kind?: 'client' | 'connector', endsAfter = NOW, limit = 10) =>
+        listIssuedCertificates(store.db, { kind, endsAfter, limit })
+      const [first, second] = await list()
+      assert.deepEqual([first?.serial, second?.serial], ['0a', certificate.serial])
+      assert.deepEqual([first?.revokedAt, second?.revokedAt], [NOW + 5, undefined])
+      assert.equal(second?.label, 'calm-river-17')
+      assert.deepEqual(await list('client'), [second])
+      assert.deepEqual(await list(undefined, NOW, 1), [first])
+      assert.deepEqual(await list(undefined, certificate.notAfter), [])
     })
 
     it('forgets certificates and their sessions long after they ended', async () => {
