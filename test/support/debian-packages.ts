@@ -16,6 +16,7 @@ export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   ip: 'iproute2',
   'make-cadir': 'easy-rsa',
   'nc.openbsd': 'netcat-openbsd',
+  nginx: 'nginx',
   openssl: 'openssl',
   pebble: 'pebble',
   'pebble-challtestsrv': 'pebble',

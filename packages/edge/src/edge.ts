@@ -49,6 +49,7 @@ import { openStore } from './store/open.ts'
 import { useOnce } from './store/replay-guards.ts'
 import type { Database } from './store/schema.ts'
 import { storeLost, watchStore } from './store-watch.ts'
+import { isTransport, openTransport } from './transport/transport.ts'
 
 export interface EdgeParts {
   log: Logger
@@ -346,6 +347,8 @@ export async function startEdge(
     maxHttpConnectionsPerAddress: limits.maxHttpConnectionsPerAddress,
     onHttps,
     onMtls,
+    isHttpsUpgrade: isTransport,
+    onHttpsUpgrade: (request, socket, head) => transport.upgrade(request, socket, head),
     onMtlsUpgrade: control.upgrade,
     onFlow(entered) {
       serveFlow(entered, flowParts).catch((error: unknown) => log.error('flow.failed', { error }))
@@ -386,6 +389,14 @@ export async function startEdge(
   const chooseRoom = rooms.choose
   const ingress = openIngress({ chooseRoom, acceptProxyProtocol, limits, strangers, onLimited, log })
 
+  const transport = await openTransport({
+    maxConnections: limits.maxFlows,
+    isStopping: () => isStopping,
+    enterInside: ingress.enterInside,
+    log,
+  })
+  opened.defer(() => transport.close())
+
   if (config.metrics) {
     const listener = opened.use(await openMetricsListener(config.metrics, metrics.registry))
     log.info('metrics.ready', { port: listener.port })
@@ -422,6 +433,7 @@ export async function startEdge(
     await settlesWithin(live.drained(), LAST_WORDS_MS)
     await settlesWithin(control.close(), LAST_WORDS_MS)
     rooms.close()
+    transport.close()
     await settlesWithin(disconnected, LAST_WORDS_MS)
     ingress.destroyAll()
     clearInterval(purge)

@@ -145,6 +145,12 @@ export const ERRORS = {
     'check that a proxy of this kind listens there: http://HOST:PORT or socks5://HOST:PORT',
   ),
 
+  TRANSPORT_REFUSED: kind(
+    502,
+    6,
+    'let what stands in front of the edge pass WebSockets to it, or leave out: --transport ws',
+  ),
+
   // the connector's own
   CONNECTOR_REFUSED: kind(403, 5, 'start the connector again: postern connect …'),
   CONNECTOR_SUPERSEDED: kind(

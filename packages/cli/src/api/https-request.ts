@@ -4,7 +4,8 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import { PosternError } from '@postern/shared/errors'
-import { openTcp } from '../network/open-tcp.ts'
+import { type OpenOptions, openTcp, type Place } from '../network/open-tcp.ts'
+import { outerCa, usesWebSocket } from '../network/transport-kind.ts'
 import { explainNetworkError, readShownCertificate, type ShownCertificate } from './network-error.ts'
 
 /** HTTPS to an edge: its own CA, the way through the network, limits of time and size. Node's fetch offers none of the
@@ -34,14 +35,27 @@ export function createAgent(
   caPem: string | undefined,
   identity: { key: string; cert: string } | undefined = undefined,
 ): https.Agent {
-  return new EdgeAgent({ keepAlive: true, minVersion: 'TLSv1.2', ...identity }, caPem)
+  const ends = usesWebSocket() ? outerCa() : caPem // who ends TLS in front of the edge answers in its name
+  return new EdgeAgent({ keepAlive: true, minVersion: 'TLSv1.2', ...identity }, ends)
+}
+
+/** For the WebSockets of `--transport ws`: one connection each. */
+export function createOuterAgent(): https.Agent {
+  return new EdgeAgent({ keepAlive: false, minVersion: 'TLSv1.2' }, outerCa())
 }
 
 /** Lets TLS begin on a connection that was opened the way this network wants it. */
 export class EdgeAgent extends https.Agent {
-  constructor(options: https.AgentOptions, caPem: string | undefined) {
+  readonly #open: (place: Place, options: OpenOptions) => Promise<Duplex>
+
+  constructor(
+    options: https.AgentOptions,
+    caPem: string | undefined,
+    open: (place: Place, options: OpenOptions) => Promise<Duplex> = openTcp,
+  ) {
     // said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would otherwise switch it off
     super({ ...options, rejectUnauthorized: true, ...(caPem === undefined ? {} : { ca: caPem }) })
+    this.#open = open
   }
 
   override createConnection(
@@ -56,7 +70,8 @@ export class EdgeAgent extends https.Agent {
 
   async #connect(options: https.RequestOptions): Promise<Duplex> {
     const place = { host: String(options.host), port: Number(options.port) }
-    const socket = await openTcp(place, { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) })
+    const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS)
+    const socket = await this.#open(place, { signal })
     try {
       return super.createConnection({ ...options, socket } as https.RequestOptions)!
     } catch (error) {

@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto'
 import { type Command, Option } from 'commander'
+import { readCaFile } from '../ca-file.ts'
 import { fetchPinnedCa, parseFingerprint } from '../login/pin-ca.ts'
-import { readCaFile } from './options.ts'
 
 /** How a machine is told the private CA of an edge: with the login, and with an enroll token. */
 

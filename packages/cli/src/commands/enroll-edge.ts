@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { ERRORS, PosternError } from '@postern/shared/errors'
 import { EdgeApi } from '../api/edge-api.ts'
+import { readCaFile } from '../ca-file.ts'
 import { edgeFolder, stateFolder } from '../credentials/home.ts'
 import {
   type KnownEdge,
@@ -12,7 +13,6 @@ import {
   saveRemembered,
 } from '../credentials/known-edge.ts'
 import { type CaOptions, readCa } from './ca-options.ts'
-import { readCaFile } from './options.ts'
 
 /** The edge that a server without a person is to enroll at. It is named on the command line, where login would have made
  *  it known; once it is known it is not asked again, so that a connector starts while its edge is away.

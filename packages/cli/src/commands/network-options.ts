@@ -8,4 +8,16 @@ export function addNetworkOptions(command: Command): Command {
       'the proxy that leads to the edge, http://HOST:PORT or socks5://HOST:PORT (default: POSTERN_PROXY, HTTPS_PROXY, ALL_PROXY)',
     )
     .option('--proxy-credentials-file <file>', 'one line USER:PASSWORD for the proxy, in a file of mode 600')
+    .addOption(
+      command
+        .createOption(
+          '--transport <kind>',
+          'ws: inside a WebSocket, where something ends TLS in front of the edge (default: POSTERN_TRANSPORT, or tls)',
+        )
+        .choices(['tls', 'ws']),
+    )
+    .option(
+      '--transport-ca <file>',
+      'CA of what ends TLS in front of the edge, in PEM (default: the public ones)',
+    )
 }

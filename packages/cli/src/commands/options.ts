@@ -1,9 +1,7 @@
-import { readFileSync } from 'node:fs'
 import { parseEmailAddress, parseEmailDomain } from '@postern/shared/email'
 import { PosternError } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
 import type { Command } from 'commander'
-import { unreadableFile } from '../unreadable-file.ts'
 
 /** Option values, read before anything is asked of the edge. Every parser throws a PosternError with exit code 2. */
 
@@ -34,23 +32,6 @@ export function parseCount(text: string): number {
     throw new PosternError('USAGE_INVALID', `${JSON.stringify(text)} is not a number`)
   }
   return Number(text)
-}
-
-const ABOUT_CA =
-  'ask whoever runs the edge for its CA (ca/edge-ca.pem in its data_dir), or name it with --ca-fingerprint'
-
-/** Certificates in PEM, as `--ca-file` names them. */
-export function readCaFile(file: string): string {
-  let pem: string
-  try {
-    pem = readFileSync(file, 'utf8')
-  } catch (cause) {
-    throw unreadableFile(file, cause, ABOUT_CA)
-  }
-  if (!pem.includes('-----BEGIN CERTIFICATE-----')) {
-    throw new PosternError('USAGE_INVALID', `${file} holds no certificate in PEM`, { hint: ABOUT_CA })
-  }
-  return pem
 }
 
 /** Comma-separated, and the option may be given again. */

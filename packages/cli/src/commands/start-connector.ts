@@ -106,7 +106,9 @@ function hasLiveSession(edge: KnownEdge): boolean {
 function canGoOnWithout(error: unknown): boolean {
   return (
     error instanceof PosternError &&
-    /^(SIGN_IN_REQUIRED|SESSION_ENDED|EDGE_UNREACHABLE|EDGE_STOPPING|PROXY_.*)$/.test(error.code)
+    /^(SIGN_IN_REQUIRED|SESSION_ENDED|EDGE_UNREACHABLE|EDGE_STOPPING|TRANSPORT_REFUSED|PROXY_.*)$/.test(
+      error.code,
+    )
   )
 }
 

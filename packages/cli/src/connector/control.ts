@@ -20,6 +20,8 @@ import { WebSocket } from 'ws'
 import { EdgeAgent } from '../api/https-request.ts'
 import { explainNetworkError } from '../api/network-error.ts'
 import { edgePort, type KnownEdge } from '../credentials/known-edge.ts'
+import type { OpenOptions, Place } from '../network/open-tcp.ts'
+import { openToRooms } from '../network/transport.ts'
 import type { ConnectorCertificate } from './slots.ts'
 
 /** The control WebSocket: attaches this process to its service and hears what the edge needs. Carries no byte of
@@ -98,9 +100,10 @@ export function attach({ edge, certificate, requires, onWant, signal }: AttachOp
 
 function openSocket(edge: KnownEdge, certificate: ConnectorCertificate): WebSocket {
   const trust = { key: certificate.keyPem, cert: certificate.certificatePem, minVersion: 'TLSv1.3' } as const
+  const open = (place: Place, options: OpenOptions) => openToRooms({ ...place, host: edge.domain }, options)
   const url = `wss://mtls.${edge.domain}:${edgePort(edge)}${CONTROL_PATH}`
   return new WebSocket(url, [CONTROL_SUBPROTOCOL], {
-    agent: new EdgeAgent(trust, edge.caPem),
+    agent: new EdgeAgent(trust, edge.caPem, open),
     perMessageDeflate: false,
     maxPayload: MAX_CONTROL_MESSAGE_BYTES,
     handshakeTimeout: ATTACH_TIMEOUT_MS,

@@ -458,6 +458,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     meaning: 'You have as many connections open as the policy lets one person have.',
     next: 'Close one and try again. postern flow list shows them.',
   },
+  TRANSPORT_REFUSED: {
+    meaning:
+      'With --transport ws, what stands in front of the edge opens no WebSocket to it. The message has its answer: 404 when it does not lead to an edge, or to one that is older; 503 when the edge is full or about to stop.',
+    next: 'Let it pass WebSockets to the edge (networks.md).',
+  },
   USAGE_INVALID: {
     meaning:
       'The command line is wrong: an unknown option, a value of the wrong form, options that exclude each other, a file that cannot be read.',

@@ -6,24 +6,36 @@ import { PosternError } from '@postern/shared/errors'
 export interface NetworkOptions {
   proxy?: string | undefined
   proxyCredentialsFile?: string | undefined
+  transport?: string | undefined
+  transportCa?: string | undefined
 }
 
 /** For who reads arguments without commander. */
 export const NETWORK_ARGUMENTS = {
   proxy: { type: 'string' },
   'proxy-credentials-file': { type: 'string' },
+  transport: { type: 'string' },
+  'transport-ca': { type: 'string' },
 } as const
 
 export function networkOf(
   values: Partial<Record<keyof typeof NETWORK_ARGUMENTS, string | undefined>>,
 ): NetworkOptions {
-  return { proxy: values.proxy, proxyCredentialsFile: values['proxy-credentials-file'] }
+  return {
+    proxy: values.proxy,
+    proxyCredentialsFile: values['proxy-credentials-file'],
+    transport: values.transport,
+    transportCa: values['transport-ca'],
+  }
 }
 
 /** @throws USAGE_INVALID for a password on the command line, which every user of the machine can read */
-export function useNetwork({ proxy, proxyCredentialsFile }: NetworkOptions): void {
+export function useNetwork(options: NetworkOptions): void {
+  const { proxy, proxyCredentialsFile, transport, transportCa } = options
   if (proxy !== undefined) process.env.POSTERN_PROXY = refuseCredentials(proxy)
   if (proxyCredentialsFile !== undefined) process.env.POSTERN_PROXY_CREDENTIALS_FILE = proxyCredentialsFile
+  if (transport !== undefined) process.env.POSTERN_TRANSPORT = transport
+  if (transportCa !== undefined) process.env.POSTERN_TRANSPORT_CA = transportCa
 }
 
 function refuseCredentials(proxy: string): string {

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
-import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import tls, { type SecureContext, type TLSSocket } from 'node:tls'
 import { PosternError } from '@postern/shared/errors'
 import { explainNetworkError, readShownCertificate, type ShownCertificate } from '../api/network-error.ts'
-import { openTcp } from '../network/open-tcp.ts'
+import { openToRooms } from '../network/transport.ts'
 
 /** A TLS 1.3 connection to one of the edge's rooms, with half-close. */
 
@@ -38,7 +38,7 @@ export async function dialEdge(dial: Dial): Promise<TLSSocket> {
   const where = `${dial.serverName}:${dial.port}`
   const timeout = AbortSignal.timeout(DIAL_TIMEOUT_MS)
   const signal = dial.signal ? AbortSignal.any([dial.signal, timeout]) : timeout
-  const opening = openTcp(dial, { signal, allowHalfOpen: true })
+  const opening = openToRooms(dial, { signal, allowHalfOpen: true })
   let shown: ShownCertificate | undefined
   try {
     // takes some milliseconds, while the network is busy with the connection
@@ -48,7 +48,7 @@ export async function dialEdge(dial: Dial): Promise<TLSSocket> {
     socket.prependListener('secure', () => {
       shown = readShownCertificate(socket)
     })
-    await once(socket, 'secureConnect', { signal })
+    await shakeHands(socket, signal)
     return socket
   } catch (cause) {
     opening.then(
@@ -58,6 +58,17 @@ export async function dialEdge(dial: Dial): Promise<TLSSocket> {
     dial.signal?.throwIfAborted()
     if (!timeout.aborted) throw explainNetworkError(cause, where, shown)
     throw new PosternError('EDGE_UNREACHABLE', `cannot reach ${where}: it does not answer`)
+  }
+}
+
+/** A connection that closes before, without a word, is one that was lost: what carries TLS need not say why. */
+async function shakeHands(socket: TLSSocket, signal: AbortSignal): Promise<void> {
+  const onClose = () => socket.emit('error', Object.assign(new Error('closed'), { code: 'ECONNRESET' }))
+  socket.once('close', onClose)
+  try {
+    await once(socket, 'secureConnect', { signal })
+  } finally {
+    socket.off('close', onClose)
   }
 }
 
@@ -86,7 +97,7 @@ function createContext(trust: Trust): SecureContext {
   }
 }
 
-function startTls(tcp: Socket, secureContext: SecureContext, dial: Dial): TLSSocket {
+function startTls(tcp: Duplex, secureContext: SecureContext, dial: Dial): TLSSocket {
   return tls.connect({
     socket: tcp,
     secureContext,

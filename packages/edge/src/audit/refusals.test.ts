@@ -71,6 +71,7 @@ const NEVER_THE_EDGES: Partial<Record<ErrorCode, string>> = {
   PROXY_UNREACHABLE: 'about a proxy on the way to the edge',
   PROXY_LOGIN_REQUIRED: 'a proxy on the way to the edge says it',
   PROXY_REFUSED: 'a proxy on the way to the edge says it',
+  TRANSPORT_REFUSED: 'about what stands in front of the edge',
   PROXY_INVALID: 'about a proxy on the way to the edge',
   LISTEN_FAILED: "about a port of the person's machine",
   LOCAL_USER_REFUSED: "about another user of the person's machine",

@@ -41,12 +41,16 @@ export interface Arrival extends Peeked {
   clientPort: number
   /** Where it has reached the edge, with the port. */
   edgeAddress: string
+  /** It came inside a WebSocket. */
+  isInside: boolean
   /** For the room to call when the handshake is done: until then the connection is a pending one. */
   handshakeDone(): void
 }
 
 export interface Ingress {
   server: Server
+  /** Takes what came inside a WebSocket, from whom the WebSocket is. Not every room can be entered from there. */
+  enterInside(socket: Socket, ends: { client: IpEndpoint; edge: IpEndpoint }): void
   /** Connections turned away before a room, by reason. */
   readonly turnedAway: ReadonlyMap<TurnedAway, number>
   /** Connections on the port, and those of them whose handshake is not done. */
@@ -69,7 +73,7 @@ export type TurnedAway =
   | 'failed_too_often'
 
 /** Bytes a socket reads ahead and queues before it asks the writer to wait. */
-const HIGH_WATER_MARK = 256 * 1024
+export const HIGH_WATER_MARK = 256 * 1024
 /** Handshakes begun in one turn of the event loop: about ten milliseconds of work. */
 const ENTER_PER_TURN = 8
 /** A handshake takes two round trips: whoever answers that late does not want to. */
@@ -87,7 +91,7 @@ const WORTH = { waiting: 1, silent: 2, begun: 3 } as const
 const STALLED = 0
 
 export function openIngress(parts: {
-  chooseRoom: (hello: ClientHello) => Room | undefined
+  chooseRoom: (hello: ClientHello, isInside: boolean) => Room | undefined
   /** Addresses and networks of balancers. */
   acceptProxyProtocol: readonly string[]
   limits: EdgeLimits
@@ -117,7 +121,7 @@ export function openIngress(parts: {
     log.debug('ingress.turned_away', { reason })
     socket.destroy()
   }
-  const enterRoom = (room: Room, { socket, hello, arrivedAt }: Peeked, { client, edge }: Ends) => {
+  const enterRoom = (room: Room, { socket, hello, arrivedAt }: Peeked, { client, edge, isInside }: Ends) => {
     steps.set(socket, { at: performance.now(), stage: 'begun' })
     room.enter({
       socket,
@@ -127,6 +131,7 @@ export function openIngress(parts: {
       clientAddress: formatAddress(client.host, client.port),
       edgeAddress: formatAddress(edge.host, edge.port),
       arrivedAt,
+      isInside,
       handshakeDone: () => void leave(socket),
     })
   }
@@ -174,7 +179,7 @@ export function openIngress(parts: {
       socket.once('close', () => {
         if (leave(socket)) strangers.countHandshake(host)
       })
-      const room = chooseRoom(result)
+      const room = chooseRoom(result, ends.isInside)
       if (!room) return fail(socket, host, 'no_room')
       const peeked = { socket, hello: result, arrivedAt: performance.now() }
       steps.set(socket, { at: peeked.arrivedAt, stage: 'waiting' })
@@ -194,6 +199,16 @@ export function openIngress(parts: {
       turnAway(socket, result === 'malformed' ? 'proxy_header' : result)
     })
   }
+  const take = (socket: Socket) => {
+    socket.on('error', () => {}) // whoever holds the connection then hears 'close'; resets are not news
+    open.add(socket)
+    socket.once('close', () => open.delete(socket))
+  }
+  const enterInside: Ingress['enterInside'] = (socket, ends) => {
+    take(socket)
+    if (socket.destroyed) turnAway(socket, 'left')
+    else admit(socket, { ...ends, isInside: true })
+  }
   const isBalancer = openNetworks(acceptProxyProtocol)
 
   const server = net.createServer(
@@ -205,9 +220,7 @@ export function openIngress(parts: {
       highWaterMark: HIGH_WATER_MARK,
     },
     (socket) => {
-      socket.on('error', () => {}) // whoever holds the connection then hears 'close'; resets are not news
-      open.add(socket)
-      socket.once('close', () => open.delete(socket))
+      take(socket)
       const ends = ownEnds(socket)
       if (!ends) return turnAway(socket, 'left')
       if (isBalancer(ends.client.host)) admitBehind(socket, ends)
@@ -226,6 +239,7 @@ export function openIngress(parts: {
   }
   return {
     server,
+    enterInside,
     turnedAway,
     get size() {
       return { open: open.size, pending: pending.size }
@@ -239,6 +253,7 @@ export function openIngress(parts: {
 interface Ends {
   client: IpEndpoint
   edge: IpEndpoint
+  isInside: boolean
 }
 
 function ownEnds({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {
@@ -246,11 +261,12 @@ function ownEnds({ remoteAddress, remotePort, localAddress, localPort }: Socket)
   return {
     client: { host: remoteAddress, port: remotePort! },
     edge: { host: localAddress, port: localPort! },
+    isInside: false,
   }
 }
 
 function endsOf({ source, destination }: ProxyHeader & { command: 'proxy' }): Ends {
-  return { client: source, edge: destination }
+  return { client: source, edge: destination, isInside: false }
 }
 
 type ReadLimits = Pick<EdgeLimits, 'handshakeTimeoutMs' | 'maxClientHelloBytes'>

@@ -68,6 +68,8 @@ before(async () => {
       request.on('error', () => {})
     },
     onMtls: (_request, response) => void response.end('mtls'),
+    isHttpsUpgrade: () => false,
+    onHttpsUpgrade: (_request, socket) => socket.destroy(),
     onMtlsUpgrade: (_request, socket) => socket.destroy(),
     onFlow: note('flow'),
     onData: note('data'),
@@ -90,6 +92,7 @@ before(async () => {
         clientHost: '127.0.0.1',
         clientPort: 1,
         clientAddress: '127.0.0.1:1',
+        isInside: false,
         edgeAddress: '127.0.0.1:2',
         arrivedAt: performance.now(),
         handshakeDone: () => handshakesDone++,

@@ -57,6 +57,9 @@ export interface RoomsOptions {
   httpLimits?: https.ServerOptions | undefined
   onHttps: http.RequestListener
   onMtls: http.RequestListener
+  /** An upgrade in the public room, and which requests are one. */
+  onHttpsUpgrade: (request: http.IncomingMessage, socket: TLSSocket, head: Buffer) => void
+  isHttpsUpgrade: (request: http.IncomingMessage) => boolean
   onMtlsUpgrade: (request: http.IncomingMessage, socket: TLSSocket, head: Buffer) => void
   onFlow: (entered: Entered) => void
   onData: (entered: Entered) => void
@@ -68,7 +71,7 @@ export interface RoomsOptions {
 
 export interface Rooms {
   /** The room of a ClientHello, by the table in docs/architecture.md; undefined closes the connection. */
-  choose(hello: ClientHello): Room | undefined
+  choose(hello: ClientHello, isInside?: boolean): Room | undefined
   /** Open connections of the HTTP rooms, by room. */
   httpConnections(): ReadonlyMap<string, number>
   /** Somebody has shown on this HTTP connection who they are. */
@@ -107,14 +110,20 @@ export function openRooms(options: RoomsOptions): Rooms {
       handshakeTimeout: handshakeTimeoutMs,
       minVersion: 'TLSv1.2',
       ALPNProtocols: ['http/1.1'],
+      shouldUpgradeCallback: options.isHttpsUpgrade,
       ...httpLimits,
     },
     options.onHttps,
   )
+  const inside = new WeakSet<Socket>()
   const { allowHalfOpen: _, ...trustingHttp } = trusting(mtlsCas())
   const mtlsServer = https.createServer(
     { ...trustingHttp, ALPNProtocols: ['http/1.1'], ...httpLimits },
-    options.onMtls,
+    (request, response) => {
+      // a connector attaches from inside, and that is all
+      if (inside.has(request.socket)) response.writeHead(404, { connection: 'close' }).end()
+      else options.onMtls(request, response)
+    },
   )
   const bound = (room: string, server: https.Server, maxPerAddress: number) =>
     boundHttp(server, {
@@ -125,6 +134,10 @@ export function openRooms(options: RoomsOptions): Rooms {
     })
   const httpsOpen = bound('https', httpsServer, options.maxHttpConnectionsPerAddress)
   const mtlsOpen = bound('mtls', mtlsServer, options.maxHttpConnections)
+  httpsServer.on('upgrade', (request, socket, head) => {
+    httpsOpen.delete(socket as TLSSocket)
+    options.onHttpsUpgrade(request, socket as TLSSocket, head)
+  })
   mtlsServer.on('upgrade', (request, socket, head) => {
     mtlsOpen.delete(socket as TLSSocket)
     options.onMtlsUpgrade(request, socket as TLSSocket, head)
@@ -180,24 +193,32 @@ export function openRooms(options: RoomsOptions): Rooms {
   }
   const rooms = {
     https: room('https', httpsServer, () => {}), // the HTTP server has it already
-    mtls: room('mtls', mtlsServer, () => {}),
+    mtls: room('mtls', mtlsServer, (entered) => {
+      if (entered.isInside) inside.add(entered.tls)
+    }),
     flow: room('flow', flowServer, options.onFlow),
     data: room('data', dataServer, options.onData),
     acme: room('acme', acmeServer, (entered) => entered.tls.destroySoon()), // it has seen what it came for
   }
 
+  const choose = ({ serverName, alpn }: ClientHello): Room | undefined => {
+    if (serverName === undefined) return undefined
+    if (alpn.includes(ALPN_ACME)) return options.alpnChallenge?.(serverName) && rooms.acme
+    const wantsHttp = alpn.includes('http/1.1')
+    if (serverName === domain) {
+      if (alpn.includes(ALPN_DATA)) return rooms.data
+      return wantsHttp || alpn.length === 0 ? rooms.https : undefined
+    }
+    if (serverName === `mtls.${domain}`) return wantsHttp || alpn.length === 0 ? rooms.mtls : undefined
+    if (labelOfHost(serverName, domain) === undefined) return undefined
+    return alpn.length === 0 || alpn.includes(ALPN_FLOW) ? rooms.flow : undefined
+  }
+  const withinReach: readonly (Room | undefined)[] = [rooms.flow, rooms.data, rooms.mtls]
+
   return {
-    choose({ serverName, alpn }) {
-      if (serverName === undefined) return undefined
-      if (alpn.includes(ALPN_ACME)) return options.alpnChallenge?.(serverName) && rooms.acme
-      const wantsHttp = alpn.includes('http/1.1')
-      if (serverName === domain) {
-        if (alpn.includes(ALPN_DATA)) return rooms.data
-        return wantsHttp || alpn.length === 0 ? rooms.https : undefined
-      }
-      if (serverName === `mtls.${domain}`) return wantsHttp || alpn.length === 0 ? rooms.mtls : undefined
-      if (labelOfHost(serverName, domain) === undefined) return undefined
-      return alpn.length === 0 || alpn.includes(ALPN_FLOW) ? rooms.flow : undefined
+    choose(hello, isInside = false) {
+      const found = choose(hello)
+      return isInside && !withinReach.includes(found) ? undefined : found
     },
     httpConnections: () =>
       new Map([

@@ -1,0 +1,20 @@
+import { readFileSync } from 'node:fs'
+import { PosternError } from '@postern/shared/errors'
+import { unreadableFile } from './unreadable-file.ts'
+
+const ABOUT_CA =
+  'ask whoever runs the edge for its CA (ca/edge-ca.pem in its data_dir), or name it with --ca-fingerprint'
+
+/** Certificates in PEM, as `--ca-file` names them. */
+export function readCaFile(file: string): string {
+  let pem: string
+  try {
+    pem = readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw unreadableFile(file, cause, ABOUT_CA)
+  }
+  if (!pem.includes('-----BEGIN CERTIFICATE-----')) {
+    throw new PosternError('USAGE_INVALID', `${file} holds no certificate in PEM`, { hint: ABOUT_CA })
+  }
+  return pem
+}
