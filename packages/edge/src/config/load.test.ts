@@ -87,6 +87,34 @@ describe('loading', () => {
     assert.throws(() => withTls('missing', 'good'), { message: /there is no such file/ })
   })
 
+  it('refuses files of ACME that cannot be used, all at once', () => {
+    write('secret', 's3cret')
+    write('open-key', 'a2V5', 0o644)
+    write('no-ca', 'CA')
+    write('hook', '#!/bin/sh\n', 0o600)
+    const least = 'directory: https://ca.test/dir, accept_terms: true, challenge: dns-01'
+    const withAcme = (keys: string) => {
+      write('edge.yaml', `${UPSTREAM}tls: { acme: { ${least}, ${keys} } }\n`)
+      return loadConfig(file).tls
+    }
+    const all = 'dns_hook: hook, ca_file: no-ca, eab_key_id: k, eab_key_file: open-key'
+    for (const message of [
+      /has 3 problems/,
+      /dns_hook: .* cannot be run by this user, run: chmod 755/,
+      /ca_file: .* is not a certificate in PEM/,
+      /eab_key_file: .* can be read by other users/,
+    ])
+      assert.throws(() => withAcme(all), { code: 'CONFIG_INVALID', message })
+    assert.throws(() => withAcme('dns_hook: none'), { message: /there is no such file/ })
+    assert.throws(() => withAcme('dns_hook: .'), { message: /is not a program/ })
+    chmodSync(inFolder('hook'), 0o700)
+    write('open-key', 'a2V5')
+    const tls = withAcme('dns_hook: hook, eab_key_id: k, eab_key_file: open-key')
+    assert.ok(tls?.kind === 'acme')
+    assert.deepEqual(tls.challenge, { type: 'dns-01', hook: inFolder('hook') })
+    assert.deepEqual(tls.externalAccount, { keyId: 'k', hmacKey: 'a2V5' })
+  })
+
   it('refuses a file that is missing, too large or not text', () => {
     assert.throws(() => loadConfig(inFolder('none.yaml')), {
       code: 'CONFIG_INVALID',
