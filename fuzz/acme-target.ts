@@ -60,7 +60,7 @@ const WEEK_MS = 7 * 86_400_000
 
 export const ACME_TARGET: Target = {
   name: 'acme-messages',
-  cases: 200_000,
+  cases: 20_000,
   run(random) {
     const [schema, sample] = SCHEMAS[random.below(SCHEMAS.length)]!
     checkMessage(schema, mutateText(JSON.stringify(sample), random, WORDS))
