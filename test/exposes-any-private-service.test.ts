@@ -3,13 +3,15 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { findFreePort } from '../demo/free-port.ts'
 import { connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { runPostern } from './support/postern.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
+import { until } from './support/until.ts'
 
-/** `postern connect` in front of whatever listens: IPv6, sockets of the machine. */
+/** `postern connect` in front of whatever listens: IPv6, sockets of the machine, and what is down just now. */
 
 let edge: EdgeProcess
 let ann: string
@@ -44,5 +46,63 @@ describe('the target', () => {
     assert.equal(refused.code, 6)
     assert.match(refused.stderr, /SERVICE_REFUSED/)
     assert.ok(!refused.stderr.includes(socketPath), 'says where the private service is')
+  })
+})
+
+describe('the look whether the service is there', () => {
+  const show = async (host: string) => {
+    const { stdout } = await runPostern(['service', 'show', host, '--json'], { home: ann })
+    return JSON.parse(stdout).service.targets as { state: string; code?: string; since: number }[]
+  }
+  const showsState = (host: string, state: string) =>
+    until(`the target is shown ${state}`, async () => (await show(host))[0]?.state === state)
+
+  test('shows that it is down, why and since when, and that it is back', async () => {
+    const port = await findFreePort()
+    const listen = async () => {
+      const server = createServer((socket) => socket.pipe(socket)).listen(port, '127.0.0.1')
+      await once(server, 'listening')
+      return server
+    }
+    const first = await listen()
+    await using service = await connectService({
+      ...{ home: ann, name: 'watched', target: `127.0.0.1:${port}`, args: ['--health-check', '1s'] },
+      allowedEmailDomains: ['mycorp.com'],
+    })
+    await showsState(service.host, 'up')
+    const before = Date.now()
+    first.close()
+    await showsState(service.host, 'down')
+    const [target] = await show(service.host)
+    assert.equal(target!.code, 'SERVICE_REFUSED')
+    assert.ok(target!.since >= before - 1_000 && target!.since <= Date.now(), `since ${target!.since}`)
+    assert.equal((await service.event('target.down')).code, 'SERVICE_REFUSED')
+    const list = await runPostern(['service', 'list'], { home: ann })
+    assert.match(list.stdout, /1 up, 0 flows, target down for \S+/)
+    const shown = await runPostern(['service', 'show', service.host], { home: ann })
+    assert.match(shown.stdout, /target {6}down since \d{4}-\S+Z \(SERVICE_REFUSED\), seen from /)
+
+    const second = await listen()
+    await showsState(service.host, 'up')
+    await service.event('target.up')
+    assert.equal((await reach(service.host)).stdout, 'hello')
+    assert.doesNotMatch((await runPostern(['service', 'list'], { home: ann })).stdout, /target down/)
+    second.close()
+  })
+
+  test('is not taken where it is off', async () => {
+    let connections = 0
+    const server = createServer((socket) => {
+      connections++
+      socket.pipe(socket)
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    await using service = await connectService({
+      ...{ home: ann, name: 'unwatched', port: (server.address() as AddressInfo).port },
+      ...{ args: ['--health-check', 'off'], allowedEmailDomains: ['mycorp.com'] },
+    })
+    assert.equal((await reach(service.host)).stdout, 'hello')
+    assert.deepEqual([connections, await show(service.host)], [1, []])
+    server.close()
   })
 })

@@ -20,6 +20,7 @@ import { startHaproxy } from './support/haproxy.ts'
 import { requestEdge } from './support/oauth-peer.ts'
 import { runPostern } from './support/postern.ts'
 import { startTcpService, type TcpService } from './support/tcp-services.ts'
+import { until } from './support/until.ts'
 
 /** `postern connect --proxy-protocol v2`: the service hears the client's address, and who that is, signed. */
 
@@ -103,12 +104,13 @@ describe('the identity in the header', () => {
 
   before(async () => {
     reader = await startReader()
-    service = await connectService({ home: operator, name: 'reader', port: reader.port, args: PROXY })
+    const args = [...PROXY, '--health-check', '1s']
+    service = await connectService({ home: operator, name: 'reader', port: reader.port, args })
     keys = await fetchKeys()
     const { stdout, stderr } = await reach(ann, service.host, 'hello')
     assert.equal(stdout, 'hello', stderr)
     now = Date.now()
-    header = reader.headers[0] as typeof header
+    header = reader.headers.find(({ command }) => command === 'proxy') as typeof header
   })
   after(async () => {
     await service?.[Symbol.asyncDispose]()
@@ -129,6 +131,11 @@ describe('the identity in the header', () => {
       home: operator,
     })
     assert.ok(audited.includes(`"identityId":"${identity.identityId}"`), audited)
+  })
+
+  test('is no part of a look whether the service is there', async () => {
+    await until('it is looked at', () => reader.headers.some(({ command }) => command === 'local'))
+    assert.equal(reader.headers.filter(({ command }) => command === 'proxy').length, 1)
   })
 
   test('is worth nothing once anything is altered, elsewhere, or later', () => {

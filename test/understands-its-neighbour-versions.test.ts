@@ -89,7 +89,7 @@ const NEWER_EDGE: SourceChange[] = [
 ]
 
 const OLDER_EDGE: SourceChange[] = [
-  rewriteAnswers(`for (const name of ['enrollTokens', 'ssh', 'sshUserCa', 'sshHostCa', 'sshHostKeys']) delete members[name]
+  rewriteAnswers(`for (const name of ['enrollTokens', 'targets', 'ssh', 'sshUserCa', 'sshHostCa', 'sshHostKeys']) delete members[name]
       for (const name of ['kind', 'amr', 'acr', 'authTime']) delete members[name]`),
   { file: 'edge/src/connectors/control.ts', find: 'new Set([FLOW_IDENTITY_FEATURE])', replace: 'new Set()' },
 ]

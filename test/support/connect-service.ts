@@ -72,6 +72,8 @@ export function spawnConnect(options: ConnectOptions): Program {
   const words = [
     ...['connect', '--json', '--name', name],
     ...(target === undefined ? ['--port', String(port)] : ['--target', target]),
+    // the connections that a service sees are those of its flows
+    ...(args.includes('--health-check') ? [] : ['--health-check', 'off']),
     ...list('--allowed-email-domains', domains),
     ...list('--allowed-email-addresses', options.allowedEmailAddresses),
     ...args,

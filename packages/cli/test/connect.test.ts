@@ -15,6 +15,8 @@ const ALLOW = ['--allowed-email-domains', 'mycorp.com']
 function connect(home: string, port: number, more: string[] = []): Running {
   return startPostern(home, [
     'connect',
+    // the connections that its service sees are those of its flows
+    ...['--health-check', 'off'],
     '--name',
     'text',
     '--port',

@@ -2,7 +2,12 @@ import { PosternError } from '@postern/shared/errors'
 import { parseServiceLabel } from '@postern/shared/service-label'
 import { type Command, Option } from 'commander'
 import type { Report } from '../connector/events.ts'
-import { findSshServer, refuseStrayCa, type ServiceSettings } from '../connector/service-settings.ts'
+import {
+  findSshServer,
+  HEALTH_CHECK_MS,
+  refuseStrayCa,
+  type ServiceSettings,
+} from '../connector/service-settings.ts'
 import { parseTarget, type Target } from '../connector/target.ts'
 import type { LoginPolicy } from '../credentials/fresh.ts'
 import { createJsonReport } from '../events.ts'
@@ -14,7 +19,14 @@ import { type AskOptions, addAskOptions, loginPolicy } from './ask.ts'
 import { addCaOptions, type CaOptions } from './ca-options.ts'
 import { addExamples } from './examples.ts'
 import { addNetworkOptions } from './network-options.ts'
-import { type AllowOptions, addAllowOptions, parseAllowList, parseEdgeOrigin, parsePort } from './options.ts'
+import {
+  type AllowOptions,
+  addAllowOptions,
+  parseAllowList,
+  parseEdgeOrigin,
+  parseHealthCheck,
+  parsePort,
+} from './options.ts'
 import { checkAllowList, startConnector } from './start-connector.ts'
 
 /** `postern connect`: exposes a private port as a service, for as long as it runs. The service itself stays. */
@@ -28,6 +40,7 @@ interface ConnectOptions extends AllowOptions, AskOptions, CaOptions, NetworkOpt
   type: string
   label?: string
   proxyProtocol?: 'v2'
+  healthCheck: number
   replaceAllowList?: boolean
   edge?: string
   enrollTokenFile?: string
@@ -99,6 +112,7 @@ function readSettings(options: ConnectOptions): ServiceSettings {
     allow: parseAllowList(options),
     replaceAllowList: options.replaceAllowList === true,
     proxyProtocol: options.proxyProtocol !== undefined,
+    healthCheckMs: options.healthCheck,
     sshServer: findSshServer(target, options.ssh),
   }
 }
@@ -123,7 +137,7 @@ export function addConnect(program: Command, parts: ProgramParts): void {
         'several services, read again when the file changes and at SIGHUP: see docs/connector.md',
       ).conflicts([
         ...['name', 'target', 'port', 'host', 'label', 'proxyProtocol', 'replaceAllowList', 'edge', 'ssh'],
-        ...['enrollTokenFile', 'caFile', 'caFingerprint', 'publicCa'],
+        ...['healthCheck', 'enrollTokenFile', 'caFile', 'caFingerprint', 'publicCa'],
         ...['allowedEmailDomains', 'allowedEmailAddresses'],
         ...['allowAnyAuthenticated', 'allowed_email_domains', 'allowed_email_addresses'],
       ]),
@@ -143,6 +157,14 @@ export function addConnect(program: Command, parts: ProgramParts): void {
         '--proxy-protocol <version>',
         'begin every connection to the service with a PROXY header: who comes, from where, signed by the edge',
       ).choices(['v2']),
+    )
+    .addOption(
+      new Option(
+        '--health-check <interval>',
+        'look this often whether the service takes connections, and show it in service list; or off',
+      )
+        .argParser(parseHealthCheck)
+        .default(HEALTH_CHECK_MS, '30s'),
     )
     .option('--type <type>', 'type of the service', 'tls')
     .option('--label <label>', 'first part of its host name (default: a generated one)')

@@ -1,3 +1,4 @@
+import { parseDuration } from '@postern/shared/duration'
 import { parseEmailAddress, parseEmailDomain } from '@postern/shared/email'
 import { PosternError } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
@@ -25,6 +26,19 @@ export function parsePort(text: string): number {
     })
   }
   return port
+}
+
+const SHORTEST_CHECK_MS = 1_000
+const LONGEST_CHECK_MS = 3_600_000
+
+/** How often to look whether a service is there. @returns milliseconds, 0 for `off` */
+export function parseHealthCheck(text: string): number {
+  if (text === 'off') return 0
+  const ms = parseDuration(text)
+  if (ms >= SHORTEST_CHECK_MS && ms <= LONGEST_CHECK_MS) return ms
+  throw new PosternError('USAGE_INVALID', `a health check every ${text} is too often or too seldom`, {
+    hint: 'name a time from 1s to 1h, or off',
+  })
 }
 
 export function parseCount(text: string): number {

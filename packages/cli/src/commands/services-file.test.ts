@@ -11,9 +11,9 @@ services:
     target: 10.0.0.5:5432
     allowed_email_domains: [MyCorp.com]
     allowed_email_addresses: [contractor@example.com]
-  - { name: web, target: '[::1]:8443', proxy_protocol: v2, label: web-of-us, edge: 'https://edge.example.com' }
+  - { name: web, target: '[::1]:8443', proxy_protocol: v2, health_check: 5s, label: web-of-us, edge: 'https://edge.example.com' }
   - { name: ssh, target: 'localhost:22', enroll_token_file: ssh.token, ca_file: /etc/ca.pem }
-  - { name: quiet, target: 'localhost:22', ssh: false, allow_any_authenticated: true }
+  - { name: quiet, target: 'localhost:22', ssh: false, health_check: 'off', allow_any_authenticated: true }
 `)
   assert.deepEqual(problems, [])
   assert.deepEqual(
@@ -32,6 +32,7 @@ services:
     [true, 'web-of-us', 'https://edge.example.com'],
   )
   assert.deepEqual([db!.proxyProtocol, web!.allow, web!.sshServer], [false, undefined, undefined])
+  assert.deepEqual([db!.healthCheckMs, web!.healthCheckMs, quiet!.healthCheckMs], [30_000, 5_000, 0])
   assert.deepEqual(ssh!.sshServer, { host: 'localhost', port: 22 })
   assert.deepEqual([ssh!.enrollTokenFile, ssh!.caFile], ['/etc/postern/ssh.token', '/etc/ca.pem'])
   assert.deepEqual([quiet!.sshServer, quiet!.allow?.anyAuthenticated], [undefined, true])
@@ -49,6 +50,8 @@ test('a bad entry is named with its line, and leaves the others', () => {
     ['{ name: b, target: "db:1", allowed_email_domains: ["@mycorp.com"] }', /@mycorp\.com/],
     ['{ name: b, target: "db:1", proxy_protocol: v1 }', /can only be v2/],
     ['{ name: b, target: "db:1", label: UPPER }', /UPPER/],
+    ['{ name: b, target: "db:1", health_check: 1ms }', /health check|duration/],
+    ['{ name: b, target: "db:1", health_check: 2h }', /too often or too seldom/],
     ['{ name: b, target: "db:1", edge: "http://x" }', /not the address of an edge/],
     ['{ name: b, target: "unix:/run/db", ssh: true }', /socket/],
     ['{ name: b, target: "db:1", ca_file: x }', /enroll token/],

@@ -3,6 +3,7 @@ import { PosternError, toPosternError } from '@postern/shared/errors'
 import { parseServiceLabel } from '@postern/shared/service-label'
 import {
   findSshServer,
+  HEALTH_CHECK_MS,
   refuseStrayCa,
   type ServiceEntry,
   type ServiceSettings,
@@ -10,7 +11,7 @@ import {
 import { parseTarget } from '../connector/target.ts'
 import { type Entries, type Entry, type EntryShape, type Problem, readEntries } from '../entry-file.ts'
 import { parseFingerprint } from '../login/pin-ca.ts'
-import { parseAllowList, parseEdgeOrigin } from './options.ts'
+import { parseAllowList, parseEdgeOrigin, parseHealthCheck } from './options.ts'
 
 /** `connector.yaml`: several services of one connector process. */
 
@@ -23,6 +24,7 @@ const SHAPE: EntryShape = {
   allow_any_authenticated: 'flag?',
   replace_allow_list: 'flag?',
   proxy_protocol: 'text?',
+  health_check: 'text?',
   ssh: 'flag?',
   edge: 'text?',
   enroll_token_file: 'text?',
@@ -39,6 +41,7 @@ interface Values {
   allow_any_authenticated?: boolean
   replace_allow_list?: boolean
   proxy_protocol?: string
+  health_check?: string
   ssh?: boolean
   edge?: string
   enroll_token_file?: string
@@ -85,6 +88,8 @@ function readService(entry: Entry, folder: string): ServiceSettings {
     }),
     replaceAllowList: replace_allow_list === true,
     proxyProtocol: proxy_protocol !== undefined,
+    healthCheckMs:
+      values.health_check === undefined ? HEALTH_CHECK_MS : parseHealthCheck(values.health_check),
     sshServer: findSshServer(target, values.ssh),
     edge: values.edge && parseEdgeOrigin(values.edge),
     enrollTokenFile: inFolder(enroll_token_file),

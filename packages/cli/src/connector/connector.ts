@@ -13,6 +13,7 @@ import { serveDataConnection } from './data.ts'
 import type { Report } from './events.ts'
 import type { ConnectorCertificate, Slot } from './slots.ts'
 import type { Target } from './target.ts'
+import { TargetHealth } from './target-health.ts'
 import { WarmConnections } from './warm-connections.ts'
 
 const FIRST_RETRY_MS = 500
@@ -53,6 +54,8 @@ export interface ConnectorSettings {
   target: Target
   /** Whether the service hears who comes, in a PROXY header. */
   proxyProtocol: boolean
+  /** How often to look whether the service is there; 0: never. */
+  healthCheckMs: number
 }
 
 export interface ConnectorParts {
@@ -74,10 +77,16 @@ export interface ConnectorParts {
 export async function runConnector(parts: ConnectorParts): Promise<void> {
   const { report } = parts
   const gone = AbortSignal.any([parts.signal, parts.leaving])
+  const failed = new AbortController()
   const holder: Holder = { certificate: parts.certificate, due: false }
   const backoff = new Backoff(FIRST_RETRY_MS, MAX_RETRY_MS)
   let stay: Stay | undefined
   let standing: Standing = 'new'
+  const tellTarget = () => {
+    if (health.message) stay?.attachment.tellTarget(health.message)
+  }
+  const health = new TargetHealth(report, tellTarget)
+  const looking = health.watch(parts.settings, AbortSignal.any([gone, failed.signal]))
 
   while (!gone.aborted) {
     const startedAt = performance.now()
@@ -86,6 +95,7 @@ export async function runConnector(parts: ConnectorParts): Promise<void> {
       const next = await openStay(holder, parts, gone)
       stay?.leave() // the edge lets one process attach once: the new one has taken the place of the old
       stay = next
+      tellTarget()
       if (standing === 'new') parts.checkService?.(stay.attachment.attached.service)
       announce(stay.attachment, parts, standing)
       standing = 'attached'
@@ -96,7 +106,10 @@ export async function runConnector(parts: ConnectorParts): Promise<void> {
       stay = undefined
       if (gone.aborted) return
       const error = toPosternError(caught, 'INTERNAL', String(caught))
-      if (FINAL.has(error.code)) throw error
+      if (FINAL.has(error.code)) {
+        failed.abort()
+        throw error
+      }
       if (RENEW_AFTER.has(error.code)) holder.due = true
       if (performance.now() - startedAt > LASTING_MS) backoff.reset()
       if (standing === 'attached') standing = 'lost'
@@ -106,6 +119,7 @@ export async function runConnector(parts: ConnectorParts): Promise<void> {
     }
   }
   stay?.leave()
+  await looking
 }
 
 /** Whether the edge has known us, and still does. */

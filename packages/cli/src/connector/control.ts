@@ -13,6 +13,7 @@ import {
   CONTROL_VERSION,
   EdgeMessage,
   MAX_CONTROL_MESSAGE_BYTES,
+  type TargetMessage,
 } from '@postern/shared/protocol/connector-control'
 import { VERSION } from '@postern/shared/version'
 import * as v from 'valibot'
@@ -30,6 +31,8 @@ export interface Attachment {
   attached: AttachedMessage
   /** Resolves with the reason when the connection has ended, for whatever reason. */
   ended: Promise<PosternError>
+  /** Tells the edge whether the service takes connections; one that is older ignores it. */
+  tellTarget(message: TargetMessage): void
   close(): void
 }
 
@@ -85,7 +88,12 @@ export function attach({ edge, certificate, requires, onWant, signal }: AttachOp
     switch (message?.type) {
       case 'attached':
         clearTimeout(timer)
-        return attached.resolve({ attached: message, ended: ended.promise, close: () => ws.close(1000) })
+        return attached.resolve({
+          attached: message,
+          ended: ended.promise,
+          tellTarget: (target) => ws.readyState === ws.OPEN && ws.send(JSON.stringify(target)),
+          close: () => ws.close(1000),
+        })
       case 'want':
         return onWant(message.count)
       case 'refused':

@@ -20,7 +20,8 @@ type Happening =
   | { event: 'renewal.failed'; code: string; message: string }
   | { event: 'host-keys.reported'; keys: number }
   | { event: 'host-keys.failed'; code: string; message: string }
-  | { event: 'service.changed'; target: string }
+  | { event: 'target.down'; code: string; message: string }
+  | { event: 'target.up' }
   | { event: 'service.left' }
   | ({ event: 'service.ended'; code: ErrorCode } & Reason)
   | { event: 'reloaded'; file: string; services: number }
@@ -66,8 +67,10 @@ export const reportToPeople: Report = (event) => {
       return say(`the edge knows the ${event.keys} host keys of this ssh server`)
     case 'host-keys.failed':
       return say(`the host keys are not on record: ${printable(event.message)} (${event.code})`)
-    case 'service.changed':
-      return say(`new flows go to ${printable(event.target)}`)
+    case 'target.down':
+      return say(`the service is down: ${printable(event.message)} (${event.code})`)
+    case 'target.up':
+      return say('the service is back')
     case 'service.left':
       return say('has left; the service stays, offline')
     case 'service.ended':

@@ -132,7 +132,7 @@ export class ServiceSet {
 }
 
 /** What the edge has agreed to; the rest is the connector's own business. */
-function claimOf({ target, proxyProtocol, sshServer, ...claim }: ServiceSettings): string {
+function claimOf({ target, proxyProtocol, healthCheckMs, sshServer, ...claim }: ServiceSettings): string {
   return JSON.stringify(claim)
 }
 

@@ -25,6 +25,9 @@ export interface ServiceEntry {
   settings: ServiceSettings
 }
 
+/** Seldom enough for a server that writes down every connection. */
+export const HEALTH_CHECK_MS = 30_000
+
 const SSH_PORT = 22
 
 /** Other services are not asked: some count a caller that says nothing as an attack.

@@ -18,6 +18,7 @@ import {
   CONTROL_VERSION,
   type EdgeMessage,
   MAX_CONTROL_MESSAGE_BYTES,
+  TargetMessage,
 } from '@postern/shared/protocol/connector-control'
 import { FLOW_IDENTITY_FEATURE } from '@postern/shared/proxy-protocol/flow-identity'
 import * as v from 'valibot'
@@ -199,6 +200,7 @@ async function serveConnector(
     attachment.refuse(toPosternError(error, 'INTERNAL', 'the connector could not be looked up')),
   )
   if (ws.readyState === ws.OPEN && !attachment.refusal) enter(attachment, parts.registry)
+  hearTarget(ws, attachment, parts.trust.clock)
   say(ws, attachedMessage(attachment, connector, parts.trust.domain))
   // what was revoked or deleted while it attached has not found it in the registry
   await identify().catch((error: unknown) =>
@@ -279,6 +281,7 @@ function createAttachment(
     pool: new DataPool((count) => say(ws, { type: 'want', count }), limits.maxDataConnectionsPerConnector),
     heardAt: performance.now(), // it has just said attach
     doubtedUntil: 0,
+    target: undefined,
     refusal: undefined,
     answers: (timeoutMs) => answersPing(ws, timeoutMs),
     leave(reason) {
@@ -338,6 +341,16 @@ function attachedMessage(
   }
 }
 
+/** Every other message has no meaning yet. */
+function hearTarget(ws: WebSocket, attachment: Attachment, clock: () => number): void {
+  ws.on('message', (data, isBinary) => {
+    const { success, output } = v.safeParse(TargetMessage, isBinary ? undefined : parseJson(data.toString()))
+    if (!success) return
+    const { state, code, forMs } = output
+    attachment.target = { state, code, since: Math.round(clock() - forMs) }
+  })
+}
+
 /** Waits for the first message.
  *  @throws PROTOCOL_INVALID late, gone, malformed, or a feature this edge does not have is required */
 async function readAttach(ws: WebSocket, timeoutMs: number): Promise<AttachMessage> {
@@ -391,7 +404,7 @@ function watchSilence(
   }
   ws.on('pong', heard)
   ws.on('ping', heard)
-  ws.on('message', heard) // later messages of the connector: none has a meaning yet, all show that it lives
+  ws.on('message', heard) // whatever it says shows that it lives
   const timer = setInterval(() => {
     if (performance.now() - lastHeard > silenceMs) return ws.terminate()
     ws.ping()

@@ -1,6 +1,14 @@
 import type { PosternError } from '@postern/shared/errors'
 import type { DataPool } from './data-pool.ts'
 
+/** Whether a connector's service takes connections. */
+export interface TargetHealth {
+  state: 'up' | 'down'
+  code: string | undefined
+  /** Epoch milliseconds. */
+  since: number
+}
+
 /** One connector process that is connected now. Derived from its control connection and gone with it. */
 export interface Attachment {
   readonly id: string
@@ -19,6 +27,8 @@ export interface Attachment {
   heardAt: number
   /** Taken last until then, by `performance.now()`: it was asked and did not answer. */
   doubtedUntil: number
+  /** As it said last; undefined while it has said nothing, as older ones do. */
+  target: TargetHealth | undefined
   /** Why the edge ended it; undefined while it lives, and when it went by itself. */
   refusal: PosternError | undefined
   /** Whether it answers within this time: a machine can be gone without a FIN. */
@@ -60,16 +70,20 @@ export class ConnectorRegistry {
     return this.all().find((attachment) => attachment.connectorId === connectorId)
   }
 
-  /** The best first: one that is not in doubt, then one that has a connection ready (a connector that hangs has none
+  /** The best first: one that is not in doubt, then one whose service is there, then one that has a connection ready (a connector that hangs has none
    *  any more), then the least busy. */
   ofService(serviceId: string): Attachment[] {
     const attachments = this.#byService.get(serviceId) ?? []
     const isEmpty = ({ pool }: Attachment) => Number(pool.size.idle === 0)
     const now = performance.now()
+    const isDown = ({ target }: Attachment) => Number(target?.state === 'down')
     const isDoubted = ({ doubtedUntil }: Attachment) => Number(doubtedUntil > now)
     return attachments.toSorted(
       (a, b) =>
-        isDoubted(a) - isDoubted(b) || isEmpty(a) - isEmpty(b) || a.pool.size.inUse - b.pool.size.inUse,
+        isDoubted(a) - isDoubted(b) ||
+        isDown(a) - isDown(b) ||
+        isEmpty(a) - isEmpty(b) ||
+        a.pool.size.inUse - b.pool.size.inUse,
     )
   }
 

@@ -37,6 +37,7 @@ describe('the way to a service with several connectors', () => {
       pool: new DataPool(() => {}, 100),
       heardAt: performance.now() - LONG_AGO_MS,
       doubtedUntil: 0,
+      target: undefined,
       refusal: undefined,
       answers: async () => {
         asked.push(id)

@@ -222,6 +222,9 @@ async function describe(
     revision: record.revision,
     createdAt: record.createdAt,
     connectors: connectors.ofService(record.id).length,
+    targets: connectors
+      .ofService(record.id)
+      .flatMap(({ machine, target }) => (target ? [{ machine, ...target }] : [])),
     flows: live.where({ serviceId: record.id }).length,
     sshUserCa: sshAuthorities.user.line,
     sshHostCa: sshAuthorities.host.line,

@@ -28,6 +28,19 @@ export const Service = v.object({
   createdAt: timestamp,
   /** Connectors attached now; 0 means offline. */
   connectors: v.number(),
+  /** Whether the private service takes connections, by each connector that looks; an older edge does not say. */
+  targets: v.optional(
+    v.array(
+      v.object({
+        machine: v.string(),
+        /** `up` or `down`. */
+        state: v.string(),
+        code: v.optional(v.string()),
+        since: timestamp,
+      }),
+    ),
+    [],
+  ),
   /** Flows relayed now. */
   flows: v.number(),
   /** Lines of OpenSSH: who signs certificates for users, and for hosts. Empty: the edge has none. */

@@ -8,6 +8,7 @@ import * as v from 'valibot'
  *  |----------|-----------|------------------------------------------------------------------------------|
  *  | attach   | connector | first message: version, which process, what it can and needs from the edge   |
  *  | attached | edge      | answer: id for data connections, the service, how many to keep warm          |
+ *  | target   | connector | whether its service takes connections, and for how long it has been so            |
  *  | want     | edge      | open `count` more data connections now: no warm one is left                  |
  *  | refused  | edge      | last message before close: why this connector may not stay (code, message)   |
  *  | draining | edge      | the edge is about to stop: attach again elsewhere or later, flows may finish |
@@ -37,6 +38,15 @@ export const AttachMessage = v.object({
   /** Drawn by each process for itself and kept in memory only, so that whoever copies the connector's files does not
    *  have it: the edge tells a process that comes back from a second one with the same key. */
   instanceId: v.optional(id),
+})
+
+/** Said after attach and whenever it changes, by connectors that look. Times are told by their length: clocks differ. */
+export const TargetMessage = v.object({
+  type: v.literal('target'),
+  state: v.picklist(['up', 'down']),
+  /** Why it is down. */
+  code: v.optional(v.pipe(v.string(), v.maxLength(64), v.regex(/^[A-Z_]+$/))),
+  forMs: v.pipe(v.number(), v.minValue(0), v.maxValue(1e12)),
 })
 
 export const AttachedMessage = v.object({
@@ -75,6 +85,7 @@ export const DrainingMessage = v.object({ type: v.literal('draining') })
 /** What the edge may say. */
 export const EdgeMessage = v.variant('type', [AttachedMessage, WantMessage, RefusedMessage, DrainingMessage])
 
+export type TargetMessage = v.InferOutput<typeof TargetMessage>
 export type AttachMessage = v.InferOutput<typeof AttachMessage>
 export type AttachedMessage = v.InferOutput<typeof AttachedMessage>
 export type EdgeMessage = v.InferOutput<typeof EdgeMessage>

@@ -15,7 +15,7 @@ test('docs/protocol.md lists every frame with its number, and no other', () => {
 test('docs/protocol.md lists every message of the control connection', () => {
   const types = EdgeMessage.options.map((option) => option.entries.type.literal)
   const rows = [...text.matchAll(/^\| `(\w+)` \| (connector|edge) \|/gm)].map(([, name]) => name)
-  assert.deepEqual(rows.sort(), ['attach', ...types].sort())
+  assert.deepEqual(rows.sort(), ['attach', 'target', ...types].sort())
 })
 
 test('docs/protocol.md has the names and limits of the code', () => {

@@ -2,11 +2,11 @@ import { describeAllowList } from '@postern/shared/identity'
 import type { Command } from 'commander'
 import { callSignedIn } from '../../credentials/fresh.ts'
 import { stateFolder } from '../../credentials/home.ts'
-import { pickEdge } from '../../credentials/known-edge.ts'
+import { edgeNow, pickEdge } from '../../credentials/known-edge.ts'
 import { printJson, printTable, tell } from '../../io.ts'
 import { loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
-import { addServiceOptions, type ServiceOptions } from './reach.ts'
+import { addServiceOptions, describeState, type ServiceOptions } from './reach.ts'
 
 async function runServiceList(options: ServiceOptions): Promise<void> {
   const edge = pickEdge(stateFolder(), options.edge)
@@ -19,7 +19,7 @@ async function runServiceList(options: ServiceOptions): Promise<void> {
       service.host,
       service.name,
       service.owner,
-      service.connectors === 0 ? 'offline' : `${service.connectors} up, ${service.flows} flows`,
+      describeState(service, edgeNow(edge)),
       describeAllowList(service.allow),
     ]),
   )

@@ -1,4 +1,5 @@
 import type { Service } from '@postern/shared/api/services'
+import { formatDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
 import { describeAllowList } from '@postern/shared/identity'
 import type { Command } from 'commander'
@@ -38,6 +39,10 @@ export async function printService(service: Service): Promise<void> {
     `  owner       ${printable(service.owner)}`,
     `  admits      ${printable(describeAllowList(service.allow))}`,
     `  connectors  ${service.connectors === 0 ? 'none: offline' : service.connectors}`,
+    ...service.targets.map(({ machine, state, code, since }) => {
+      const why = code === undefined ? '' : ` (${printable(code)})`
+      return `  target      ${printable(state)} since ${new Date(since).toISOString()}${why}, seen from ${printable(machine)}`
+    }),
     `  flows       ${service.flows}`,
     ...(service.enrollTokens
       ? [`  tokens      ${service.enrollTokens} to enroll a server, not used yet`]
@@ -46,4 +51,15 @@ export async function printService(service: Service): Promise<void> {
     `  revision    ${service.revision}`,
   ]
   await print(`${lines.join('\n')}\n`)
+}
+
+/** `2 up, 1 flows`, and whether the private service behind them is there. */
+export function describeState({ connectors, flows, targets }: Service, now: number): string {
+  if (connectors === 0) return 'offline'
+  const running = `${connectors} up, ${flows} flows`
+  const down = targets.filter(({ state }) => state === 'down')
+  const [first] = down.toSorted((one, other) => one.since - other.since)
+  if (!first) return running
+  const which = down.length < connectors ? `${down.length} targets down` : 'target down'
+  return `${running}, ${which} for ${formatDuration(Math.max(0, now - first.since))}`
 }
