@@ -3,6 +3,7 @@ import { BINARY_TARGETS } from './binary-targets.ts'
 import { CHANGES_TARGET } from './changes-target.ts'
 import { COMPANY_PROXY_TARGET } from './company-proxy-target.ts'
 import { CRL_TARGET } from './crl-target.ts'
+import { FOREIGN_CRL_TARGET } from './foreign-crl-target.ts'
 import { KRL_TARGET } from './krl-target.ts'
 import { LISTENERS_TARGET } from './listeners-target.ts'
 import { PROXY_TARGETS } from './proxy-targets.ts'
@@ -23,6 +24,7 @@ export const TARGETS: readonly Target[] = [
   CHANGES_TARGET,
   ACME_TARGET,
   SUBJECT_TARGET,
+  FOREIGN_CRL_TARGET,
   ...SSH_TARGETS,
   ...PROXY_TARGETS,
 ]

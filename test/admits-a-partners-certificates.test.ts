@@ -92,16 +92,14 @@ async function apply(label: string, lines: readonly string[]): Promise<void> {
   assert.equal(code, 0, stderr)
 }
 
-const trust = () => [
-  'trusted_client_cas:',
-  '  - name: acme',
-  '    certificate: |',
-  ...partner
-    .read('ca.crt')
+const block = (key: string, pem: string) => [
+  `    ${key}: |`,
+  ...pem
     .trim()
     .split('\n')
     .map((line) => `      ${line}`),
 ]
+const trust = () => ['trusted_client_cas:', '  - name: acme', ...block('certificate', partner.read('ca.crt'))]
 const rule = (name: string) => [
   'allow:',
   '  - subjects:',
@@ -169,4 +167,15 @@ test('a policy is read back as it was written, and a flow ends when its rule goe
   assert.equal(await within('the service answers', heard), 'hello')
   await apply(service.label, trust())
   await within('the flow ends', closed, AT_ONCE_MS)
+})
+
+test('whom the CA has revoked stays out by its list', async () => {
+  const sensors = [await partner.client('sensor-30'), await partner.client('sensor-31')] as const
+  await partner.run(['revoke', 'sensor-31'])
+  await partner.run(['gen-crl'])
+  const rules = rule("matches: 'sensor-*'")
+  await apply(service.label, [...trust(), ...rules])
+  assert.equal(await reaches(sensors[1]), true, 'nobody has said so here')
+  await apply(service.label, [...trust(), ...block('crl', partner.read('crl.pem')), ...rules])
+  assert.deepEqual([await reaches(sensors[0]), await reaches(sensors[1])], [true, false])
 })

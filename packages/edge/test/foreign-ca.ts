@@ -1,3 +1,4 @@
+import { crlToPem } from '../src/ca/crl.ts'
 import { SIGNING_ALGORITHM } from '../src/ca/leaf.ts'
 import { x509 } from '../src/ca/x509.ts'
 import { type Credential, newKey } from './edge-stage.ts'
@@ -31,6 +32,22 @@ export async function makeCa(name: string, by?: Ca): Promise<Ca> {
     extensions: [new x509.BasicConstraintsExtension(true, undefined, true)],
   })
   return { certificate, key, pem: certificate.toString('pem') }
+}
+
+/** Its list of revoked certificates. Leaves of `makeLeaf` have the serial 02. */
+export async function makeCrl(
+  ca: Ca,
+  { serials = [] as string[], nextUpdate = Date.now() + DAY_MS, by = ca } = {},
+): Promise<string> {
+  const crl = await x509.X509CrlGenerator.create({
+    issuer: ca.certificate.subjectName,
+    thisUpdate: new Date(Date.now() - DAY_MS),
+    nextUpdate: new Date(nextUpdate),
+    entries: serials.map((serialNumber) => ({ serialNumber, revocationDate: new Date() })),
+    signingAlgorithm: SIGNING_ALGORITHM,
+    signingKey: signingKeyOf(by.key),
+  })
+  return crlToPem(Buffer.from(crl.rawData))
 }
 
 export async function makeLeaf(

@@ -94,6 +94,11 @@ export const ERRORS = {
   CERTIFICATE_REFUSED: kind(403, 5, 'run the command again: it gets a new certificate'),
   CERTIFICATE_REVOKED: kind(403, 5, 'sign in again: postern login --edge https://HOST'),
   CERTIFICATE_EXPIRED: kind(403, 5, 'run the command again: it gets a new certificate'),
+  TRUSTED_CRL_EXPIRED: kind(
+    403,
+    5,
+    "ask the owner of the service to apply the CA's newest list of revoked certificates",
+  ),
   CERTIFICATE_NOT_RENEWABLE: kind(
     403,
     5,

@@ -94,6 +94,8 @@ export interface TrustedClientCa {
   name: string
   /** PEM of the one certificate that signs the leaves. */
   certificate: string
+  /** PEM of its list of revoked certificates. Once that is older than it says it may be, nobody of this CA is admitted. */
+  crl?: string | undefined
 }
 
 export interface FlowLimits {

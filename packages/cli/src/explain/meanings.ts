@@ -463,6 +463,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       'With --transport ws, what stands in front of the edge opens no WebSocket to it. The message has its answer: 404 when it does not lead to an edge, or to one that is older; 503 when the edge is full or about to stop.',
     next: 'Let it pass WebSockets to the edge (networks.md).',
   },
+  TRUSTED_CRL_EXPIRED: {
+    meaning:
+      'A service trusts the CA that made the certificate, with a list of revoked certificates (crl in trusted_client_cas), and the successor of that list is overdue. Nobody of this CA is admitted until there is a newer one.',
+    next: "The owner of the service puts the CA's newest list into the policy: postern policy apply.",
+  },
   USAGE_INVALID: {
     meaning:
       'The command line is wrong: an unknown option, a value of the wrong form, options that exclude each other, a file that cannot be read.',

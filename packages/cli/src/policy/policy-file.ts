@@ -55,7 +55,7 @@ const RULE_SHAPE: Shape = {
 }
 const TRUSTED_CA_SHAPE: Shape = {
   member: 'trustedClientCas',
-  keys: { name: 'name', certificate: 'certificate' },
+  keys: { name: 'name', certificate: 'certificate', crl: 'crl' },
 }
 const POLICY_SHAPE: Shape = {
   keys: {},

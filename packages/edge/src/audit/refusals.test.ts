@@ -25,6 +25,7 @@ import {
   type StageOptions,
   startEdgeStage,
 } from '../../test/edge-stage.ts'
+import { makeCa, makeCrl, makeLeaf } from '../../test/foreign-ca.ts'
 import { Browser, codeOn, createCli, logIn, startStage } from '../../test/login-stage.ts'
 import { revokeCertificate, revokeConnectorLineage } from '../store/certificates.ts'
 import { lockAddress, unlockAddress } from '../store/locks.ts'
@@ -644,6 +645,26 @@ const CASES: Partial<Record<ErrorCode, Case[]>> = {
         return renew(scene, credential)
       },
       type: 'request.refused',
+    },
+  ],
+  TRUSTED_CRL_EXPIRED: [
+    {
+      at: 'a flow of a partner whose CA has no newer list',
+      async provoke(scene) {
+        const ca = await makeCa('Acme Root')
+        const crl = await makeCrl(ca)
+        await require(scene, {
+          trustedClientCas: [{ name: 'acme', certificate: ca.pem, crl }],
+          allow: [{ subjects: [{ ca: 'acme', fields: [{ type: 'CN', equals: 'sensor-7' }] }] }],
+        })
+        scene.stage.clock.aheadMs = 86_400_000
+        return dialFlow(
+          scene,
+          await makeLeaf(ca, [{ CN: [{ utf8String: 'sensor-7' }] }], { startsInMs: -60_000 }),
+        )
+      },
+      type: 'flow.decided',
+      program: 'x509:acme:CN=sensor-7',
     },
   ],
   CERTIFICATE_NOT_RENEWABLE: [

@@ -1,5 +1,6 @@
 import { PosternError } from '@postern/shared/errors'
 import { DEFAULT_STRINGS, type SubjectAttribute, type SubjectString } from '@postern/shared/policy'
+import { DerReader } from './der-reader.ts'
 
 /** The subject of a certificate that somebody else has signed, field by field, in the order in which it stands there.
  *  Everything that could make two subjects look alike is refused instead of being brought into one form: fields of
@@ -41,7 +42,7 @@ const LETTERS: Readonly<Record<SubjectString, RegExp>> = {
 /** @param certificate DER
  *  @throws CERTIFICATE_REFUSED says what is odd about it */
 export function readSubject(certificate: Uint8Array): SubjectField[] {
-  const whole = new Reader(certificate)
+  const whole = new DerReader(certificate, () => odd('cannot be read'))
   const toBeSigned = whole.enter(0x30).enter(0x30)
   toBeSigned.skipIf(0xa0) // version
   toBeSigned.take(0x02) // serial
@@ -56,7 +57,7 @@ export function readSubject(certificate: Uint8Array): SubjectField[] {
   return fields
 }
 
-function readField(set: Reader): SubjectField {
+function readField(set: DerReader): SubjectField {
   const pair = set.enter(0x30)
   if (!set.isAtEnd) throw odd('has a field of several values')
   const type = ATTRIBUTES[pair.take(0x06).toString('hex')]
@@ -96,60 +97,4 @@ function decode(content: Uint8Array): string {
 
 function odd(what: string): PosternError {
   return new PosternError('CERTIFICATE_REFUSED', `the subject of the certificate ${what}`)
-}
-
-/** Reads DER: lengths in their shortest form, nothing beyond the end. */
-class Reader {
-  readonly #bytes: Buffer
-  #at = 0
-
-  constructor(bytes: Uint8Array) {
-    this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  }
-
-  get length(): number {
-    return this.#bytes.length
-  }
-
-  get isAtEnd(): boolean {
-    return this.#at === this.#bytes.length
-  }
-
-  next(): { tag: number; content: Buffer } {
-    const tag = this.#byte()
-    const first = this.#byte()
-    let length = first
-    if (first >= 0x80) {
-      const count = first - 0x80
-      if (count < 1 || count > 3) throw odd('cannot be read')
-      length = 0
-      for (let left = count; left > 0; left--) length = length * 256 + this.#byte()
-      if (length < 0x80 || length < 256 ** (count - 1)) throw odd('cannot be read')
-    }
-    const end = this.#at + length
-    if (end > this.#bytes.length) throw odd('cannot be read')
-    const content = this.#bytes.subarray(this.#at, end)
-    this.#at = end
-    return { tag, content }
-  }
-
-  take(tag: number): Buffer {
-    const found = this.next()
-    if (found.tag !== tag) throw odd('cannot be read')
-    return found.content
-  }
-
-  enter(tag: number): Reader {
-    return new Reader(this.take(tag))
-  }
-
-  skipIf(tag: number): void {
-    if (this.#bytes[this.#at] === tag) this.next()
-  }
-
-  #byte(): number {
-    const byte = this.#bytes[this.#at++]
-    if (byte === undefined) throw odd('cannot be read')
-    return byte
-  }
 }

@@ -77,7 +77,7 @@ async function identifyHolder(
   facts.identityId = id
   return {
     identity: { id, email: name },
-    subject: { ca, subject },
+    subject: { ca, subject, serial: leaf.serialNumber.toLowerCase().replace(/^0+/, '') },
     certificate: { serial, serviceId: trusted.serviceId },
     session: undefined,
   }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { X509Certificate } from 'node:crypto'
 import { after, before, beforeEach, describe, it } from 'node:test'
 import { type Credential, type EdgeStage, type Person, startEdgeStage } from '../../test/edge-stage.ts'
-import { type Ca, DAY_MS, makeCa, makeLeaf, type Name } from '../../test/foreign-ca.ts'
+import { type Ca, DAY_MS, makeCa, makeCrl, makeLeaf, type Name } from '../../test/foreign-ca.ts'
 import { readSubject, renderSubject } from '../ca/subject.ts'
 import { x509 } from '../ca/x509.ts'
 import type { ServiceRecord } from '../store/services.ts'
@@ -212,6 +212,35 @@ describe('a CA of somebody else', () => {
       await end()
       assert.equal((await client.cut()).code, 'FLOW_REVOKED')
     }
+  })
+
+  it('takes back certificates by its list, and everybody when that is too old', async () => {
+    const withCrl = (crl: string) => ({
+      ...trusting(FIELDS),
+      trustedClientCas: [{ name: 'acme', certificate: partner.pem, crl }],
+    })
+    await apply(withCrl(await makeCrl(partner, { serials: ['03'] })))
+    assert.equal(await told(sensor), 'SERVICE_OFFLINE')
+    const { data } = await stage.attach(await stage.connectorCertificate(owner, service), { warm: 1 })
+    const client = await stage.openFlow(service, sensor)
+    const { body } = await data[0]!.control()
+    data[0]!.end.send('ok', { flowId: body.flowId as string })
+    await client.control()
+    await apply(withCrl(await makeCrl(partner, { serials: ['03', '02'] })))
+    assert.equal((await client.cut()).code, 'CERTIFICATE_REVOKED')
+    assert.equal(await told(sensor), 'CERTIFICATE_REVOKED')
+    await apply(withCrl(await makeCrl(partner, { nextUpdate: Date.now() + 3_600_000 })))
+    stage.clock.aheadMs = 3_500_000
+    assert.equal(await told(sensor), 'SERVICE_OFFLINE')
+    stage.clock.aheadMs = 3_700_000
+    assert.equal(await told(sensor), 'TRUSTED_CRL_EXPIRED')
+    stage.clock.aheadMs = 0
+    const bad: [string, RegExp][] = [
+      [await makeCrl(partner, { by: await makeCa('Acme Root') }), /not signed by its CA/],
+      [await makeCrl(partner, { nextUpdate: Date.now() - 1_000 }), /its successor was due/],
+      [partner.pem, /is not one list in PEM/],
+    ]
+    for (const [crl, message] of bad) assert.match((await put(withCrl(crl))).json.error.message, message)
   })
 
   it('is refused where a document cannot say it', async () => {

@@ -3,6 +3,7 @@ import type { ErrorCode } from '@postern/shared/errors'
 import type { AllowList, Identity } from '@postern/shared/identity'
 import type { Conditions, FlowLimits, Policy, Rule, TrustedClientCa } from '@postern/shared/policy'
 import type { WorkloadName } from '@postern/shared/workload-name'
+import { type ForeignCrl, readForeignCrl } from '../ca/foreign-crl.ts'
 import type { SubjectField } from '../ca/subject.ts'
 import { CONDITION_CODES, checkConditions, earlier, type PolicyContext, type Verdict } from './conditions.ts'
 import { matchesSubject } from './match-subject.ts'
@@ -20,6 +21,8 @@ export interface Holder {
   /** As the document of the service has it: one that is replaced under the same name is another. */
   ca: TrustedClientCa
   subject: readonly SubjectField[]
+  /** Of the certificate: lower-case hex, without zeros in front. */
+  serial: string
 }
 
 /** Who asks. */
@@ -123,7 +126,20 @@ function findAdmission(
   now: number,
 ): Decision {
   const limits = joinLimits(defaults.limits, policy.limits)
-  if ('ca' in identity && !isTrusted(identity.ca, policy)) return deny('none', 'its CA is not trusted')
+  const standing: Standing = 'ca' in identity ? standingOf(identity, policy, now) : {}
+  if (standing.denied) return standing.denied
+  const decision = findAdmitting(defaults, identity, { allow, policy }, context, now, limits)
+  return decision.allowed ? { ...decision, until: earlier(decision.until, standing.until) } : decision
+}
+
+function findAdmitting(
+  defaults: Policy,
+  identity: PolicySubject,
+  { allow, policy }: PolicyService,
+  context: PolicyContext,
+  now: number,
+  limits: FlowLimits,
+): Decision {
   const listed = isPerson(identity) ? findInList(allow, identity) : undefined
   if (listed) return { allowed: true, ...listed, limits }
   let unmetBy: Denial | undefined
@@ -199,8 +215,34 @@ function matchProgram(rule: Rule, program: Program): (boolean | undefined)[] {
   ]
 }
 
-function isTrusted({ name, certificate }: TrustedClientCa, { trustedClientCas = [] }: Policy): boolean {
-  return trustedClientCas.some((ca) => ca.name === name && ca.certificate === certificate)
+/** What becomes of everybody of a CA, whatever the rules say. */
+interface Standing {
+  denied?: Denial
+  /** When its list of revoked certificates is too old. */
+  until?: number
+}
+
+function standingOf({ ca, serial }: Holder, { trustedClientCas = [] }: Policy, now: number): Standing {
+  const trusted = trustedClientCas.find(
+    ({ name, certificate }) => name === ca.name && certificate === ca.certificate,
+  )
+  if (!trusted) return { denied: deny('none', 'its CA is not trusted') }
+  if (trusted.crl === undefined) return {}
+  const refuse = (code: ErrorCode, rule: string): Standing => ({
+    denied: { ...deny('requirement', `${rule} ${ca.name}`), code },
+  })
+  const { revoked, nextUpdate } = listOf(trusted, trusted.crl)
+  if (now >= nextUpdate) return refuse('TRUSTED_CRL_EXPIRED', 'too old: the list of revoked certificates of')
+  return revoked.has(serial) ? refuse('CERTIFICATE_REVOKED', 'revoked by') : { until: nextUpdate }
+}
+
+const lists = new WeakMap<TrustedClientCa, ForeignCrl>()
+
+/** Read once for each document: it was verified before it was written. */
+function listOf(ca: TrustedClientCa, crl: string): ForeignCrl {
+  const list = lists.get(ca) ?? readForeignCrl(crl, ca.certificate)
+  lists.set(ca, list)
+  return list
 }
 
 /** A rule that denies everybody means programs, too. */

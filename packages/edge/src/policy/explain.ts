@@ -16,6 +16,8 @@ const SENTENCES: Partial<Record<ErrorCode, (host: string) => string>> = {
   LOGIN_TOO_OLD: (host) => `${host} asks for a younger login than yours`,
   TOO_MANY_FLOWS: (host) => `you have as many flows to ${host} as you may`,
   FLOW_TOO_LONG: (host) => `a flow to ${host} may not last any longer`,
+  CERTIFICATE_REVOKED: (host) => `the certificate that was shown to ${host} was revoked by its CA`,
+  TRUSTED_CRL_EXPIRED: (host) => `${host} cannot tell which certificates of this CA are revoked`,
   SESSION_KIND_NOT_ALLOWED: (host) => `${host} does not admit logins of this kind`,
 }
 

@@ -3,6 +3,7 @@ import { parseEmailAddress, parseEmailDomain } from '@postern/shared/email'
 import { PosternError } from '@postern/shared/errors'
 import type { Conditions, Policy, Rule, SubjectFieldRule, TrustedClientCa } from '@postern/shared/policy'
 import { parseWorkloadName } from '@postern/shared/workload-name'
+import { readForeignCrl } from '../ca/foreign-crl.ts'
 import { parseNetwork } from '../limits/network.ts'
 import { MAX_STARS } from './match-subject.ts'
 
@@ -93,7 +94,7 @@ function readTrustedCas(
 ): readonly TrustedClientCa[] | undefined {
   const keys = new Set<string>()
   const names = new Set<string>()
-  return cas?.map(({ name, certificate }, index) => {
+  return cas?.map(({ name, certificate, crl }, index) => {
     const where = `trustedClientCas[${index}]`
     if (!/^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$/.test(name)) {
       note(where, `the name ${JSON.stringify(name)} must be lower-case letters, digits and inner hyphens`)
@@ -107,8 +108,20 @@ function readTrustedCas(
       note(where, 'name and key must be there once')
     names.add(name)
     if (key !== undefined) keys.add(key)
-    return { name, certificate: parsed?.toString() ?? certificate }
+    if (parsed?.ca && crl !== undefined) readCrl(crl, certificate, `${where}.crl`, note)
+    return withoutUndefined({ name, certificate: parsed?.toString() ?? certificate, crl })
   })
+}
+
+/** One that is too old already would shut everybody out at once: a slip of the hand. */
+function readCrl(crl: string, certificate: string, where: string, note: Note): void {
+  try {
+    const { nextUpdate } = readForeignCrl(crl, certificate)
+    if (nextUpdate <= Date.now())
+      note(where, `its successor was due at ${new Date(nextUpdate).toISOString()}`)
+  } catch (error) {
+    note(where, (error as Error).message)
+  }
 }
 
 function parseCertificate(pem: string): X509Certificate | undefined {

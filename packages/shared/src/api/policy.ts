@@ -41,7 +41,11 @@ export const SubjectRule = v.strictObject({
   ),
 })
 
-export const TrustedClientCa = v.strictObject({ name: text(32), certificate: text(16_384) })
+export const TrustedClientCa = v.strictObject({
+  name: text(32),
+  certificate: text(16_384),
+  crl: v.optional(text(262_144)),
+})
 
 export const Rule = v.strictObject({
   name: v.optional(v.pipe(text(100), v.regex(/^[^\p{C}\p{Zl}\p{Zp}]+$/u, 'has control characters'))),
