@@ -72,8 +72,8 @@ async function reaches(identity: KeyAndCertificate): Promise<void> {
 }
 
 /** What every connector process of this operator shows. */
-function certificatesOfConnectors(): string[] {
-  return globSync(path.join(operator, 'edges/**/certificate.json')).map(
+function certificatesOfConnectors(home = operator): string[] {
+  return globSync(path.join(home, 'edges/**/certificate.json')).map(
     (file) => JSON.parse(readFileSync(file, 'utf8')).certificatePem,
   )
 }
@@ -207,6 +207,27 @@ test('nobody notices that new CAs take over; what the old ones signed counts unt
   await edge.stop()
   edge = open.use(await startEdge({ dataDir: edge.dataDir, port: edge.port, config: CONFIG }))
   await until('the connector is back', () => reaches(fresh).then(() => true))
+})
+
+test('a connector that has slept through the overlap comes back by itself when it is time to renew', async () => {
+  const config = { certificates: { connector_ttl: '20s' } }
+  await using own = await startEdge({ keepsPort: true, config })
+  const home = await makePerson(own, 'operator@mycorp.com')
+  await using sleeper = await connectService({ home, port: echo.port })
+  for (const last of [[], ['--unsafe-end-overlap']]) {
+    const { code, stderr } = await runPosternEdge(own, ['ca', 'rotate', '--kind', 'connector', ...last])
+    assert.equal(code, 0, stderr)
+  }
+  await own.stop()
+  await using again = await startEdge({ dataDir: own.dataDir, port: own.port, config })
+  await sleeper.event('reconnected', undefined, 180_000)
+  const reached = await runPostern(['client', 'tls', '--host', sleeper.host], { home, stdin: 'hello' })
+  assert.equal(reached.stdout, 'hello', reached.stderr)
+  const [shown] = certificatesOfConnectors(home)
+  assert.notEqual(
+    issuerOf(shown!),
+    issuerOf(readFileSync(path.join(again.dataDir, 'ca/connector-ca.pem'), 'utf8')),
+  )
 })
 
 test('an overlap that is too short is refused, and so is a CA that others do not know', async () => {

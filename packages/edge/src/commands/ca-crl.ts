@@ -39,7 +39,7 @@ export function addCaCrl(group: Command, parts: ProgramParts): void {
       'after',
       `
 The running edge gives the same list to everybody: https://DOMAIN/v1/crl/client.crl (DER) and client.pem, likewise
-connector. It needs no list itself: it refuses what is revoked at once.
+connector and workload. It needs no list itself: it refuses what is revoked at once.
 
 Examples:
   $ postern-edge ca crl --config /etc/postern-edge/edge.yaml | openssl crl -noout -text
