@@ -4,7 +4,6 @@ import type { Command } from 'commander'
 import { callSignedIn } from '../credentials/fresh.ts'
 import { stateFolder } from '../credentials/home.ts'
 import { pickEdge } from '../credentials/known-edge.ts'
-import { MEANINGS } from '../explain/meanings.ts'
 import { print, printable, printJson } from '../io.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from './ask.ts'
 import { addExamples } from './examples.ts'
@@ -32,7 +31,7 @@ async function runExplain(subject: string, options: ExplainOptions): Promise<voi
 
 /** Asks nobody: works without an edge and without a session. */
 async function explainCode(code: ErrorCode, options: ExplainOptions): Promise<void> {
-  const { meaning, next } = MEANINGS[code]
+  const { meaning, next } = await meaningOf(code)
   const { exit, http } = ERRORS[code]
   if (options.json) return printJson({ code, exitCode: exit, http, meaning, next })
   await print(`${code} (exit ${exit})\n  ${meaning}\n  what to do: ${next}\n`)
@@ -52,8 +51,17 @@ async function explainFlow(flowId: string, options: ExplainOptions): Promise<voi
     lines.push(`  ${new Date(at).toISOString()}  ${what}${code === undefined ? '' : ` (${code})`}${because}`)
   }
   const last = flow.events.findLast(({ code }) => code !== undefined)?.code
-  if (isErrorCode(last)) lines.push(`  ${MEANINGS[last].meaning}`, `  what to do: ${MEANINGS[last].next}`)
+  if (isErrorCode(last)) {
+    const { meaning, next } = await meaningOf(last)
+    lines.push(`  ${meaning}`, `  what to do: ${next}`)
+  }
   await print(`${lines.map(printable).join('\n')}\n`)
+}
+
+/** The largest text of the command line, which no other command reads. */
+async function meaningOf(code: ErrorCode): Promise<{ meaning: string; next: string }> {
+  const { MEANINGS } = await import('../explain/meanings.ts')
+  return MEANINGS[code]
 }
 
 export function addExplain(parent: Command): void {

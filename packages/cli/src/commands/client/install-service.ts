@@ -2,7 +2,6 @@ import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { type NetworkOptions, useNetwork } from '../../network/options.ts'
-import { readListeners } from '../../tunnel/listeners-file.ts'
 import { type AskOptions, addAskOptions } from '../ask.ts'
 import { addExamples } from '../examples.ts'
 import { addNetworkOptions } from '../network-options.ts'
@@ -13,7 +12,6 @@ import {
   type ServiceOptions,
   setUpService,
 } from '../service-options.ts'
-import { findListenerPlace } from './listen.ts'
 
 /** `postern client install-service`: the listeners of a file as a service of this person. */
 
@@ -32,7 +30,8 @@ async function runInstall(options: InstallOptions): Promise<void> {
     })
   }
   useNetwork(options) // refuses a password in it
-  readListeners(file, findListenerPlace) // what would not start is not installed
+  const { readListenersOf } = await import('./listen-file.ts')
+  readListenersOf(file) // what would not start is not installed
   const words = ['client', 'listen', '-f', path.resolve(file), ...askWords(options), ...networkWords(options)]
   const service = describeService(options, { description: 'Postern listeners', words, commandLine: LINE })
   await setUpService(options, service)

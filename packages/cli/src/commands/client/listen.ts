@@ -1,23 +1,17 @@
 import { PosternError } from '@postern/shared/errors'
 import { type Command, Option } from 'commander'
 import { withOrigin } from '../../credentials/known-edge.ts'
-import { explainProblems } from '../../entry-file.ts'
-import { createJsonReport, type ReportedProblem, reasonOf } from '../../events.ts'
+import { createJsonReport } from '../../events.ts'
 import { useNetwork } from '../../network/options.ts'
 import type { ProgramParts } from '../../program.ts'
 import { findServiceManager, type ServiceManager } from '../../service-manager/notify.ts'
 import { serveListener } from '../../tunnel/listener.ts'
-import { countListeners, type Report, reportToPeople } from '../../tunnel/listener-events.ts'
-import { ListenerSet } from '../../tunnel/listener-set.ts'
-import { type FindPlace, parseListenersFile, readListeners } from '../../tunnel/listeners-file.ts'
+import { type Report, reportToPeople } from '../../tunnel/listener-events.ts'
 import { formatLocal, type LocalPlace, parseLocal, refusePublicAddress } from '../../tunnel/local-place.ts'
 import { openListener } from '../../tunnel/open-listener.ts'
 import { ServiceCertificates } from '../../tunnel/service-certificates.ts'
-import { unreadableFile } from '../../unreadable-file.ts'
-import { WatchedFile } from '../../watched-file.ts'
 import { loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
-import { parseEdgeOrigin } from '../options.ts'
 import { addEdgeOptions, type ClientTlsOptions, findService } from './tls.ts'
 
 /** `postern client listen`: a service at a port of this machine, for programs that know TCP and nothing else. */
@@ -32,7 +26,7 @@ interface ListenOptions extends Omit<ClientTlsOptions, 'host'> {
 }
 
 /** What both kinds of it run with. */
-interface Run {
+export interface Run {
   certificates: ServiceCertificates
   report: Report
   signal: AbortSignal
@@ -51,7 +45,10 @@ async function runListen(options: ListenOptions, { takeStopSignal, onReload }: L
   const certificates = new ServiceCertificates(loginPolicy(options), report)
   const run: Run = { certificates, report, signal, manager: findServiceManager(), onReload }
   if (options.file === undefined) await listenAtOne(options, run)
-  else await listenAtAll(options.file, run)
+  else {
+    const { listenAtAll } = await import('./listen-file.ts')
+    await listenAtAll(options.file, run)
+  }
 }
 
 async function listenAtOne(options: ListenOptions, run: Run): Promise<void> {
@@ -76,50 +73,6 @@ async function listenAtOne(options: ListenOptions, run: Run): Promise<void> {
   } catch (error) {
     throw withOrigin(error, place.edge.origin)
   }
-}
-
-/** All that the file lists is opened, or nothing is; from then on what goes wrong with one is no matter of the others. */
-async function listenAtAll(file: string, run: Run): Promise<void> {
-  const { certificates, report, signal } = run
-  const listeners = new ListenerSet((server, { place, unsafeAnyLocalUser }) => {
-    const certificate = certificates.of(place)
-    const parts = { place, certificate, unsafeAnyLocalUser, report, signal, staysWhenRefused: true }
-    return serveListener(server, parts)
-  })
-  const watched = new WatchedFile(file)
-  const problems = await listeners.begin(readListeners(file, findListenerPlace, watched))
-  if (problems.length > 0) throw explainProblems(file, problems)
-  run.manager.ready(countListeners(listeners.size))
-  run.onReload(() => watched.lookAgain())
-  await followFile(watched, file, { listeners, ...run })
-  await Promise.all([listeners.over(), run.manager.stopping()])
-}
-
-/** Until the signal aborts. */
-function followFile(
-  watched: WatchedFile,
-  file: string,
-  { listeners, report, signal, manager }: Run & { listeners: ListenerSet },
-): Promise<void> {
-  const tellFailed = (problems: ReportedProblem[]) =>
-    report({ event: 'reload.failed', file, listeners: listeners.size, problems })
-  return watched.follow({
-    signal,
-    async onText(text) {
-      manager.reloading()
-      const { entries, problems } = parseListenersFile(text, file, findListenerPlace)
-      problems.push(...(await listeners.change(entries, problems.length === 0)))
-      manager.ready(countListeners(listeners.size))
-      if (problems.length === 0) report({ event: 'reloaded', file, listeners: listeners.size })
-      else tellFailed(problems.map(({ line, error }) => ({ line, ...reasonOf(error) })))
-    },
-    onLost: (cause) => tellFailed([reasonOf(unreadableFile(file, cause))]),
-  })
-}
-
-/** Through the edge that serves the host. */
-export const findListenerPlace: FindPlace = ({ host, edge }) => {
-  return findService({ host, edge: edge === undefined ? undefined : parseEdgeOrigin(edge) })
 }
 
 export function addClientListen(parent: Command, parts: ListenParts): void {

@@ -1,7 +1,6 @@
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
-import { explainProblems } from '../../entry-file.ts'
 import { WatchedFile } from '../../watched-file.ts'
 import { addExamples } from '../examples.ts'
 import {
@@ -11,7 +10,6 @@ import {
   type ServiceOptions,
   setUpService,
 } from '../service-options.ts'
-import { parseServicesFile } from '../services-file.ts'
 
 /** `postern connector install-service`: a connector as a service of this person. A server without a person has the unit
  *  of packaging/systemd. */
@@ -27,23 +25,31 @@ async function runInstall(words: readonly string[], options: InstallOptions): Pr
   const batch = words.includes('--batch') ? [] : ['--batch']
   const service = describeService(options, {
     description: 'Postern connector',
-    words: ['connect', ...readWhat(words, options.file), ...batch],
+    words: ['connect', ...(await readWhat(words, options.file)), ...batch],
     commandLine: LINE,
   })
   await setUpService(options, service)
 }
 
-/** @throws USAGE_INVALID · what is wrong with the file: what would not start is not installed */
-function readWhat(words: readonly string[], file: string | undefined): string[] {
+/** @throws USAGE_INVALID */
+async function readWhat(words: readonly string[], file: string | undefined): Promise<string[]> {
   if (file !== undefined) {
-    const { problems } = parseServicesFile(new WatchedFile(file).readNamed(), file)
-    if (problems.length > 0) throw explainProblems(file, problems)
+    await checkFile(file)
     return ['-f', path.resolve(file), ...words]
   }
   if (words.length > 0) return [...words]
   throw new PosternError('USAGE_INVALID', 'nothing says what the connector exposes', {
     hint: `name a file, or after -- what postern connect takes: ${LINE} -- --name db --port 5432`,
   })
+}
+
+/** What would not start is not installed.
+ *  @throws USAGE_INVALID · what is wrong with it */
+async function checkFile(file: string): Promise<void> {
+  const { explainProblems } = await import('../../entry-file.ts') // no other command needs YAML
+  const { parseServicesFile } = await import('../services-file.ts')
+  const { problems } = parseServicesFile(new WatchedFile(file).readNamed(), file)
+  if (problems.length > 0) throw explainProblems(file, problems)
 }
 
 export function addConnectorInstallService(parent: Command): void {
