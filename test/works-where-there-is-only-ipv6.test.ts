@@ -34,7 +34,7 @@ after(async () => {
 })
 
 function knowEdge(...addresses: string[]): void {
-  far.know({ [COMPANY_EDGE]: addresses, [`mtls.${COMPANY_EDGE}`]: addresses })
+  far.know({ [COMPANY_EDGE]: addresses })
 }
 
 function start(words: readonly string[], stdin = '') {

@@ -98,6 +98,6 @@ export async function openSshSocks(
 /** Words of `unshare` before a program that finds the edge in a hosts file of its own. */
 function knowingTheEdge(folder: string): string[] {
   const hosts = path.join(folder, 'hosts')
-  writeFileSync(hosts, `127.0.0.1 localhost ${COMPANY_EDGE} mtls.${COMPANY_EDGE}\n`)
+  writeFileSync(hosts, `127.0.0.1 localhost ${COMPANY_EDGE}\n`)
   return ['--mount', '--', 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', hosts]
 }

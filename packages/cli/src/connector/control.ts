@@ -108,6 +108,7 @@ export function attach({ edge, certificate, requires, onWant, signal }: AttachOp
 
 function openSocket(edge: KnownEdge, certificate: ConnectorCertificate): WebSocket {
   const trust = { key: certificate.keyPem, cert: certificate.certificatePem, minVersion: 'TLSv1.3' } as const
+  // as for data connections, only the edge's own name is looked up
   const open = (place: Place, options: OpenOptions) => openToRooms({ ...place, host: edge.domain }, options)
   const url = `wss://mtls.${edge.domain}:${edgePort(edge)}${CONTROL_PATH}`
   return new WebSocket(url, [CONTROL_SUBPROTOCOL], {
