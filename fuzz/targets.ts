@@ -6,6 +6,7 @@ import { CRL_TARGET } from './crl-target.ts'
 import { FOREIGN_CRL_TARGET } from './foreign-crl-target.ts'
 import { KRL_TARGET } from './krl-target.ts'
 import { LISTENERS_TARGET } from './listeners-target.ts'
+import { MESSAGE_STREAM_TARGET } from './message-stream-target.ts'
 import { PROXY_TARGETS } from './proxy-targets.ts'
 import { RENEWAL_TARGET } from './renewal-target.ts'
 import { SSH_TARGETS } from './ssh-targets.ts'
@@ -21,6 +22,7 @@ export const TARGETS: readonly Target[] = [
   KRL_TARGET,
   CRL_TARGET,
   COMPANY_PROXY_TARGET,
+  MESSAGE_STREAM_TARGET,
   CHANGES_TARGET,
   ACME_TARGET,
   SUBJECT_TARGET,
