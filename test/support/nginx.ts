@@ -45,7 +45,6 @@ http {
       proxy_set_header Connection $connection_upgrade;
       proxy_ssl_server_name on; proxy_ssl_name ${edge.domain};
       proxy_ssl_verify on; proxy_ssl_trusted_certificate ${edge.caFile};
-      proxy_ssl_session_reuse off;
       proxy_read_timeout 60s;
     }
   }

@@ -269,7 +269,8 @@ describe('a control connection', () => {
 
   it('answers plain HTTP on that host with 404', async () => {
     const socket = await stage.dial({ serverName: `mtls.${DOMAIN}`, alpn: ['http/1.1'], credential })
-    socket.write(`GET / HTTP/1.1\r\nHost: mtls.${DOMAIN}\r\nConnection: close\r\n\r\n`)
+    const host = `mtls.${DOMAIN}:${stage.edge.port}`
+    socket.write(`GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
     assert.match(String((await once(socket, 'data'))[0]), /^HTTP\/1\.1 404/)
   })
 })

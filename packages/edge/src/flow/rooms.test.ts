@@ -341,6 +341,24 @@ describe('a room', () => {
 
   it('resumes nothing', assertNotResumable)
 
+  for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+    it(`answers who would resume a session of HTTPS with ${version}, and resumes nothing`, async () => {
+      const ask = async (session?: Buffer) => {
+        const socket = await dial(DOMAIN, ['http/1.1'], { maxVersion: version, ...(session && { session }) })
+        const isReused = socket.isSessionReused()
+        const sessions = [socket.getSession()!]
+        socket.on('session', (given) => sessions.push(given))
+        socket.write(`GET / HTTP/1.1\r\nHost: ${DOMAIN}\r\nConnection: close\r\n\r\n`)
+        let answer = ''
+        for await (const chunk of socket) answer += chunk
+        assert.match(answer, /^HTTP\/1\.1 200/)
+        return { isReused, sessions }
+      }
+      const { sessions } = await ask()
+      for (const session of sessions) assert.equal((await ask(session)).isReused, false)
+    })
+  }
+
   it('uses a renewed server certificate at once, and is as strict as before', async () => {
     const renewed = await issueEdgeCertificate(authorities.edge, DOMAIN, Date.now())
     rooms.replaceServerIdentity({ key: renewed.key, cert: renewed.certificate })

@@ -34,8 +34,9 @@ export interface ServerIdentity {
 /** RFC 8737 §6.2. */
 const ALPN_ACME = 'acme-tls/1'
 
-/** SSL_OP_NO_TICKET and nothing to resume from: every connection shows its certificate. */
-const NO_RESUMPTION = { secureOptions: constants.SSL_OP_NO_TICKET, minVersion: 'TLSv1.3' as const }
+/** SSL_OP_NO_TICKET and nothing to resume from: every connection says its name and shows its certificate. */
+const NO_TICKETS = { secureOptions: constants.SSL_OP_NO_TICKET }
+const NO_RESUMPTION = { ...NO_TICKETS, minVersion: 'TLSv1.3' as const }
 
 export interface RoomsOptions {
   domain: string
@@ -108,6 +109,7 @@ export function openRooms(options: RoomsOptions): Rooms {
     {
       ...serverIdentity,
       handshakeTimeout: handshakeTimeoutMs,
+      ...NO_TICKETS,
       minVersion: 'TLSv1.2',
       ALPNProtocols: ['http/1.1'],
       shouldUpgradeCallback: options.isHttpsUpgrade,
@@ -227,7 +229,7 @@ export function openRooms(options: RoomsOptions): Rooms {
       ]),
     settleHttp: httpsOpen.settle,
     replaceServerIdentity(identity) {
-      httpsServer.setSecureContext({ ...identity, minVersion: 'TLSv1.2' })
+      httpsServer.setSecureContext({ ...identity, ...NO_TICKETS, minVersion: 'TLSv1.2' })
       mtlsServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: mtlsCas() })
       flowServer.setSecureContext({ ...identity, ...NO_RESUMPTION, ca: flowCas() })
       contexts.replaceServerIdentity(identity)
