@@ -15,6 +15,7 @@ import * as auditChain from './migrations/0007-audit-chain.ts'
 import * as auditFlowIndex from './migrations/0008-audit-flow-index.ts'
 import * as workloads from './migrations/0009-workloads.ts'
 import * as trustedCas from './migrations/0010-trusted-cas.ts'
+import * as policyLast from './migrations/0011-policy-last.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { type ObserveQuery, observing } from './observe.ts'
 import { describePostgresFailure, postgresDialect } from './postgres.ts'
@@ -46,6 +47,7 @@ export const MIGRATIONS = {
   '0008-audit-flow-index': auditFlowIndex,
   '0009-workloads': workloads,
   '0010-trusted-cas': trustedCas,
+  '0011-policy-last': policyLast,
 }
 
 /** Opens the database, creating a file and migrating either kind as needed. Several processes may do so at once.

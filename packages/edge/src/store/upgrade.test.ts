@@ -138,6 +138,7 @@ const WITH_WORKLOADS: Rows = {
 }
 
 /** Rows of every table as each schema had them. A migration adds an entry with the state it leaves behind. */
+const WITH_TRUST: Rows = { ...WITH_WORKLOADS, policies: [{ ...POLICY, trusts_cas: 1 }] }
 const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0001-initial': INITIAL,
   '0002-enroll-tokens': WITH_ENROLL_TOKENS,
@@ -151,9 +152,10 @@ const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0007-audit-chain': WITH_CHAINS,
   '0008-audit-flow-index': WITH_CHAINS,
   '0009-workloads': WITH_WORKLOADS,
-  '0010-trusted-cas': { ...WITH_WORKLOADS, policies: [{ ...POLICY, trusts_cas: 1 }] },
+  '0010-trusted-cas': WITH_TRUST,
+  '0011-policy-last': WITH_TRUST,
 }
-const NEWEST = '0010-trusted-cas'
+const NEWEST = '0011-policy-last'
 
 /** Makes the store as it was at one version, with its data. */
 async function makeStore(location: string, version: keyof typeof MIGRATIONS): Promise<void> {
