@@ -9,6 +9,11 @@ import {
 } from 'node:sqlite'
 
 const MAX_CACHED_STATEMENTS = 200
+/** How long another process may have the file locked. */
+const LOCK_TIMEOUT_MS = 5_000
+const LOOK_AGAIN_MS = 20
+/** https://www.sqlite.org/rescode.html#busy */
+const SQLITE_BUSY = 5
 const CACHEABLE = /^\s*(?:select|insert|update|delete|with|begin|commit|rollback|savepoint|release)/i
 
 export type Row = Record<string, SQLOutputValue>
@@ -31,10 +36,25 @@ export class SqliteDatabase {
   /** Creates the file where there is none. */
   static forWriting(path: string): SqliteDatabase {
     if (path !== ':memory:') createPrivateFile(path)
-    const database = new SqliteDatabase(path, { timeout: 5_000 })
+    const database = new SqliteDatabase(path, { timeout: LOCK_TIMEOUT_MS })
+    database.#changeToWal()
     // FULL: with WAL, NORMAL may lose the last commits when the power goes, and a flow counts on its record
-    database.#database.exec('pragma journal_mode = wal; pragma synchronous = full')
+    database.#database.exec('pragma synchronous = full')
     return database
+  }
+
+  /** Waits by itself: SQLite gives up at once when two processes change a new file at the same moment. */
+  #changeToWal(): void {
+    const deadline = performance.now() + LOCK_TIMEOUT_MS
+    for (;;) {
+      try {
+        return this.#database.exec('pragma journal_mode = wal')
+      } catch (error) {
+        const isLocked = (error as { errcode?: number }).errcode === SQLITE_BUSY
+        if (!isLocked || performance.now() > deadline) throw error
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_AGAIN_MS)
+      }
+    }
   }
 
   /** Of a file that is open for writing elsewhere. Writers do not block it, nor it them. */
