@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -138,7 +138,7 @@ describe('past the balancer', () => {
     socket.on('error', () => {})
     await once(socket, 'connect')
     if (prefix.length > 0) socket.write(prefix)
-    const secure = tls.connect({ socket, servername: edge.domain, rejectUnauthorized: false })
+    const secure = tls.connect({ socket, servername: edge.domain, ca: readFileSync(edge.caFile) })
     const ended = new Promise<boolean>((resolve) => {
       secure.once('secureConnect', () => resolve(true))
       secure.once('error', () => resolve(false))
