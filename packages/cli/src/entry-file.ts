@@ -1,4 +1,4 @@
-import { type ErrorCode, PosternError } from '@postern/shared/errors'
+import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
 import { type Document, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
 
 /** YAML files that list what a command is to run, an entry each. A bad entry is named with its line and leaves the
@@ -35,9 +35,40 @@ const KINDS: Readonly<Record<string, { types: readonly string[]; words: string }
   texts: { types: ['object'], words: 'a list of texts' },
 }
 
-/** @param list the one key of the file
- *  @param code of whatever is wrong with it */
-export function readEntries(
+/** Reads a file and makes of each entry what the command runs. Whatever is wrong with an entry leaves the others.
+ *  @param list the one key of the file
+ *  @param code of whatever is wrong with it as a list
+ *  @param read throws what is wrong with one entry
+ *  @param compare tells what is wrong with entries beside each other */
+export function parseEntries<T extends { line: number }>(
+  text: string,
+  file: {
+    list: string
+    shape: EntryShape
+    code: ErrorCode
+    read: (entry: Entry) => T
+    compare: (entries: readonly T[]) => Problem[]
+  },
+): Entries<T> {
+  const found = readEntries(text, file)
+  const problems = [...found.problems]
+  const entries: T[] = []
+  for (const entry of found.entries) {
+    try {
+      entries.push(file.read(entry))
+    } catch (caught) {
+      problems.push({ line: entry.line, error: toPosternError(caught, 'INTERNAL', String(caught)) })
+    }
+  }
+  problems.push(...file.compare(entries))
+  const bad = new Set(problems.map(({ line }) => line))
+  return {
+    entries: entries.filter(({ line }) => !bad.has(line)),
+    problems: problems.sort((one, other) => one.line - other.line),
+  }
+}
+
+function readEntries(
   text: string,
   { list, shape, code }: { list: string; shape: EntryShape; code: ErrorCode },
 ): Entries<Entry> {

@@ -1,5 +1,5 @@
 import path from 'node:path'
-import { PosternError, toPosternError } from '@postern/shared/errors'
+import { PosternError } from '@postern/shared/errors'
 import { parseServiceLabel } from '@postern/shared/service-label'
 import {
   findSshServer,
@@ -9,7 +9,7 @@ import {
   type ServiceSettings,
 } from '../connector/service-settings.ts'
 import { parseTarget } from '../connector/target.ts'
-import { type Entries, type Entry, type EntryShape, type Problem, readEntries } from '../entry-file.ts'
+import { type Entries, type Entry, type EntryShape, type Problem, parseEntries } from '../entry-file.ts'
 import { parseFingerprint } from '../login/pin-ca.ts'
 import { parseAllowList, parseEdgeOrigin, parseHealthCheck } from './options.ts'
 
@@ -51,22 +51,12 @@ interface Values {
 
 /** @param file where relative paths begin */
 export function parseServicesFile(text: string, file: string): Entries<ServiceEntry> {
-  const read = readEntries(text, { list: 'services', shape: SHAPE, code: 'SERVICES_INVALID' })
-  const problems = [...read.problems]
-  const entries: ServiceEntry[] = []
-  for (const entry of read.entries) {
-    try {
-      entries.push({ line: entry.line, settings: readService(entry, path.dirname(path.resolve(file))) })
-    } catch (caught) {
-      problems.push({ line: entry.line, error: toPosternError(caught, 'INTERNAL', String(caught)) })
-    }
-  }
-  problems.push(...findTwice(entries))
-  const bad = new Set(problems.map(({ line }) => line))
-  return {
-    entries: entries.filter(({ line }) => !bad.has(line)),
-    problems: problems.sort((one, other) => one.line - other.line),
-  }
+  const folder = path.dirname(path.resolve(file))
+  return parseEntries(text, {
+    ...{ list: 'services', shape: SHAPE, code: 'SERVICES_INVALID' },
+    read: (entry) => ({ line: entry.line, settings: readService(entry, folder) }),
+    compare: findTwice,
+  })
 }
 
 function readService(entry: Entry, folder: string): ServiceSettings {

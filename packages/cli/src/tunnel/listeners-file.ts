@@ -1,12 +1,12 @@
 import path from 'node:path'
-import { PosternError, toPosternError } from '@postern/shared/errors'
+import { PosternError } from '@postern/shared/errors'
 import {
   type Entries,
   type Entry,
   type EntryShape,
   explainProblems,
   type Problem,
-  readEntries,
+  parseEntries,
 } from '../entry-file.ts'
 import { WatchedFile } from '../watched-file.ts'
 import { formatLocal, type LocalPlace, parseLocal, refusePublicAddress } from './local-place.ts'
@@ -47,22 +47,12 @@ export function readListeners(
 
 /** @param file where relative paths of sockets begin */
 export function parseListenersFile(text: string, file: string, findPlace: FindPlace): Entries<ListenerEntry> {
-  const read = readEntries(text, { list: 'listeners', shape: SHAPE, code: 'LISTENERS_INVALID' })
-  const problems = [...read.problems]
-  const entries: ListenerEntry[] = []
-  for (const entry of read.entries) {
-    try {
-      entries.push(readListener(entry, path.dirname(path.resolve(file)), findPlace))
-    } catch (caught) {
-      problems.push({ line: entry.line, error: toPosternError(caught, 'INTERNAL', String(caught)) })
-    }
-  }
-  problems.push(...findTwice(entries))
-  const bad = new Set(problems.map(({ line }) => line))
-  return {
-    entries: entries.filter(({ line }) => !bad.has(line)),
-    problems: problems.sort((one, other) => one.line - other.line),
-  }
+  const folder = path.dirname(path.resolve(file))
+  return parseEntries(text, {
+    ...{ list: 'listeners', shape: SHAPE, code: 'LISTENERS_INVALID' },
+    read: (entry) => readListener(entry, folder, findPlace),
+    compare: findTwice,
+  })
 }
 
 function readListener({ line, values }: Entry, folder: string, findPlace: FindPlace): ListenerEntry {
