@@ -13,14 +13,12 @@ import {
   SqliteDialect,
   UpdateQueryNode,
 } from 'kysely'
-import { type Outcome, SqliteDatabase } from './sqlite-database.ts'
+import { type Outcome, SQLITE_BUSY, SqliteDatabase } from './sqlite-database.ts'
 import { type Batch, isFailure, type Result, SqliteThread, toError } from './sqlite-thread.ts'
 import { type ConditionalWrite, isConditional } from './write-if.ts'
 
-const SQLITE_BUSY = 5
-
 /** Kysely's SQLite dialect over node:sqlite. A thread writes, so that no flow waits for the disk with those whose record
- *  goes there (docs/decisions/0008); what is committed is read here. Transactions take the write lock when they begin: a
+ *  goes there (docs/decisions/0015); what is committed is read here. Transactions take the write lock when they begin: a
  *  read that becomes a write fails at once with SQLITE_BUSY when another process wrote in between. Migrations run inside
  *  one: Kysely believes that SQLite cannot, and a failed one would leave half a schema. */
 export function nodeSqliteDialect(path: string): Dialect {

@@ -13,7 +13,7 @@ const MAX_CACHED_STATEMENTS = 200
 const LOCK_TIMEOUT_MS = 5_000
 const LOOK_AGAIN_MS = 20
 /** https://www.sqlite.org/rescode.html#busy */
-const SQLITE_BUSY = 5
+export const SQLITE_BUSY = 5
 const CACHEABLE = /^\s*(?:select|insert|update|delete|with|begin|commit|rollback|savepoint|release)/i
 
 export type Row = Record<string, SQLOutputValue>
