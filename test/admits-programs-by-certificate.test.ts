@@ -18,6 +18,9 @@ import { AT_ONCE_MS, until, within } from './support/until.ts'
 
 const GUIDE = readFileSync(new URL('../docs/workloads.md', import.meta.url), 'utf8')
 const NAME = 'carbon-relay-3'
+/** From a revocation to the end of each flow, by the edge's own records: both come from its one clock, and nothing else
+ *  of this machine has to have its turn between them. */
+const PROMISED_MS = 1_000
 const folder = makeTempFolder('workloads')
 
 let edge: EdgeProcess
@@ -62,6 +65,22 @@ async function apply(rule: string): Promise<void> {
   const file = path.join(folder, 'policy.yaml')
   writeFileSync(file, `service: ${service.label}\nallow: [${rule}]\n`)
   await postern('policy', 'apply', '-f', file)
+}
+
+interface ClosedFlow {
+  at: number
+  code: string
+  flowId: string
+}
+
+/** What the edge wrote down about the ends of these flows. */
+function recordedEnds(flowIds: readonly string[]): Promise<ClosedFlow[]> {
+  return until('the ends are recorded', async () => {
+    const lines = (await postern('audit', 'list', '--json', '--type', 'flow.closed')).trim().split('\n')
+    const closed = lines.map((line) => JSON.parse(line) as ClosedFlow)
+    const found = closed.filter(({ flowId }) => flowIds.includes(flowId))
+    return found.length === flowIds.length && found
+  })
 }
 
 const ADMITTED = `{ workloads: [${NAME}] }`
@@ -167,11 +186,23 @@ test('stunnel and a Python script: nothing without a rule, everything with it, n
   const socket = await connectTo(stunnel.port)
   socket.write('live')
   await once(socket, 'readable')
-  const flows = JSON.parse(await postern('flow', 'list', '--json')).flows as { email: string }[]
-  assert.equal(flows.filter(({ email }) => email === `workload:${NAME}`).length, 2)
+  const { flows } = JSON.parse(await postern('flow', 'list', '--json')) as {
+    flows: { id: string; email: string }[]
+  }
+  const theirs = flows.filter(({ email }) => email === `workload:${NAME}`).map(({ id }) => id)
+  assert.equal(theirs.length, 2)
 
   const receipt = JSON.parse(await postern('certificate', 'revoke', serial, '--json'))
   assert.deepEqual([receipt.tlsCertificates, receipt.flows], [1, 2])
+  const ends = await recordedEnds(theirs)
+  assert.deepEqual(
+    ends.map(({ code }) => code),
+    ['FLOW_REVOKED', 'FLOW_REVOKED'],
+  )
+  for (const { at } of ends) {
+    const delayMs = at - receipt.at.tlsCertificates
+    assert.ok(delayMs >= 0 && delayMs <= PROMISED_MS, `${delayMs} ms after the revocation was written`)
+  }
   for (const { ended } of echo.connections.slice(-2)) {
     assert.equal(await within('the service is told', ended, AT_ONCE_MS), 'reset')
   }

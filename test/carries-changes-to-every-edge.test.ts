@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { findFreePort } from '../demo/free-port.ts'
@@ -275,6 +275,46 @@ test('a login, a certificate, a person, a lock, a log-out, a cut and a new addre
     const home = makeTempFolder('home')
     mkdirSync(home, { recursive: true })
     await logIn(first, home, renamed)
+  })
+})
+
+test('the certificate of a program ends its flow at the other edge', async () => {
+  const place = path.join(makeTempFolder('program'), 'certificate')
+  const issued = await postern([
+    'certificate',
+    'issue',
+    '--name',
+    'relay',
+    '--host',
+    main.label,
+    '--out',
+    place,
+    '--json',
+  ])
+  const file = path.join(makeTempFolder('policy'), 'policy.yaml')
+  writeFileSync(
+    file,
+    `service: ${main.label}\nallow: [{ email_domains: [mycorp.com] }, { workloads: [relay] }]\n`,
+  )
+  await postern(['policy', 'apply', '-f', file, '--json'])
+  const read = (name: string) => readFileSync(path.join(place, name), 'utf8')
+  const identity = { key: read('key.pem'), cert: read('chain.pem') }
+  const flow = open.use(new HeldFlow(second, main.host, identity))
+  await flow.echo('hello')
+  const { id } = await listed('workload:relay', main)
+  await assertEnds('a program', flow, 'FLOW_REVOKED', {
+    flowId: id,
+    change: async () => {
+      const receipt = await postern(['certificate', 'revoke', 'relay', '--json'])
+      assert.deepEqual(
+        [receipt.tlsCertificates, receipt.flows, receipt.otherEdges],
+        [1, 0, { told: 1, done: 1 }],
+      )
+    },
+    changedAt: `select revoked_at from certificates where serial = '${issued.serial}'`,
+  })
+  await assert.rejects(new HeldFlow(second, main.host, identity).echo('again'), {
+    code: 'CERTIFICATE_REVOKED',
   })
 })
 
