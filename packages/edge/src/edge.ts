@@ -1,20 +1,14 @@
 /** Builds the edge from its parts: the only place that knows all of them. */
 import { X509Certificate } from 'node:crypto'
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo, Server } from 'node:net'
-import type { TLSSocket } from 'node:tls'
-import { getRequestListener } from '@hono/node-server'
-import type { Checkpoint } from '@postern/shared/audit/checkpoint'
-import { ERRORS, PosternError } from '@postern/shared/errors'
+import { PosternError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import { labelOfHost } from '@postern/shared/service-label'
 import { VERSION } from '@postern/shared/version'
 import type { Kysely } from 'kysely'
-import { keepChain, openChainKeys } from './audit/chain.ts'
+import { keepAudit } from './audit/keep.ts'
 import { AuditReads } from './audit/reads.ts'
-import { type AuditLog, openAuditLog } from './audit/record.ts'
-import { pruneAuditLog } from './audit/retention.ts'
-import { Sinks } from './audit/sinks.ts'
+import type { AuditLog } from './audit/record.ts'
 import { openAuthorities } from './ca/authorities.ts'
 import { IssuingThread } from './ca/issuing-thread.ts'
 import { LiveAuthorities } from './ca/live-authorities.ts'
@@ -24,6 +18,7 @@ import { type ControlTimings, openControl } from './connectors/control.ts'
 import { acceptDataConnection } from './connectors/data-connection.ts'
 import type { ConnectorTrust } from './connectors/identify-connector.ts'
 import { ConnectorRegistry } from './connectors/registry.ts'
+import { drain } from './drain.ts'
 import { carryChange, readEverythingAgain } from './fleet/carry.ts'
 import { ALONE, type FleetTimings, joinFleet } from './fleet/fleet.ts'
 import { openEnforcement } from './flow/enforce.ts'
@@ -34,21 +29,20 @@ import { LiveFlows } from './flow/live-flows.ts'
 import { openRooms } from './flow/rooms.ts'
 import { endFlowsOfSilent } from './flow/silent-connector.ts'
 import { findTrustedCas } from './flow/trusted-cas.ts'
-import { createApi, createMtlsApi } from './http/api.ts'
+import { createAnswers } from './http/answer.ts'
 import type { ApiParts } from './http/parts.ts'
 import { openRate } from './limits/rate.ts'
 import { type OnLimited, Strangers } from './limits/strangers.ts'
 import { createLogin } from './login/login.ts'
-import { createMetrics, type Metrics } from './metrics.ts'
+import { createMetrics } from './metrics.ts'
 import { openMetricsListener } from './metrics-listener.ts'
 import { readRoles } from './policy/roles.ts'
 import { openServerIdentity } from './server-identity.ts'
 import { StatusFile } from './status.ts'
-import type { ChainHead } from './store/audit-events.ts'
 import { openStore } from './store/open.ts'
 import { useOnce } from './store/replay-guards.ts'
 import type { Database } from './store/schema.ts'
-import { storeLost, watchStore } from './store-watch.ts'
+import { watchStore } from './store-watch.ts'
 import { isTransport, openTransport } from './transport/transport.ts'
 
 export interface EdgeParts {
@@ -81,9 +75,6 @@ export interface RunningEdge {
 }
 
 const PURGE_EVERY_MS = 10 * 60_000
-const PRUNE_EVERY_MS = 60 * 60_000
-/** For what was ended to tell its client and to be recorded. */
-const LAST_WORDS_MS = 2_000
 
 /** Starts an edge and resolves once it listens.
  *  @throws CONFIG_INVALID · STATE_INVALID · whatever `listen` throws (EADDRINUSE, EACCES) as CONFIG_INVALID */
@@ -105,8 +96,8 @@ export async function startEdge(
     flowsNotCovered: () => live.countNotCovered(),
     pools: () => connectors.all().map(({ pool }) => pool),
     controlConnections: () => control.size,
-    auditWaiting: () => ownAudit.waiting,
-    auditSinkLags: () => sinks.lags(),
+    auditWaiting: () => kept.waiting,
+    auditSinkLags: () => kept.sinkLags(),
     serverCertificateExpiresAt: () => expiryOf(serverIdentity.current.cert),
     now: clock,
   })
@@ -119,22 +110,14 @@ export async function startEdge(
   const issuing = opened.use(new IssuingThread(authorities.client, sshAuthorities.user))
   const store = opened.use(await openStore(config.store, clock, metrics.observeQuery))
   const db = overrides.db?.(store.db) ?? store.db
-  const { id, key, signer } = await openChainKeys(config.dataDir, config.audit.checkpointKeyFile)
-  const { checkpointRecords: everyRecords, checkpointIntervalMs: everyMs } = config.audit
-  const chain = keepChain({ id, key, everyRecords, everyMs }, clock)
-  const onCheckpoint = (checkpoint: Checkpoint) => log.info('audit.checkpoint', { checkpoint })
-  const sinks = opened.use(new Sinks(config.audit.sinks, { db, chain: id, log, clock }))
-  await sinks.start()
-  const onAppended = ({ position }: ChainHead) => sinks.wake(position)
-  const ownAudit = opened.use(openAuditLog(db, { chain, clock, onAppended, onCheckpoint }))
-  const writtenAudit = overrides.audit?.(ownAudit) ?? ownAudit
+  const kept = opened.use(await keepAudit(config, { db, metrics, log, clock, override: overrides.audit }))
+  const audit = kept.log
   let origin = ''
   let isStopping = false
 
   const roles = readRoles(config)
   const connectors = new ConnectorRegistry()
   const live = new LiveFlows(clock, metrics.observeFlowSetup)
-  const audit = countingEvents(writtenAudit, metrics)
   const onLimited: OnLimited = (limit, clientAddress) => {
     metrics.countAddressLimited(limit)
     if (limit === 'failed_logins') return // refused with words: whoever answers records it
@@ -245,39 +228,7 @@ export async function startEdge(
     countRefused: metrics.countApiRefused,
     isReady: () => (isStopping || storeWatch.isLost ? Promise.resolve(false) : canWrite(db, clock())),
   }
-  const answerApi = getRequestListener(createApi(apiParts).fetch, { overrideGlobalObjects: false })
-  const refuseStoreLost = (request: IncomingMessage, response: ServerResponse) => {
-    answerStoreLost(response)
-    const clientAddress = request.socket.remoteAddress
-    audit.record({ type: 'request.refused', code: 'STORE_LOST', clientAddress }).catch(() => {})
-  }
-  const mtlsApi = createMtlsApi(apiParts)
-  const answerMtls = getRequestListener(
-    (request, bindings) => {
-      const { socket } = bindings.incoming as IncomingMessage
-      return mtlsApi.fetch(request, { ...bindings, peer: (socket as TLSSocket).getPeerX509Certificate() })
-    },
-    { overrideGlobalObjects: false },
-  )
-  const onMtls = (request: IncomingMessage, response: ServerResponse) => {
-    if (storeWatch.isLost) return refuseStoreLost(request, response)
-    answerMtls(request, response).catch((error: unknown) => {
-      log.error('http.failed', { error })
-      response.destroy()
-    })
-  }
-  const onHttps = (request: IncomingMessage, response: ServerResponse) => {
-    if (storeWatch.isLost && !TOLD_WITHOUT_STORE.has(request.url ?? '')) {
-      return refuseStoreLost(request, response)
-    }
-    login
-      .handle(request, response)
-      .then((isLogin) => (isLogin ? undefined : answerApi(request, response)))
-      .catch((error: unknown) => {
-        log.error('http.failed', { error })
-        response.destroy()
-      })
-  }
+  const { onHttps, onMtls } = createAnswers(apiParts, storeWatch)
 
   const control = openControl({
     trust,
@@ -416,28 +367,14 @@ export async function startEdge(
   const purge = setInterval(() => {
     store.purge().catch((error: unknown) => log.warn('store.purge_failed', { error }))
   }, PURGE_EVERY_MS)
-  const prune = keepAuditLog(config.audit.retentionMs, (before) => pruneAuditLog(db, audit, before), {
-    log,
-    clock,
-  })
-  log.info('edge.ready', { origin, port, auditChain: id, auditSigner: signer })
+  kept.startPruning()
+  log.info('edge.ready', { origin, port, auditChain: kept.chain, auditSigner: kept.signer })
   const keptOpen = opened.move()
 
-  /** Listens on while it drains: who comes now is told why not, and `/readyz` says so too. */
   const drainAndClose = async (deadlineMs: number) => {
     isStopping = true
-    for (const attachment of connectors.all()) attachment.announceDrain()
-    const drained = await settlesWithin(live.drained(), deadlineMs)
-    const disconnected = ingress.close()
-    live.cutWhere({}, new PosternError('EDGE_STOPPING', 'the edge was stopped'))
-    await settlesWithin(live.drained(), LAST_WORDS_MS)
-    await settlesWithin(control.close(), LAST_WORDS_MS)
-    rooms.close()
-    transport.close()
-    await settlesWithin(disconnected, LAST_WORDS_MS)
-    ingress.destroyAll()
+    const drained = await drain({ connectors, live, ingress, control, rooms, transport }, deadlineMs)
     clearInterval(purge)
-    clearInterval(prune)
     await keptOpen.disposeAsync()
     log.info('edge.stopped', { drained })
     return { drained }
@@ -448,32 +385,6 @@ export async function startEdge(
     return closing
   }
   return { origin, port, caFile: serverIdentity.caFile, caFingerprint: serverIdentity.caFingerprint, close }
-}
-
-const TOLD_WITHOUT_STORE: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/v1/edge'])
-
-/** At once: whoever waits for a store that is gone waits for a time-out, and a thousand do together. */
-function answerStoreLost(response: ServerResponse): void {
-  const { code, message, hint } = storeLost()
-  const headers = { 'content-type': 'application/json', 'cache-control': 'no-store', connection: 'close' }
-  response.writeHead(ERRORS[code].http, headers).end(JSON.stringify({ error: { code, message, hint } }))
-}
-
-/** Deletes at the start and every hour what is older than it may be kept. */
-function keepAuditLog(
-  retentionMs: number | undefined,
-  prune: (before: number) => Promise<number>,
-  { log, clock }: { log: Logger; clock: () => number },
-): NodeJS.Timeout | undefined {
-  if (retentionMs === undefined) return undefined
-  const run = () => {
-    prune(clock() - retentionMs).then(
-      (records) => records > 0 && log.info('audit.pruned', { records }),
-      (error: unknown) => log.warn('audit.prune_failed', { error }),
-    )
-  }
-  run()
-  return setInterval(run, PRUNE_EVERY_MS).unref()
 }
 
 /** Codes of handshakes that nobody refused: the client went away or never finished. */
@@ -496,24 +407,6 @@ function listen(server: Server, { listen: { host, port } }: EdgeConfig): Promise
   })
 }
 
-/** The same audit log, with everything it records in the metrics too. */
-function countingEvents(audit: AuditLog, metrics: Metrics): AuditLog {
-  return {
-    async record(event) {
-      const since = performance.now()
-      try {
-        await audit.record(event)
-      } catch (error) {
-        metrics.countUnrecorded()
-        throw error
-      }
-      metrics.countEvent(event, performance.now() - since)
-    },
-    close: () => audit.close(),
-    [Symbol.asyncDispose]: () => audit.close(),
-  }
-}
-
 /** When the first certificate of a file ends; epoch milliseconds. */
 function expiryOf(pem: string): number {
   return new X509Certificate(pem).validToDate.getTime()
@@ -525,14 +418,4 @@ async function canWrite(db: Kysely<Database>, now: number): Promise<boolean> {
     () => true,
     () => false,
   )
-}
-
-async function settlesWithin(promise: Promise<void>, ms: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<false>((resolve) => {
-    timer = setTimeout(() => resolve(false), ms)
-  })
-  const result = await Promise.race([promise.then(() => true), late])
-  clearTimeout(timer)
-  return result
 }
