@@ -1,7 +1,7 @@
 import { PosternError } from '@postern/shared/errors'
 import { explainComplaint, HELP_SHOWN } from '@postern/shared/usage-complaint'
 import { readUsualKeysign, runKeysign } from './commands/client/ssh-keysign.ts'
-import { readUsualArguments, runClientTls } from './commands/client/tls.ts'
+import { readUsualTls, runClientTls } from './commands/client/tls.ts'
 import { hasTerminal, tellError } from './io.ts'
 
 /** `postern`: the command line. The only file that reads the arguments and sets the exit code.
@@ -40,7 +40,7 @@ async function run(args: string[]): Promise<number> {
 async function runUsual([group, command, ...args]: string[]): Promise<boolean> {
   if (group !== 'client') return false
   if (command === 'tls') {
-    const usual = readUsualArguments(args)
+    const usual = readUsualTls(args)
     if (usual) await runClientTls(usual)
     return usual !== undefined
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { readUsualKeysign } from '../commands/client/ssh-keysign.ts'
-import { readUsualArguments } from '../commands/client/tls.ts'
+import { readUsualTls } from '../commands/client/tls.ts'
 import { useNetwork } from './options.ts'
 
 afterEach(() => {
@@ -11,7 +11,7 @@ afterEach(() => {
 
 test('what ssh starts takes a proxy without loading the command line', () => {
   const args = ['--host', 'h.edge.example.com', '--proxy', 'http://p:3128', '--proxy-credentials-file', 'f']
-  for (const read of [readUsualArguments, readUsualKeysign]) {
+  for (const read of [readUsualTls, readUsualKeysign]) {
     const { proxy, proxyCredentialsFile } = read(args) ?? {}
     assert.deepEqual({ proxy, proxyCredentialsFile }, { proxy: 'http://p:3128', proxyCredentialsFile: 'f' })
   }

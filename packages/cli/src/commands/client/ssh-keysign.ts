@@ -1,27 +1,24 @@
-import { parseArgs } from 'node:util'
 import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { stateFolder } from '../../credentials/home.ts'
 import { findEdgeOfHost, withOrigin, withoutDummy } from '../../credentials/known-edge.ts'
-import { NETWORK_ARGUMENTS, type NetworkOptions, networkOf, useNetwork } from '../../network/options.ts'
+import { useNetwork } from '../../network/options.ts'
 import type { SshKeyType } from '../../ssh/key.ts'
 import { hasFreshFiles, type SshDestination } from '../../ssh/key-files.ts'
 import { LOOK_ONLY } from '../../ssh/look-only.ts'
-import { type AskOptions, addAskOptions, loginPolicy } from '../ask.ts'
+import { addAskOptions, loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
 import { addNetworkOptions } from '../network-options.ts'
 import { parseEdgeOrigin, parsePort } from '../options.ts'
+import { readUsualArguments, type UsualOptions } from './usual-arguments.ts'
 
 /** `postern client ssh-keysign`: a key and a certificate that sshd accepts for some minutes, started by ssh before it
  *  connects. Silent, and loads next to nothing, while there is one that lives. Nothing is written unless the edge
  *  has agreed. */
 
-export interface KeysignOptions extends AskOptions, NetworkOptions {
-  host: string
+export interface KeysignOptions extends UsualOptions {
   keyType?: SshKeyType | undefined
   agent?: boolean | undefined
-  port?: number | undefined
-  edge?: string | undefined
 }
 
 const KEY_TYPES: readonly SshKeyType[] = ['ed25519', 'ecdsa']
@@ -55,38 +52,15 @@ export async function ensureKey(
   }
 }
 
-/** Reads the usual options without commander, see client/tls.ts.
- *  @returns undefined for anything unusual */
+const OWN_ARGUMENTS = { 'key-type': { type: 'string' }, agent: { type: 'boolean' } } as const
+
+/** @returns undefined for anything unusual */
 export function readUsualKeysign(args: readonly string[]): KeysignOptions | undefined {
-  try {
-    const { values } = parseArgs({
-      args: [...args],
-      options: {
-        host: { type: 'string' },
-        'key-type': { type: 'string' },
-        agent: { type: 'boolean' },
-        port: { type: 'string' },
-        edge: { type: 'string' },
-        browser: { type: 'string' },
-        'no-browser': { type: 'boolean' },
-        batch: { type: 'boolean' },
-        interactive: { type: 'boolean' },
-        ...NETWORK_ARGUMENTS,
-      },
-    })
-    if (!values.host) return undefined
-    return {
-      ...values,
-      host: values.host,
-      keyType: values['key-type'] === undefined ? undefined : parseKeyType(values['key-type']),
-      port: values.port === undefined ? undefined : parsePort(values.port),
-      edge: values.edge === undefined ? undefined : parseEdgeOrigin(values.edge),
-      ...networkOf(values),
-      browser: values['no-browser'] ? false : values.browser,
-    }
-  } catch {
-    return undefined
-  }
+  return readUsualArguments(args, OWN_ARGUMENTS, (usual, { agent, 'key-type': keyType }) => ({
+    ...usual,
+    agent: agent === true,
+    keyType: keyType === undefined ? undefined : parseKeyType(String(keyType)),
+  }))
 }
 
 function parseKeyType(text: string): SshKeyType {

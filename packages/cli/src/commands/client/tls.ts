@@ -1,27 +1,21 @@
-import { parseArgs } from 'node:util'
 import type { Command } from 'commander'
 import { type ClientCertificate, forgetCertificate, readCertificate } from '../../credentials/cache.ts'
 import { stateFolder } from '../../credentials/home.ts'
 import { findEdgeOfHost, withOrigin, withoutDummy } from '../../credentials/known-edge.ts'
-import { NETWORK_ARGUMENTS, type NetworkOptions, networkOf, useNetwork } from '../../network/options.ts'
+import { useNetwork } from '../../network/options.ts'
 import { dialService, joinService, type ServicePlace, spoilsCertificate } from '../../tunnel/service-flow.ts'
 import { flushStdout, isReaderGone, openStdio } from '../../tunnel/stdio.ts'
 import { type AskOptions, addAskOptions, loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
 import { addNetworkOptions } from '../network-options.ts'
 import { parseEdgeOrigin, parsePort } from '../options.ts'
+import { readUsualArguments, type UsualOptions } from './usual-arguments.ts'
 
 /** `postern client tls`: stdin and stdout as one connection of a service, usually started by ssh.
  *  The warm start (known edge, live certificate) loads nothing but Node's own modules and a few small files;
  *  whatever asks the edge for a certificate is imported when it is needed. */
 
-export interface ClientTlsOptions extends AskOptions, NetworkOptions {
-  host: string
-  /** The edge's, never ssh's `%p`. */
-  port?: number | undefined
-  /** Origin of the edge. */
-  edge?: string | undefined
-}
+export type ClientTlsOptions = UsualOptions
 
 const LAST_BYTES_MS = 2_000
 
@@ -66,35 +60,9 @@ async function fetchCertificate(
   return issueClientCertificate(edge, label, loginPolicy(options))
 }
 
-/** Reads the usual options without commander, which costs as much time to load as the whole rest.
- *  @returns undefined for anything unusual: commander then says what is wrong, or prints the help */
-export function readUsualArguments(args: readonly string[]): ClientTlsOptions | undefined {
-  try {
-    const { values } = parseArgs({
-      args: [...args],
-      options: {
-        host: { type: 'string' },
-        port: { type: 'string' },
-        edge: { type: 'string' },
-        browser: { type: 'string' },
-        'no-browser': { type: 'boolean' },
-        batch: { type: 'boolean' },
-        interactive: { type: 'boolean' },
-        ...NETWORK_ARGUMENTS,
-      },
-    })
-    if (!values.host) return undefined
-    return {
-      ...values,
-      host: values.host,
-      port: values.port === undefined ? undefined : parsePort(values.port),
-      edge: values.edge === undefined ? undefined : parseEdgeOrigin(values.edge),
-      ...networkOf(values),
-      browser: values['no-browser'] ? false : values.browser,
-    }
-  } catch {
-    return undefined
-  }
+/** @returns undefined for anything unusual */
+export function readUsualTls(args: readonly string[]): ClientTlsOptions | undefined {
+  return readUsualArguments(args, {}, (usual) => usual)
 }
 
 export function addClientTls(parent: Command): void {
