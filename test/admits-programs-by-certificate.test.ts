@@ -259,6 +259,26 @@ test('the line of the guide renews it with curl, again where its answer was lost
   assert.equal(await pythonSays(place), '')
 })
 
+test('one that the edge does not know, or that has run out, is told so when it asks for a renewal', async () => {
+  const { place } = await issue('foreign-ca')
+  const [key, certificate] = [path.join(place, 'key.pem'), path.join(place, 'certificate.pem')]
+  const request = path.join(folder, 'foreign-ca.csr')
+  const openssl = async (...args: string[]) => {
+    const { code, stderr } = await new Program('openssl', args).ended
+    assert.equal(code, 0, stderr)
+  }
+  await openssl('req', '-new', '-key', key, '-subj', '/CN=nobody', '-out', request)
+  const renew = async (days: string) => {
+    await openssl('x509', '-req', '-in', request, '-signkey', key, '-days', days, '-out', certificate)
+    const { code, stderr } = await runPostern(['certificate', 'renew', place], { home: operator })
+    assert.equal(code, 5, stderr)
+    assert.match(stderr, /^ {2}ask the owner of the service for a new one: postern certificate issue$/m)
+    return stderr
+  }
+  assert.match(await renew('30'), /closed the connection without a word.* \(CERTIFICATE_REFUSED\)/)
+  assert.match(await renew('-1'), /the certificate ended on .* \(CERTIFICATE_EXPIRED\)/)
+})
+
 test('postern renews what is in a folder, without anybody signed in', async () => {
   await apply(ADMITTED)
   const { place, serial } = await issue('by-postern')

@@ -9,6 +9,7 @@ import { newDatabase } from '../packages/edge/test/postgres.ts'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import type { EventLine } from './support/event-lines.ts'
 import { HeldFlow } from './support/held-flow.ts'
 import { runPostern } from './support/postern.ts'
 import { runPosternEdge } from './support/postern-edge.ts'
@@ -209,9 +210,10 @@ test('nobody notices that new CAs take over; what the old ones signed counts unt
   await until('the connector is back', () => reaches(fresh).then(() => true))
 })
 
-test('a connector that has slept through the overlap comes back by itself when it is time to renew', async () => {
-  const config = { certificates: { connector_ttl: '20s' } }
-  await using own = await startEdge({ keepsPort: true, config })
+const sayRefused = ({ code }: EventLine) => code === 'CERTIFICATE_REFUSED'
+
+test('a connector that has slept through the overlap renews at once, hours before its time', async () => {
+  await using own = await startEdge({ keepsPort: true })
   const home = await makePerson(own, 'operator@mycorp.com')
   await using sleeper = await connectService({ home, port: echo.port })
   for (const last of [[], ['--unsafe-end-overlap']]) {
@@ -219,14 +221,40 @@ test('a connector that has slept through the overlap comes back by itself when i
     assert.equal(code, 0, stderr)
   }
   await own.stop()
-  await using again = await startEdge({ dataDir: own.dataDir, port: own.port, config })
-  await sleeper.event('reconnected', undefined, 180_000)
+  await using again = await startEdge({ dataDir: own.dataDir, port: own.port })
+  const told = await sleeper.event('disconnected', sayRefused)
+  assert.match(String(told.message), /closed the connection without a word/)
+  await sleeper.event('reconnected')
   const reached = await runPostern(['client', 'tls', '--host', sleeper.host], { home, stdin: 'hello' })
   assert.equal(reached.stdout, 'hello', reached.stderr)
   const [shown] = certificatesOfConnectors(home)
   assert.notEqual(
     issuerOf(shown!),
     issuerOf(readFileSync(path.join(again.dataDir, 'ca/connector-ca.pem'), 'utf8')),
+  )
+})
+
+test('a connector that is attached when its CA is taken out of use goes on serving', async () => {
+  await using own = await startEdge()
+  const home = await makePerson(own, 'operator@mycorp.com')
+  await using attached = await connectService({ home, port: echo.port })
+  for (const last of [[], ['--unsafe-end-overlap']]) {
+    const { code, stderr } = await runPosternEdge(own, ['ca', 'rotate', '--kind', 'connector', ...last])
+    assert.equal(code, 0, stderr)
+  }
+  await until('the edge knows', () => own.logs().match(/"ca.changed"/g)?.length === 2)
+  // its warm connections are used up by and by, and new ones are refused
+  const say = () => runPostern(['client', 'tls', '--host', attached.host], { home, stdin: 'hello' })
+  await until('it has a certificate of the new CA', async () => {
+    await say()
+    return attached.events().some(({ event }) => event === 'renewed')
+  })
+  await until('it serves', async () => (await say()).stdout === 'hello')
+  assert.equal(attached.events().filter(({ event }) => event === 'renewed').length, 1)
+  assert.deepEqual(
+    attached.events().filter(({ event }) => event === 'disconnected'),
+    [],
+    'the old attachment served until the new one did',
   )
 })
 

@@ -321,6 +321,27 @@ describe('connect', () => {
     assert.match(stderr, /not known here/)
   })
 
+  it('renews once when its data connections are closed without a word, and does not storm the edge', async () => {
+    using home = createHome()
+    await using edge = await new FakeEdge().start()
+    signedIn(home.folder, edge)
+    const { controls } = new Attachments(edge)
+    const closedAt: number[] = []
+    const enough = Promise.withResolvers<void>()
+    edge.onData = (_end, socket) => {
+      socket.destroy()
+      if (controls.length < 2) return
+      closedAt.push(performance.now())
+      if (closedAt.length === 4) enough.resolve()
+    }
+    using running = connect(home.folder, 9)
+    await running.sees('"renewed"')
+    await enough.promise
+    assert.ok(closedAt[3]! - closedAt[0]! > 300, 'the new certificate is tried again and again, with pauses')
+    assert.equal(edge.callsTo('/v1/connectors/renew').length, 1)
+    assert.equal(controls.length, 2, 'one attachment, and one with the new certificate')
+  })
+
   it('renews at once when another process has taken its place, and ends when the edge knows of two', async () => {
     using home = createHome()
     await using edge = await new FakeEdge().start()

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto'
 import {
   ListWorkloadCertificatesResponse,
   RENEW_PATH,
@@ -6,7 +7,8 @@ import {
   WorkloadCertificateResponse,
   WorkloadCertificateShown,
 } from '@postern/shared/api/workloads'
-import type { KnownEdge } from '../credentials/known-edge.ts'
+import { PosternError } from '@postern/shared/errors'
+import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
 import type { Session } from '../credentials/session.ts'
 import { type EdgeApi, processAnswer } from './edge-api.ts'
 import { createAgent, requestHttps } from './https-request.ts'
@@ -39,9 +41,10 @@ export async function getWorkloadCertificate(
   return (await api.call(WorkloadCertificateShown, wanted)).certificate
 }
 
-/** By the certificate itself, without a session. */
+/** By the certificate itself, without a session.
+ *  @throws CERTIFICATE_EXPIRED · CERTIFICATE_REFUSED · what the edge says */
 export async function renewWorkloadCertificate(
-  edge: Pick<KnownEdge, 'origin' | 'caPem'>,
+  edge: KnownEdge,
   { key, cert, csr }: { key: string; cert: string; csr: string },
 ): Promise<WorkloadCertificateResponse> {
   const url = new URL(RENEW_PATH, edge.origin.replace('https://', 'https://mtls.'))
@@ -50,7 +53,29 @@ export async function renewWorkloadCertificate(
     const headers = { accept: 'application/json', 'content-type': 'application/pkcs10' }
     const answer = await requestHttps(agent, url, { method: 'POST', headers, body: csr })
     return processAnswer(WorkloadCertificateResponse, answer, `POST ${RENEW_PATH}`)
+  } catch (error) {
+    throw explainRefusal(error, cert, edgeNow(edge))
   } finally {
     agent.destroy()
+  }
+}
+
+/** An edge that does not take a certificate says nothing, and one that has run out is the most likely one. */
+function explainRefusal(error: unknown, cert: string, now: number): unknown {
+  if (!(error instanceof PosternError) || error.code !== 'CERTIFICATE_REFUSED') return error
+  const hint = 'ask the owner of the service for a new one: postern certificate issue'
+  const end = endOf(cert)
+  return end !== undefined && end < now
+    ? new PosternError('CERTIFICATE_EXPIRED', `the certificate ended on ${new Date(end).toISOString()}`, {
+        hint,
+      })
+    : new PosternError(error.code, error.message, { hint })
+}
+
+function endOf(pem: string): number | undefined {
+  try {
+    return new X509Certificate(pem).validToDate.getTime()
+  } catch {
+    return undefined
   }
 }

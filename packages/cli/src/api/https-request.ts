@@ -6,7 +6,12 @@ import { TLSSocket } from 'node:tls'
 import { PosternError } from '@postern/shared/errors'
 import { type OpenOptions, openTcp, type Place } from '../network/open-tcp.ts'
 import { outerCa, usesWebSocket } from '../network/transport-kind.ts'
-import { explainNetworkError, readShownCertificate, type ShownCertificate } from './network-error.ts'
+import {
+  explainNetworkError,
+  explainUnanswered,
+  readShownCertificate,
+  type ShownCertificate,
+} from './network-error.ts'
 
 /** HTTPS to an edge: its own CA, the way through the network, limits of time and size. Node's fetch offers none of the
  *  three. */
@@ -81,20 +86,26 @@ export class EdgeAgent extends https.Agent {
   }
 }
 
-/** @throws EDGE_UNREACHABLE · EDGE_UNTRUSTED · CLOCK_OFF · PROTOCOL_INVALID when the answer is too large */
+/** @throws EDGE_UNREACHABLE · EDGE_UNTRUSTED · CLOCK_OFF · PROTOCOL_INVALID when the answer is too large ·
+ *  CERTIFICATE_REFUSED where the agent shows one */
 export function requestHttps(agent: https.Agent, url: URL, wanted: HttpsRequest): Promise<HttpsAnswer> {
   return new Promise((resolve, reject) => {
     const sentAt = Date.now()
     let shown: ShownCertificate | undefined
+    let isAnswered = false
     const request = https.request(url, {
       agent,
       method: wanted.method,
       headers: wanted.headers ?? {},
       signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
     })
+    const explain = (cause: unknown) =>
+      agent.options.cert && shown && !isAnswered
+        ? explainUnanswered(cause, url.host)
+        : explainNetworkError(cause, url.host, shown)
     const fail = (cause: unknown) => {
       request.destroy()
-      reject(explainNetworkError(cause, url.host, shown))
+      reject(explain(cause))
     }
     request.on('socket', (socket) => {
       // a kept connection has its handshake behind it; not told by getProtocol(), which has an answer before
@@ -102,6 +113,7 @@ export function requestHttps(agent: https.Agent, url: URL, wanted: HttpsRequest)
     })
     request.on('error', (error) => fail(error.name === 'AbortError' ? timedOut('answer') : error))
     request.on('response', (response) => {
+      isAnswered = true
       const clockOffsetMs = measureOffset(response.headers.date, sentAt, Date.now())
       readBody(response, url.host)
         .then((body) =>

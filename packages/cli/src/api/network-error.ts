@@ -17,6 +17,11 @@ const UNTRUSTED =
 const REFUSED_CERTIFICATE =
   /^ERR_SSL_.*ALERT.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|DECRYPT_ERROR|INTERNAL_ERROR)/
 
+const CLOSED: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE'])
+
+/** Without any answer, an end this soon after the handshake is how a server refuses a certificate in TLS 1.3. */
+export const REFUSAL_SECONDS = 5
+
 /** The validity of the certificate that the edge showed, where it could be read before the handshake failed. */
 export interface ShownCertificate {
   validFromMs: number
@@ -47,6 +52,18 @@ export function explainNetworkError(cause: unknown, host: string, shown?: ShownC
     })
   }
   return new PosternError('EDGE_UNREACHABLE', `cannot reach ${host}: ${describeFailure(error)}`, { cause })
+}
+
+/** What the end of a connection means on which a certificate was shown, when it comes after the handshake and before any
+ *  answer. In TLS 1.3 a client is done before the server has looked at its certificate, and a server like the edge's
+ *  refuses it by closing: it has no way to send an alert any more. */
+export function explainUnanswered(cause: unknown, host: string): PosternError {
+  if (!CLOSED.has((cause as ForeignError).code ?? '')) return explainNetworkError(cause, host)
+  return new PosternError(
+    'CERTIFICATE_REFUSED',
+    `${host} closed the connection without a word, as it does when it does not take a certificate`,
+    { cause },
+  )
 }
 
 export function isRefusedCertificate(cause: unknown): boolean {

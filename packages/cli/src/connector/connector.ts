@@ -21,6 +21,8 @@ const MAX_RETRY_MS = 30_000
 /** A connection that lasted this long was a good one: the next wait is short again. */
 const LASTING_MS = 60_000
 const RENEWAL_RETRY_MS = 60_000
+/** An edge that does not take a certificate that is newer than this has another reason. */
+const DOUBT_AGAIN_MS = 600_000
 
 /** What no further attempt can mend. */
 const FINAL: ReadonlySet<ErrorCode> = new Set([
@@ -31,22 +33,20 @@ const FINAL: ReadonlySet<ErrorCode> = new Set([
   'ALLOW_LIST_DIFFERS',
 ])
 
-/** What the edge may say about the certificate itself. At the door a renewal may mend it; when the renewal hears it,
- *  nothing does. */
+/** What the edge may say, or show, about the certificate itself. At the door a renewal may mend it; when the renewal
+ *  hears it, nothing does. */
 const ABOUT_CERTIFICATE: ReadonlySet<ErrorCode> = new Set([
   'CERTIFICATE_REFUSED',
   'CERTIFICATE_REVOKED',
   'CERTIFICATE_EXPIRED',
 ])
 
-/** After these a renewal comes first. A process that lost its place to another one although it lives is not alone
- *  with its key: renewing shows that to the edge. */
-const RENEW_AFTER: ReadonlySet<ErrorCode> = new Set([...ABOUT_CERTIFICATE, 'CONNECTOR_REPLACED'])
-
 /** The certificate of now; `due` asks for a renewal before half of its life is over. */
 interface Holder {
   certificate: ConnectorCertificate
   due: boolean
+  /** When it was last made due because the edge did not take the certificate. */
+  doubtedAt: number
 }
 
 /** What its flows find. Those that run keep what they have found. */
@@ -78,7 +78,7 @@ export async function runConnector(parts: ConnectorParts): Promise<void> {
   const { report } = parts
   const gone = AbortSignal.any([parts.signal, parts.leaving])
   const failed = new AbortController()
-  const holder: Holder = { certificate: parts.certificate, due: false }
+  const holder: Holder = { certificate: parts.certificate, due: false, doubtedAt: Number.NEGATIVE_INFINITY }
   const backoff = new Backoff(FIRST_RETRY_MS, MAX_RETRY_MS)
   let stay: Stay | undefined
   let standing: Standing = 'new'
@@ -110,7 +110,9 @@ export async function runConnector(parts: ConnectorParts): Promise<void> {
         failed.abort()
         throw error
       }
-      if (RENEW_AFTER.has(error.code)) holder.due = true
+      if (ABOUT_CERTIFICATE.has(error.code)) doubt(holder)
+      // a process that lost its place although it lives is not alone with its key: renewing shows that to the edge
+      if (error.code === 'CONNECTOR_REPLACED') holder.due = true
       if (performance.now() - startedAt > LASTING_MS) backoff.reset()
       if (standing === 'attached') standing = 'lost'
       const retryInMs = backoff.next()
@@ -130,6 +132,8 @@ interface Stay {
   attachment: Attachment
   /** Settles when its settings are no longer those of now. */
   outdated: Promise<void>
+  /** Settles when the edge does not take its data connections, and a renewal is due. */
+  refused: Promise<void>
   leave(): void
 }
 
@@ -138,6 +142,7 @@ async function openStay(holder: Holder, parts: ConnectorParts, gone: AbortSignal
   const { value, replaced: outdated } = parts.settings.now
   const { target, proxyProtocol } = value
   const over = new AbortController()
+  const refused = Promise.withResolvers<void>()
   let connections: WarmConnections | undefined
   const attachment = await attach({
     edge,
@@ -160,6 +165,10 @@ async function openStay(holder: Holder, parts: ConnectorParts, gone: AbortSignal
         flowSignal: parts.signal,
         onOpen: on.open,
         onUsed: on.used,
+      }).catch((error: unknown) => {
+        const isRefused = error instanceof PosternError && ABOUT_CERTIFICATE.has(error.code)
+        if (isRefused && doubt(holder)) refused.resolve()
+        throw error
       }),
     warm,
     over.signal,
@@ -168,7 +177,7 @@ async function openStay(holder: Holder, parts: ConnectorParts, gone: AbortSignal
     over.abort(new PosternError('SERVICE_OFFLINE', 'the connector has left'))
     attachment.close()
   }
-  return { attachment, outdated, leave }
+  return { attachment, outdated, refused: refused.promise, leave }
 }
 
 /** A change of certificates is nobody's business. */
@@ -184,7 +193,7 @@ function announce({ attached }: Attachment, parts: ConnectorParts, standing: Sta
 /** @returns why the attachment ended, or undefined when the certificate was renewed or the settings are others, and it
  *  is time to attach anew; the old attachment serves until then */
 async function waitForEndOrChange(
-  { attachment, outdated }: Stay,
+  { attachment, outdated, refused }: Stay,
   holder: Holder,
   parts: ConnectorParts,
   gone: AbortSignal,
@@ -198,7 +207,7 @@ async function waitForEndOrChange(
     const dueInMs = Math.max(retryMs, renewalTime(holder.certificate) - edgeNow(parts.edge))
     const signal = AbortSignal.any([enough.signal, gone])
     const due = wait(dueInMs, undefined, { signal }).catch(() => undefined)
-    const end = await Promise.race([attachment.ended, due, change])
+    const end = await Promise.race([attachment.ended, due, change, refused])
     enough.abort()
     if (end) return end
     if (gone.aborted) return gone.reason
@@ -225,6 +234,16 @@ async function renewWhenDue(holder: Holder, { edge, slot, report }: ConnectorPar
     report({ event: 'renewal.failed', ...errorFields(error) })
     return false
   }
+}
+
+/** A CA may have been replaced while we were away, or was taken out of use: a renewal needs none.
+ *  @returns whether it makes a renewal due: a new certificate that is not taken either waits for its time */
+function doubt(holder: Holder): boolean {
+  const now = performance.now()
+  if (now - holder.doubtedAt < DOUBT_AGAIN_MS) return false
+  holder.doubtedAt = now
+  holder.due = true
+  return true
 }
 
 function refusedForGood({ message, hint }: PosternError): PosternError {

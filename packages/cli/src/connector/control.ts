@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { IncomingMessage } from 'node:http'
+import type { ClientRequest, IncomingMessage } from 'node:http'
 import { ErrorResponse } from '@postern/shared/api/session'
 import { fromPublicError, PosternError } from '@postern/shared/errors'
 import {
@@ -19,7 +19,7 @@ import { VERSION } from '@postern/shared/version'
 import * as v from 'valibot'
 import { WebSocket } from 'ws'
 import { EdgeAgent } from '../api/https-request.ts'
-import { explainNetworkError } from '../api/network-error.ts'
+import { explainNetworkError, explainUnanswered } from '../api/network-error.ts'
 import { edgePort, type KnownEdge } from '../credentials/known-edge.ts'
 import type { OpenOptions, Place } from '../network/open-tcp.ts'
 import { openToRooms } from '../network/transport.ts'
@@ -50,13 +50,16 @@ export interface AttachOptions {
   signal: AbortSignal
 }
 
-/** @throws what the edge says when it refuses · EDGE_UNREACHABLE · EDGE_UNTRUSTED */
+/** @throws what the edge says when it refuses · EDGE_UNREACHABLE · EDGE_UNTRUSTED · CERTIFICATE_REFUSED */
 export function attach({ edge, certificate, requires, onWant, signal }: AttachOptions): Promise<Attachment> {
   const attached = Promise.withResolvers<Attachment>()
   const ended = Promise.withResolvers<PosternError>()
   const where = `mtls.${edge.domain}:${edgePort(edge)}`
   let reason: PosternError | undefined
-  const ws = openSocket(edge, certificate)
+  let isUnanswered = false
+  const ws = openSocket(edge, certificate, () => {
+    isUnanswered = true
+  })
   const end = (error: PosternError) => {
     reason ??= error
     ws.terminate()
@@ -69,12 +72,15 @@ export function attach({ edge, certificate, requires, onWant, signal }: AttachOp
   )
   watchSilence(ws, () => end(new PosternError('EDGE_UNREACHABLE', `${where} has fallen silent`)))
 
+  ws.on('upgrade', () => {
+    isUnanswered = false
+  })
   ws.on('open', () => ws.send(JSON.stringify(attachMessage(requires))))
   ws.on('unexpected-response', (_request, response) => {
     readRefusal(response).then(end, () => end(new PosternError('EDGE_UNREACHABLE', `${where} closed`)))
   })
   ws.on('error', (cause) => {
-    reason ??= explainNetworkError(cause, where)
+    reason ??= isUnanswered ? explainUnanswered(cause, where) : explainNetworkError(cause, where)
   })
   ws.on('close', (code) => {
     clearTimeout(timer)
@@ -106,7 +112,7 @@ export function attach({ edge, certificate, requires, onWant, signal }: AttachOp
   return attached.promise
 }
 
-function openSocket(edge: KnownEdge, certificate: ConnectorCertificate): WebSocket {
+function openSocket(edge: KnownEdge, certificate: ConnectorCertificate, onHandshake: () => void): WebSocket {
   const trust = { key: certificate.keyPem, cert: certificate.certificatePem, minVersion: 'TLSv1.3' } as const
   // as for data connections, only the edge's own name is looked up
   const open = (place: Place, options: OpenOptions) => openToRooms({ ...place, host: edge.domain }, options)
@@ -117,6 +123,10 @@ function openSocket(edge: KnownEdge, certificate: ConnectorCertificate): WebSock
     maxPayload: MAX_CONTROL_MESSAGE_BYTES,
     handshakeTimeout: ATTACH_TIMEOUT_MS,
     followRedirects: false,
+    finishRequest(request: ClientRequest) {
+      request.once('socket', (socket) => socket.once('secureConnect', onHandshake))
+      request.end()
+    },
   })
 }
 

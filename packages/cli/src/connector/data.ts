@@ -8,6 +8,7 @@ import { FramedEnd } from '@postern/shared/stream/framed-end'
 import { RawEnd } from '@postern/shared/stream/raw-end'
 import { resetSocket } from '@postern/shared/stream/reset-socket'
 import { splice } from '@postern/shared/stream/splice'
+import { REFUSAL_SECONDS } from '../api/network-error.ts'
 import { type Dial, dialEdge } from '../tunnel/dial-edge.ts'
 import { HeldEnd } from '../tunnel/held-end.ts'
 import { dialService } from './dial-service.ts'
@@ -35,7 +36,7 @@ export interface DataConnection {
 }
 
 /** Resolves when the connection has ended, with or without a flow.
- *  @throws what kept it from being opened */
+ *  @throws what kept it from being opened · CERTIFICATE_REFUSED the edge closed it at once, without a word */
 export async function serveDataConnection(connection: DataConnection): Promise<void> {
   const { attachmentId, waitSignal } = connection
   const socket = await dialEdge({ ...connection.edge, alpn: ALPN_DATA, signal: waitSignal })
@@ -57,8 +58,10 @@ interface OpenedFlow {
   left: AbortSignal
 }
 
-/** @returns undefined when the edge closed the connection unused */
+/** @returns undefined when the edge closed the connection unused
+ *  @throws PROTOCOL_INVALID · CERTIFICATE_REFUSED */
 function waitForOpen(client: FramedEnd, signal: AbortSignal): Promise<OpenedFlow | undefined> {
+  const startedAt = performance.now()
   return new Promise((resolve, reject) => {
     const onAbort = () => {
       client.abort(signal.reason as PosternError)
@@ -73,9 +76,11 @@ function waitForOpen(client: FramedEnd, signal: AbortSignal): Promise<OpenedFlow
       chunk: () => fail(new PosternError('PROTOCOL_INVALID', 'bytes arrived before an open frame')),
       end: () => fail(new PosternError('PROTOCOL_INVALID', 'an end arrived before an open frame')),
       drain: () => undefined,
-      cut: () => {
+      cut: (error) => {
         signal.removeEventListener('abort', onAbort)
-        resolve(undefined)
+        const isEarly = performance.now() - startedAt < REFUSAL_SECONDS * 1_000
+        if (isEarly && !error.details?.saidByPeer) reject(refused(error))
+        else resolve(undefined)
       },
       control(type, body) {
         if (type !== 'open') return
@@ -89,6 +94,12 @@ function waitForOpen(client: FramedEnd, signal: AbortSignal): Promise<OpenedFlow
     if (signal.aborted) return onAbort()
     signal.addEventListener('abort', onAbort)
     client.resume()
+  })
+}
+
+function refused(cause: PosternError): PosternError {
+  return new PosternError('CERTIFICATE_REFUSED', 'the edge closed a data connection without a word', {
+    cause,
   })
 }
 

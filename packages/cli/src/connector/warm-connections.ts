@@ -1,6 +1,8 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { Backoff } from '@postern/shared/backoff'
 
+/** A connection that waited this long was a good one: the next wait is short again. */
+const LASTING_MS = 5_000
 /** A connector never has more handshakes under way than this, whatever the edge asks for. */
 const MAX_OPENING = 64
 
@@ -38,6 +40,7 @@ export class WarmConnections {
   #start(): void {
     if (this.#signal.aborted) return
     let state: 'opening' | 'idle' | 'used' = 'opening'
+    let openedAt = 0
     this.#opening++
     const leave = () => {
       if (state === 'opening') this.#opening--
@@ -48,18 +51,22 @@ export class WarmConnections {
         leave()
         state = 'idle'
         this.#idle++
-        this.#backoff.reset()
+        openedAt = performance.now()
       },
       used: () => {
         leave()
         state = 'used'
+        this.#backoff.reset()
         this.#start() // the edge counts on a replacement at once
       },
     }
     this.#open(on).then(
       () => {
         leave()
-        if (state !== 'used') this.#fill()
+        if (state === 'used') return
+        if (performance.now() - openedAt < LASTING_MS) return this.#retryLater()
+        this.#backoff.reset()
+        this.#fill()
       },
       () => {
         leave()
@@ -68,7 +75,7 @@ export class WarmConnections {
     )
   }
 
-  /** One retry for all that failed: the reason is the same, and the control connection tells it. */
+  /** One retry for all that failed, or were closed at once: the reason is the same, and the control connection tells it. */
   #retryLater(): void {
     if (this.#retrying || this.#signal.aborted) return
     this.#retrying = true

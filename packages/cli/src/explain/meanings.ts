@@ -91,8 +91,8 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
   },
   CERTIFICATE_REFUSED: {
     meaning:
-      'The edge does not accept the certificate: from another CA, of another kind, unknown to its store, or none at all. Or it is of a CA that the service trusts, but not for clients, or its subject is such that no rule could name it. Usually found in the TLS handshake, before a byte of the flow.',
-    next: 'Run the command again: it gets a new certificate. If that does not help, sign in again.',
+      'The edge does not accept the certificate: from another CA, of another kind, unknown to its store, or none at all. Or it is of a CA that the service trusts, but not for clients, or its subject is such that no rule could name it. Usually found in the TLS handshake, before a byte of the flow; then the edge closes the connection without a word.',
+    next: 'Run the command again: it gets a new certificate. If that does not help, sign in again. A connector renews its certificate and comes back by itself. A program needs a new one from the owner of its service.',
   },
   CERTIFICATE_REVOKED: {
     meaning: 'The certificate was revoked, most often because its session ended.',

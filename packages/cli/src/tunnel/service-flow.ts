@@ -5,7 +5,7 @@ import type { ServiceLabel } from '@postern/shared/service-label'
 import type { FlowEnd } from '@postern/shared/stream/flow-end'
 import { FramedEnd } from '@postern/shared/stream/framed-end'
 import { splice, type Traffic } from '@postern/shared/stream/splice'
-import { isRefusedCertificate } from '../api/network-error.ts'
+import { isRefusedCertificate, REFUSAL_SECONDS } from '../api/network-error.ts'
 import { edgePort, type KnownEdge } from '../credentials/known-edge.ts'
 import { dialEdge, type Trust } from './dial-edge.ts'
 
@@ -18,9 +18,6 @@ export interface ServicePlace {
   /** LABEL.DOMAIN */
   host: string
 }
-
-/** Without any answer, an end this soon after the handshake is how a server refuses a certificate in TLS 1.3. */
-const REFUSAL_SECONDS = 5
 
 /** @throws what `dialEdge` throws */
 export function dialService(
