@@ -49,6 +49,7 @@ const ONCE: readonly string[] = [
   'opens-the-persons-own-browser',
   'outlives-an-upgrade-of-its-files', // the thread that writes SQLite
   'passes-where-only-websockets-do', // sockets on the way to the edge
+  'proves-names-behind-a-balancer', // on PostgreSQL by itself: several edges share one
   'publishes-what-is-revoked', // what OpenSSL makes of a list
   'records-who-did-what', // looks for secrets in the database's file
   'renews-its-certificate-under-load', // TLS and files, nothing that is stored

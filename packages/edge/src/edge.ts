@@ -271,6 +271,7 @@ export async function startEdge(
       dataDir: config.dataDir,
       clock,
       log,
+      fleet: { store, isStoreLost: () => storeWatch.isLost },
       countRenewed: metrics.countServerCertificateRenewed,
       countFailed: metrics.countServerCertificateFailed,
     }),
@@ -278,7 +279,7 @@ export async function startEdge(
   const rooms = openRooms({
     domain,
     serverIdentity: serverIdentity.current,
-    alpnChallenge: (serverName) => serverIdentity.alpnChallenge(serverName),
+    alpnChallenge: serverIdentity.alpnChallenge,
     get clientCa() {
       return authorities.bundle('client')
     },

@@ -1,23 +1,26 @@
 import { X509Certificate } from 'node:crypto'
-import type { SecureContext } from 'node:tls'
 import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
-import type { ChallengeSolver } from './acme/challenges.ts'
+import type { AlpnAnswers, ChallengeSolver } from './acme/challenges.ts'
 import { DnsHook } from './acme/dns-hook.ts'
 import { openHttpChallenge } from './acme/http-challenge.ts'
 import { CertificateKeeper } from './acme/keep-certificate.ts'
+import { type TakeOrderTurn, takeTurnAlone, takeTurnsInStore } from './acme/order-turns.ts'
+import { SharedProofs, sharing } from './acme/shared-proofs.ts'
 import { AcmeState } from './acme/state.ts'
-import { TlsAlpnChallenge } from './acme/tls-alpn-challenge.ts'
+import { type AlpnFleet, TlsAlpnChallenge } from './acme/tls-alpn-challenge.ts'
 import { type Authority, fingerprintOf } from './ca/authorities.ts'
 import { type EdgeCertificate, issueEdgeCertificate, renewEdgeCertificate } from './ca/issue-edge.ts'
 import type { AcmeConfig, EdgeConfig } from './config/config.ts'
 import type { ServerIdentity } from './flow/rooms.ts'
+import { loadLoginKeys } from './login/keys.ts'
 import {
   type CertificateFiles,
   readCertificateFiles,
   watchCertificateFiles,
 } from './server-certificate/files.ts'
 import type { CertificateStatus } from './status.ts'
+import type { Store } from './store/open.ts'
 
 /** The certificate the edge shows: from files that are read again when they change, by ACME, or from its own CA. Renewed
  *  without a restart, and without a word to the flows that run. */
@@ -33,8 +36,8 @@ export interface OpenServerIdentity extends AsyncDisposable {
   /** What there is to say about it; `onStatus` is told when that has changed. */
   describe(): CertificateStatus
   onStatus(listener: () => void): void
-  /** What a server that speaks `acme-tls/1` for this name is shown; undefined: none is expected. */
-  alpnChallenge(serverName: string): SecureContext | undefined
+  /** What servers that speak `acme-tls/1` are shown; undefined: none is expected. */
+  readonly alpnChallenge: AlpnAnswers | undefined
   /** Orders what is missing. Call it when the port listens: the CA looks for the proof there. */
   start(): void
 }
@@ -43,6 +46,8 @@ export interface IdentityParts {
   dataDir: string
   clock: () => number
   log: Logger
+  /** Where other edges may be: they show each other's proofs, and order one after the other. */
+  fleet?: { store: Pick<Store, 'db' | 'changes'>; isStoreLost: () => boolean } | undefined
   /** Told of each new certificate, and of each that could not be had. */
   countRenewed?: () => void
   countFailed?: (code: ErrorCode) => void
@@ -66,12 +71,14 @@ async function identityByAcme(
   parts: IdentityParts & { domain: string },
 ): Promise<OpenServerIdentity> {
   await using opened = new AsyncDisposableStack()
-  const alpn = new TlsAlpnChallenge()
-  const solver = opened.use(await openSolver(config.challenge, alpn, parts.log))
+  const fleet = await openAcmeFleet(parts)
+  const alpn = new TlsAlpnChallenge(fleet)
+  const solver = opened.use(await openSolver(config.challenge, alpn, { log: parts.log, fleet }))
   const keeper = opened.use(
     new CertificateKeeper(config, {
       state: new AcmeState(parts.dataDir),
       solver,
+      takeTurn: fleet?.takeTurn ?? takeTurnAlone,
       clock: parts.clock,
       onCertificate: (next) => shown.replace(next),
       onFailed: (error, nextAttemptAt) => shown.fail(error, { nextAttemptAt }),
@@ -83,23 +90,40 @@ async function identityByAcme(
   shown.isAwaited = kept === undefined
   shown.nextAttemptAt = () => keeper.nextAttemptAt
   shown.renewal = opened.move()
-  shown.alpnChallenge = (serverName) => alpn.contextFor(serverName)
+  if (solver.type === 'tls-alpn-01') shown.alpnChallenge = alpn
   shown.start = () => keeper.start()
   return shown
+}
+
+interface AcmeFleet extends AlpnFleet {
+  takeTurn: TakeOrderTurn
+}
+
+/** @returns undefined where nobody else has this store */
+async function openAcmeFleet(parts: IdentityParts & { domain: string }): Promise<AcmeFleet | undefined> {
+  const { fleet, dataDir, domain, clock, log } = parts
+  const edge = fleet?.store.changes?.edge
+  if (!fleet || edge === undefined) return undefined
+  const { store, isStoreLost } = fleet
+  const { db } = store
+  const secret = (await loadLoginKeys(dataDir)).nonceSecret.toString('base64url') // the same at every edge
+  const shared = new SharedProofs({ db, secret, isStoreLost, clock, log })
+  return { shared, domain, log, takeTurn: takeTurnsInStore(db, { edge, clock, log }) }
 }
 
 async function openSolver(
   challenge: AcmeConfig['challenge'],
   alpn: TlsAlpnChallenge,
-  log: Logger,
+  { log, fleet }: { log: Logger; fleet: AcmeFleet | undefined },
 ): Promise<ChallengeSolver> {
+  const shared = (solver: ChallengeSolver) => (fleet ? sharing(solver, fleet.shared) : solver)
   switch (challenge.type) {
     case 'http-01':
-      return openHttpChallenge(challenge.listen)
+      return shared(await openHttpChallenge(challenge.listen, fleet))
     case 'dns-01':
       return new DnsHook(challenge.hook, log)
     case 'tls-alpn-01':
-      return alpn
+      return shared(alpn)
   }
 }
 
@@ -158,6 +182,7 @@ class ShownIdentity implements OpenServerIdentity {
   caFingerprint: string | undefined
   renewal: Disposable | AsyncDisposable | undefined
   isAwaited = false
+  alpnChallenge: AlpnAnswers | undefined
   nextAttemptAt: () => number | undefined = () => undefined
   readonly #source: string
   readonly #parts: IdentityParts
@@ -215,10 +240,6 @@ class ShownIdentity implements OpenServerIdentity {
   }
 
   async useAuthority(_authority: Authority): Promise<void> {}
-
-  alpnChallenge(_serverName: string): SecureContext | undefined {
-    return undefined
-  }
 
   start(): void {}
 

@@ -12,6 +12,7 @@ import { createAuthorities } from '../ca/authorities.ts'
 import { issueEdgeCertificate } from '../ca/issue-edge.ts'
 import type { AcmeConfig } from '../config/config.ts'
 import { CertificateKeeper } from './keep-certificate.ts'
+import { takeTurnAlone } from './order-turns.ts'
 import { AcmeState } from './state.ts'
 import { TlsAlpnChallenge } from './tls-alpn-challenge.ts'
 
@@ -82,6 +83,7 @@ describe('an ACME server that', () => {
     return new CertificateKeeper(config, {
       state: new AcmeState(dataDir),
       solver: new TlsAlpnChallenge(),
+      takeTurn: takeTurnAlone,
       clock: () => NOW,
       random: () => 1,
       onCertificate: () => assert.fail('there is none'),

@@ -8,6 +8,7 @@ import type { ChallengeSolver } from './challenges.ts'
 import { AcmeClient } from './client.ts'
 import { MAX_RETRY_AFTER_MS } from './messages.ts'
 import { orderCertificate } from './order.ts'
+import type { OrderTurn, TakeOrderTurn } from './order-turns.ts'
 import type { AcmeState, KeptCertificate } from './state.ts'
 
 /** Sees to it that there is always a certificate: orders the first, and the next when a third of its life is left. What
@@ -22,6 +23,7 @@ const LOOK_EVERY_MS = 3_600_000
 export interface KeeperParts {
   state: AcmeState
   solver: ChallengeSolver
+  takeTurn: TakeOrderTurn
   clock: () => number
   random?: () => number
   onCertificate: (identity: ServerIdentity) => void
@@ -89,16 +91,18 @@ export class CertificateKeeper implements AsyncDisposable {
         await pause(Math.min(waitMs, LOOK_EVERY_MS), undefined, { signal, ref: false }).catch(() => {})
         continue
       }
-      await this.#attempt()
+      const turn = await this.#parts.takeTurn(signal).catch(() => undefined) // it is asked to stop
+      if (turn) await this.#attempt(turn)
     }
   }
 
-  async #attempt(): Promise<void> {
+  async #attempt(myTurn: OrderTurn): Promise<void> {
+    await using turn = myTurn
     const timeout = AbortSignal.timeout(ORDER_TIMEOUT_MS)
     const before = this.#failures
     try {
       await this.#countAttempt()
-      const identity = await this.#order(AbortSignal.any([this.#stop.signal, timeout]))
+      const identity = await this.#order(AbortSignal.any([this.#stop.signal, timeout, turn.signal]))
       this.#failures = 0
       this.#dueAt = this.#renewAt(identity.cert)
       this.#notBefore = this.#parts.clock() + this.#config.firstRetryMs // whatever a server certifies
@@ -108,7 +112,8 @@ export class CertificateKeeper implements AsyncDisposable {
       const late = new PosternError('ACME_UNREACHABLE', 'the ACME server took more than 15 minutes', {
         cause,
       })
-      await this.#fail(timeout.aborted ? late : toPosternError(cause, 'INTERNAL', 'the order failed'))
+      const known = turn.signal.aborted ? turn.signal.reason : timeout.aborted ? late : cause
+      await this.#fail(toPosternError(known, 'INTERNAL', 'the order failed'))
     }
   }
 

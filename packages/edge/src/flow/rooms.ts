@@ -10,6 +10,7 @@ import { isIPv6, type Socket } from 'node:net'
 import tls, { type SecureContext, type TLSSocket } from 'node:tls'
 import { ALPN_DATA, ALPN_FLOW } from '@postern/shared/protocol/frames'
 import { labelOfHost } from '@postern/shared/service-label'
+import type { AlpnAnswers } from '../acme/challenges.ts'
 import { boundHttp, type RefusedHttp } from './bound-http.ts'
 import type { ClientHello } from './client-hello.ts'
 import type { Arrival, Room } from './ingress.ts'
@@ -48,7 +49,7 @@ export interface RoomsOptions {
   /** CAs of others that this host trusts beside ours: PEM. They are known in its handshakes only. */
   findTrustedCas?: (host: string) => Promise<readonly string[]>
   /** What a CA's server is shown that looks whether this name is ours (RFC 8737). */
-  alpnChallenge?: (serverName: string) => SecureContext | undefined
+  alpnChallenge?: AlpnAnswers | undefined
   handshakeTimeoutMs: number
   /** In each of the two HTTP rooms. */
   maxHttpConnections: number
@@ -163,7 +164,10 @@ export function openRooms(options: RoomsOptions): Rooms {
     handshakeTimeout: handshakeTimeoutMs,
     minVersion: 'TLSv1.2',
     ALPNProtocols: [ALPN_ACME],
-    SNICallback: (name, done) => done(null, options.alpnChallenge?.(name)),
+    SNICallback: (name, done) => {
+      const found = options.alpnChallenge?.contextFor(name) ?? Promise.resolve(undefined)
+      found.then((context) => done(null, context), done)
+    },
   })
 
   // Node begins to watch its HTTP timeouts, and to know its connections, when the server listens: these never do
@@ -205,7 +209,8 @@ export function openRooms(options: RoomsOptions): Rooms {
 
   const choose = ({ serverName, alpn }: ClientHello): Room | undefined => {
     if (serverName === undefined) return undefined
-    if (alpn.includes(ALPN_ACME)) return options.alpnChallenge?.(serverName) && rooms.acme
+    if (alpn.includes(ALPN_ACME))
+      return options.alpnChallenge?.isExpected(serverName) ? rooms.acme : undefined
     const wantsHttp = alpn.includes('http/1.1')
     if (serverName === domain) {
       if (alpn.includes(ALPN_DATA)) return rooms.data

@@ -26,6 +26,8 @@ const TABLES: Readonly<Record<keyof Database, readonly string[]>> = {
   audit_events: ['seq'],
   audit_chains: ['id'],
   audit_sinks: ['id', 'chain'],
+  acme_proofs: ['name'],
+  leases: ['name'],
 }
 const ROWS_PER_INSERT = 500
 

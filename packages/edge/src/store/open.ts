@@ -16,6 +16,7 @@ import * as auditFlowIndex from './migrations/0008-audit-flow-index.ts'
 import * as workloads from './migrations/0009-workloads.ts'
 import * as trustedCas from './migrations/0010-trusted-cas.ts'
 import * as policyLast from './migrations/0011-policy-last.ts'
+import * as acmeFleet from './migrations/0012-acme-fleet.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { type ObserveQuery, observing } from './observe.ts'
 import { describePostgresFailure, postgresDialect } from './postgres.ts'
@@ -48,6 +49,7 @@ export const MIGRATIONS = {
   '0009-workloads': workloads,
   '0010-trusted-cas': trustedCas,
   '0011-policy-last': policyLast,
+  '0012-acme-fleet': acmeFleet,
 }
 
 /** Opens the database, creating a file and migrating either kind as needed. Several processes may do so at once.

@@ -28,6 +28,8 @@ export async function purgeExpired(db: Kysely<Database>, now: number): Promise<n
       .deleteFrom('ssh_certificates')
       .where('not_after', '<=', now - CERTIFICATE_KEPT_MS)
       .executeTakeFirst(),
+    await db.deleteFrom('acme_proofs').where('expires_at', '<=', now).executeTakeFirst(),
+    await db.deleteFrom('leases').where('until', '<=', now).executeTakeFirst(),
     await db.deleteFrom('locks').where('until', '<=', now).executeTakeFirst(),
     await db.deleteFrom('ssh_revoked_key_ids').where('until', '<=', now).executeTakeFirst(),
     await db

@@ -23,6 +23,8 @@ export interface Database {
   audit_events: AuditEventsTable
   audit_chains: AuditChainsTable
   audit_sinks: AuditSinksTable
+  acme_proofs: AcmeProofsTable
+  leases: LeasesTable
 }
 
 /** One person at one provider. Unique (issuer, subject); email and groups as of the last login. */
@@ -269,4 +271,23 @@ export interface AuditSinksTable {
   chain: string
   /** Delivered, with all before it. */
   position: number
+}
+
+/** Proofs that a CA looks for now, at whichever edge of the store. */
+export interface AcmeProofsTable {
+  /** The name that is proven: one order at a time. */
+  name: string
+  token: string
+  /** The key authorization under a secret that the edges have and the database does not: nobody else can have them
+   *  vouch for a foreign account. */
+  sealed: string
+  expires_at: number
+}
+
+/** What one edge at a time does. */
+export interface LeasesTable {
+  name: string
+  /** The edge: one for each start. */
+  holder: string
+  until: number
 }

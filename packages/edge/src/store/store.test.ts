@@ -1,4 +1,5 @@
 import { newDatabase } from '../../test/postgres.ts'
+import { describeAcmeTables } from './acme-suite.ts'
 import { describeAuditTables } from './audit-suite.ts'
 import { describeChanges } from './changes-suite.ts'
 import { describeDomainTables } from './domain-suite.ts'
@@ -24,4 +25,5 @@ for (const [name, openEmpty] of Object.entries(DATABASES)) {
   describePolicies(name, openEmpty)
   describeRaces(name, openEmpty)
   describeSsh(name, openEmpty)
+  describeAcmeTables(name, openEmpty)
 }

@@ -139,6 +139,11 @@ const WITH_WORKLOADS: Rows = {
 
 /** Rows of every table as each schema had them. A migration adds an entry with the state it leaves behind. */
 const WITH_TRUST: Rows = { ...WITH_WORKLOADS, policies: [{ ...POLICY, trusts_cas: 1 }] }
+const WITH_FLEET: Rows = {
+  ...WITH_TRUST,
+  acme_proofs: [{ name: 'edge.co', token: 't', sealed: 's', expires_at: 1_800_000_000_000 }],
+  leases: [{ name: 'acme-order', holder: 'e', until: 1_800_000_000_000 }],
+}
 const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0001-initial': INITIAL,
   '0002-enroll-tokens': WITH_ENROLL_TOKENS,
@@ -154,8 +159,9 @@ const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0009-workloads': WITH_WORKLOADS,
   '0010-trusted-cas': WITH_TRUST,
   '0011-policy-last': WITH_TRUST,
+  '0012-acme-fleet': WITH_FLEET,
 }
-const NEWEST = '0011-policy-last'
+const NEWEST = '0012-acme-fleet'
 
 /** Makes the store as it was at one version, with its data. */
 async function makeStore(location: string, version: keyof typeof MIGRATIONS): Promise<void> {
@@ -246,7 +252,7 @@ describe('postern-edge store', () => {
     const printed = await run('store', 'copy', '--from', from, ...target)
     assert.match(
       printed,
-      /audit_events: 1201 rows\n.*audit_chains: 1 rows\n.*audit_sinks: 1 rows\n.*copied to postgres:/,
+      /audit_events: 1201 rows\n.*audit_chains: 1 rows\n.*audit_sinks: 1 rows\n.*acme_proofs: 1 rows\n.*leases: 1 rows\n.*copied to postgres:/,
     )
     assert.doesNotMatch(printed, /canary/)
     await assertKept(to, NEWEST)
