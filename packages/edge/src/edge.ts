@@ -21,6 +21,7 @@ import { ConnectorRegistry } from './connectors/registry.ts'
 import { drain } from './drain.ts'
 import { carryChange, readEverythingAgain } from './fleet/carry.ts'
 import { ALONE, type FleetTimings, joinFleet } from './fleet/fleet.ts'
+import { heedOtherPrograms } from './fleet/other-programs.ts'
 import { openEnforcement } from './flow/enforce.ts'
 import { serveFlow } from './flow/flow.ts'
 import { openFlowIdentityKey } from './flow/identity-key.ts'
@@ -155,6 +156,10 @@ export async function startEdge(
           timings: overrides.fleetTimings,
         }),
       )
+  if (store.hasOtherWritten) {
+    const readEverything = () => readEverythingAgain(carried)
+    opened.use(heedOtherPrograms({ hasWritten: store.hasOtherWritten, readEverything, log }))
+  }
   const storeWatch = opened.use(
     watchStore({
       ...config.storeLoss,

@@ -7,6 +7,7 @@ import { addCaExport } from './commands/ca-export.ts'
 import { addCaInit } from './commands/ca-init.ts'
 import { addCaIssueIntermediate } from './commands/ca-issue-intermediate.ts'
 import { addCaList } from './commands/ca-list.ts'
+import { addCaRevoke } from './commands/ca-revoke.ts'
 import { addCaRotate } from './commands/ca-rotate.ts'
 import { addCaShow } from './commands/ca-show.ts'
 import { addCaSshShow } from './commands/ca-ssh-show.ts'
@@ -72,6 +73,7 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
   addCaShow(ca, parts)
   addCaList(ca, parts)
   addCaExport(ca, parts)
+  addCaRevoke(ca, parts)
   addCaRotate(ca, parts)
   addCaIssueIntermediate(ca, parts)
   addCaCrl(ca, parts)

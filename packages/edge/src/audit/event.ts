@@ -194,17 +194,22 @@ export interface CertificateRefused extends CertificateSubject {
   label?: Maybe<string>
 }
 
-/** Who did it: an administrator, the owner of a service, or a person for themselves. */
+/** Who did it: an administrator, the owner of a service, or a person for themselves; or a user of the edge's host
+ *  (`host:root`), with no address. */
 interface DoneBy {
   identityId: string
   email: string
   clientAddress: string
+  /** On the edge's host: who has become that user. */
+  sudoUser?: Maybe<string>
 }
 
 /** Somebody took back certificates, sessions, connectors or flows. What ends with them is not told one by one. */
 export interface RevocationDone extends DoneBy {
   type: 'revocation.done'
   revoked: RevocationRequest
+  /** Where one was given, as lists of revoked certificates spell it. */
+  reason?: Maybe<string>
   receipt: RevocationResponse
 }
 

@@ -11,7 +11,19 @@ export interface RevokedSerial {
   serial: string
   /** Epoch milliseconds. */
   revokedAt: number
+  /** As it is kept. The list names it where it is one of `REVOCATION_REASONS`. */
+  reason?: string | undefined
 }
+
+/** What may be said of a certificate that is taken back, as OpenSSL spells it, with its number (RFC 5280 §5.3.1). Not
+ *  `superseded`: here that is one whose key was in two hands. */
+export const REVOCATION_REASONS = {
+  keyCompromise: 1,
+  affiliationChanged: 3,
+  cessationOfOperation: 5,
+  privilegeWithdrawn: 9,
+} as const
+export type RevocationReason = keyof typeof REVOCATION_REASONS
 
 export interface CrlTimes {
   now: number
@@ -36,9 +48,10 @@ export async function signCrl(
     issuer: authority.certificate.subjectName,
     thisUpdate: wholeSecond(now - backdateMs),
     nextUpdate: wholeSecond(now + lifetimeMs),
-    entries: revoked.map(({ serial, revokedAt }) => ({
+    entries: revoked.map(({ serial, revokedAt, reason }) => ({
       serialNumber: serial,
       revocationDate: wholeSecond(revokedAt),
+      ...(isRevocationReason(reason) ? { reason: REVOCATION_REASONS[reason] } : {}),
     })),
     extensions: [
       authority.keyIdentifier,
@@ -48,6 +61,10 @@ export async function signCrl(
     signingKey: authority.signingKey,
   })
   return Buffer.from(crl.rawData)
+}
+
+function isRevocationReason(reason: string | undefined): reason is RevocationReason {
+  return reason !== undefined && Object.hasOwn(REVOCATION_REASONS, reason)
 }
 
 export function crlToPem(der: Buffer): string {

@@ -27,8 +27,8 @@ export function addCaList(group: Command, parts: ProgramParts): void {
     .addHelpText(
       'after',
       `
-The thousand newest; postern audit list --type certificate.issued has all of them. To take one back: postern revoke
---certificate SERIAL, which ends its live flows too.
+The thousand newest; postern audit list --type certificate.issued has all of them. To take one back: postern-edge ca revoke
+SERIAL, or from anywhere postern revoke --certificate SERIAL; both end its live flows too.
 
 Examples:
   $ postern-edge ca list --config /etc/postern-edge/edge.yaml

@@ -5,6 +5,7 @@ import { WORKLOAD_PREFIX } from '@postern/shared/workload-name'
 import * as v from 'valibot'
 import { parseEventType } from '../audit/event.ts'
 import { listAuditRecords } from '../audit/list.ts'
+import { isHostUser } from '../host-user.ts'
 import { readAuditLog } from '../store/audit-events.ts'
 import { listWorkloadIds } from '../store/certificates.ts'
 import { listIdentitiesByEmail } from '../store/identities.ts'
@@ -62,7 +63,8 @@ export function listAudit({ db, config, auditReads }: AuditParts): ApiHandler {
   async function findIdentities(name: string): Promise<string[]> {
     if (name.startsWith('idn_') || name.startsWith('wld_')) return [name]
     if (name.startsWith(WORKLOAD_PREFIX)) return listWorkloadIds(db, name.slice(WORKLOAD_PREFIX.length))
-    const found = await listIdentitiesByEmail(db, parseEmailAddress(name))
+    const address = isHostUser(name) ? name : parseEmailAddress(name)
+    const found = await listIdentitiesByEmail(db, address)
     return found.map(({ id }) => id)
   }
 

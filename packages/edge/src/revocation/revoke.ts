@@ -25,6 +25,7 @@ import type { Login } from '../login/login.ts'
 import type { Roles } from '../policy/roles.ts'
 import { listFlowEvents } from '../store/audit-events.ts'
 import {
+  type CertificateRecord,
   findCertificate,
   findConnectorCertificate,
   listConnectorIds,
@@ -87,30 +88,55 @@ async function revokeSerial(
   receipt: Receipt,
   parts: RevocationParts,
 ): Promise<void> {
-  const { db, clock, enforcement } = parts
-  const revocation = { reason: REASON, now: clock() }
   const unknown = new PosternError(
     'CERTIFICATE_UNKNOWN',
     `there is no certificate ${serial} that you may revoke`,
   )
-  const ssh = await findBySshSerial(db, serial)
-  if (ssh) {
-    await requireRight(ssh.serviceId, unknown, by, parts)
-    receipt.note('sshCertificates', await revokeSshCertificates(db, { serial: ssh.serial }, revocation))
+  const found = await findBySerial(parts.db, serial)
+  if (!found) throw unknown
+  await requireRight(found.serviceId, unknown, by, parts)
+  await revokeFound(found, REASON, receipt, parts)
+}
+
+type FoundCertificate = SshCertificateRecord | CertificateRecord
+
+/** @param serial of ssh in decimal, of TLS in hex */
+export async function findBySerial(
+  db: Kysely<Database>,
+  serial: string,
+): Promise<FoundCertificate | undefined> {
+  return (await findBySshSerial(db, serial)) ?? findCertificate(db, serial.toLowerCase())
+}
+
+type EndingParts = Pick<RevocationParts, 'db' | 'clock'> & {
+  enforcement: Pick<Enforcement, 'revoked' | 'connectorRevoked'>
+}
+
+/** A certificate, and all that its key leads to.
+ *  @param reason as it is kept with it */
+export async function revokeFound(
+  found: FoundCertificate,
+  reason: string,
+  receipt: Receipt,
+  parts: EndingParts,
+): Promise<void> {
+  const { db, clock, enforcement } = parts
+  const revocation = { reason, now: clock() }
+  if ('keyId' in found) {
+    receipt.note('sshCertificates', await revokeSshCertificates(db, { serial: found.serial }, revocation))
     return
   }
-  const tls = await findCertificate(db, serial.toLowerCase())
-  if (!tls) throw unknown
-  await requireRight(tls.serviceId, unknown, by, parts)
   // one key leads to the next: all of them end
-  if (tls.kind === 'connector' && tls.connectorId) return endConnector(tls.connectorId, receipt, parts)
-  if (tls.workload) {
-    receipt.note('tlsCertificates', await revokeWorkload(db, tls.workload.id, revocation))
-    receipt.note('flows', enforcement.revoked({ identityId: tls.workload.id }, CERTIFICATE_REVOKED))
+  if (found.kind === 'connector' && found.connectorId) {
+    return endConnector(found.connectorId, reason, receipt, parts)
+  }
+  if (found.workload) {
+    receipt.note('tlsCertificates', await revokeWorkload(db, found.workload.id, revocation))
+    receipt.note('flows', enforcement.revoked({ identityId: found.workload.id }, CERTIFICATE_REVOKED))
     return
   }
-  receipt.note('tlsCertificates', await revokeCertificate(db, tls.serial, revocation))
-  receipt.note('flows', enforcement.revoked({ certificateSerial: tls.serial }, CERTIFICATE_REVOKED))
+  receipt.note('tlsCertificates', await revokeCertificate(db, found.serial, revocation))
+  receipt.note('flows', enforcement.revoked({ certificateSerial: found.serial }, CERTIFICATE_REVOKED))
 }
 
 /** Every session, certificate and flow of whoever has this address, at all providers. They may sign in again: who
@@ -178,15 +204,16 @@ async function revokeConnector(
   const certificate = await findConnectorCertificate(parts.db, connectorId)
   if (!certificate) throw unknown
   await requireRight(certificate.serviceId, unknown, by, parts)
-  await endConnector(connectorId, receipt, parts)
+  await endConnector(connectorId, REASON, receipt, parts)
 }
 
 async function endConnector(
   connectorId: string,
+  reason: string,
   receipt: Receipt,
-  { db, clock, enforcement }: Pick<RevocationParts, 'db' | 'clock' | 'enforcement'>,
+  { db, clock, enforcement }: EndingParts,
 ): Promise<void> {
-  const revocation = { reason: REASON, now: clock() }
+  const revocation = { reason, now: clock() }
   receipt.note('sshCertificates', await revokeSshCertificates(db, { connectorId }, revocation))
   const tlsCertificates = await revokeConnectorLineage(db, connectorId, revocation)
   receipt.note('tlsCertificates', tlsCertificates)
@@ -208,7 +235,7 @@ export async function revokeService(
   receipt.note('tlsCertificates', await revokeServiceCertificates(db, serviceId, revocation))
   receipt.note('flows', enforcement.revoked({ serviceId }, SERVICE_REVOKED))
   for (const connectorId of await listConnectorIds(db, serviceId, clock())) {
-    await endConnector(connectorId, receipt, parts)
+    await endConnector(connectorId, REASON, receipt, parts)
   }
   return finish(receipt, parts)
 }

@@ -277,17 +277,21 @@ export async function listRevokedSerials(
   db: Kysely<Database>,
   kind: CertificateRecord['kind'],
   endsAfter: number,
-): Promise<{ serial: string; revokedAt: number }[]> {
+): Promise<{ serial: string; revokedAt: number; reason: string | undefined }[]> {
   const rows = await db
     .selectFrom('certificates')
     .leftJoin('sessions', 'sessions.id', 'certificates.session_id')
-    .select(['serial', 'revoked_at', 'sessions.ended_at'])
+    .select(['serial', 'revoked_at', 'revoked_reason', 'sessions.ended_at'])
     .where('certificates.kind', '=', kind)
     .where('not_after', '>', endsAfter)
     .where((is) => is.or([is('revoked_at', 'is not', null), is('sessions.ended_at', 'is not', null)]))
     .orderBy('serial')
     .execute()
-  return rows.map((row) => ({ serial: row.serial, revokedAt: row.revoked_at ?? row.ended_at! }))
+  return rows.map((row) => ({
+    serial: row.serial,
+    revokedAt: row.revoked_at ?? row.ended_at!,
+    reason: row.revoked_reason ?? undefined,
+  }))
 }
 
 /** A certificate as whoever runs the edge looks at it. */

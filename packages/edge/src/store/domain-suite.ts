@@ -208,8 +208,10 @@ export function describeDomainTables(name: string, openEmpty: StoreFactory): voi
       assert.deepEqual([await list('client'), await list('connector')], [[], []])
       await revokeConnectorLineage(store.db, 'con_1', { reason: 'revoked', now: NOW + 5 })
       await endSession(store.db, certificate.sessionId!, { reason: 'logout', now: NOW + 6 })
-      assert.deepEqual(await list('client'), [{ serial: certificate.serial, revokedAt: NOW + 6 }])
-      assert.deepEqual(await list('connector'), [{ serial: '0a', revokedAt: NOW + 5 }])
+      assert.deepEqual(await list('client'), [
+        { serial: certificate.serial, revokedAt: NOW + 6, reason: undefined },
+      ])
+      assert.deepEqual(await list('connector'), [{ serial: '0a', revokedAt: NOW + 5, reason: 'revoked' }])
       assert.deepEqual(await list('client', certificate.notAfter), [])
     })
 

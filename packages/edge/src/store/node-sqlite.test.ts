@@ -211,6 +211,30 @@ describe('the store on SQLite, which a thread writes', () => {
     assert.deepEqual(await findHead(store.db, 'chn_1'), head)
   })
 
+  it('sees that another process has written, and not what it writes itself', async () => {
+    const hasOtherWritten = store.hasOtherWritten!
+    const other = new DatabaseSync(file)
+    const write = () => other.exec(`insert into replay_guards values ('${Math.random()}', ${LATER})`)
+    try {
+      assert.equal(await useOnce(store.db, 'own', LATER), true)
+      await appendAuditEvents(store.db, testChain('chn_1'), [])
+      assert.equal(await hasOtherWritten(), false)
+      other.exec('begin immediate; commit') // opened, and left as it was
+      assert.equal(await hasOtherWritten(), false)
+      write()
+      assert.equal(await hasOtherWritten(), true)
+      assert.equal(await hasOtherWritten(), false)
+      // a new connection cannot know
+      await breakWriter()
+      assert.equal(await hasOtherWritten(), true)
+      assert.equal(await hasOtherWritten(), false)
+      write()
+      assert.equal(await hasOtherWritten(), true)
+    } finally {
+      other.close()
+    }
+  })
+
   it('keeps no process alive that has forgotten to close it', () => {
     const script = path.join(folder, 'forgets.ts')
     writeFileSync(

@@ -19,6 +19,7 @@ import * as policyLast from './migrations/0011-policy-last.ts'
 import * as acmeFleet from './migrations/0012-acme-fleet.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { type ObserveQuery, observing } from './observe.ts'
+import { watchOtherWriters } from './other-writers.ts'
 import { describePostgresFailure, postgresDialect } from './postgres.ts'
 import { purgeExpired } from './purge.ts'
 import type { Database } from './schema.ts'
@@ -30,6 +31,8 @@ export interface Store extends AsyncDisposable {
   db: Kysely<Database>
   /** What edges on this store tell each other; undefined where it has one only. */
   changes: ChangeFeed | undefined
+  /** Whether a program that is no edge has written to it since this was asked last; undefined where `changes` tells. */
+  hasOtherWritten: (() => Promise<boolean>) | undefined
   /** Names of the migrations that opening it has carried out. */
   migrated: readonly string[]
   /** Deletes what nobody can use any more. @returns rows deleted */
@@ -71,8 +74,9 @@ export async function openStore(
     const migrated = await migrate(db, parsed)
     const close = () => db.destroy()
     const changes = parsed.kind === 'sqlite' ? undefined : openChangeFeed(edge, parsed)
+    const hasOtherWritten = parsed.kind === 'sqlite' ? await watchOtherWriters(db) : undefined
     const purge = () => purgeExpired(db, clock())
-    return { db, changes, migrated, purge, close, [Symbol.asyncDispose]: close }
+    return { db, changes, hasOtherWritten, migrated, purge, close, [Symbol.asyncDispose]: close }
   } catch (cause) {
     await db.destroy().catch(() => {})
     throw cannotOpen(location, parsed, cause)

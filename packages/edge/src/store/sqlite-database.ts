@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import {
@@ -14,6 +15,8 @@ const LOCK_TIMEOUT_MS = 5_000
 const LOOK_AGAIN_MS = 20
 /** https://www.sqlite.org/rescode.html#busy */
 export const SQLITE_BUSY = 5
+/** SQL function: the name of the connection that writes, a new one each time it is opened. */
+export const CONNECTION_NAME = 'postern_connection'
 const CACHEABLE = /^\s*(?:select|insert|update|delete|with|begin|commit|rollback|savepoint|release)/i
 
 export type Row = Record<string, SQLOutputValue>
@@ -40,6 +43,8 @@ export class SqliteDatabase {
     database.#changeToWal()
     // FULL: with WAL, NORMAL may lose the last commits when the power goes, and a flow counts on its record
     database.#database.exec('pragma synchronous = full')
+    const name = randomUUID()
+    database.#database.function(CONNECTION_NAME, () => name)
     return database
   }
 
