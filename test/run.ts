@@ -27,6 +27,7 @@ const ONCE: readonly string[] = [
   'completes-commands',
   'demo-does-the-whole-round',
   'exposes-any-private-service', // what stands behind a connector
+  'finds-edges-with-other-keys', // on PostgreSQL by itself: several edges share one
   'finds-secrets-in-output', // starts no edge
   'follows-the-operations-page', // runs SQL on the database's file
   'gets-its-certificate-by-acme', // TLS and files, nothing that is stored

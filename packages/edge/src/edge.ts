@@ -21,7 +21,9 @@ import { ConnectorRegistry } from './connectors/registry.ts'
 import { drain } from './drain.ts'
 import { carryChange, readEverythingAgain } from './fleet/carry.ts'
 import { ALONE, type FleetTimings, joinFleet } from './fleet/fleet.ts'
+import { watchKeys } from './fleet/key-watch.ts'
 import { heedOtherPrograms } from './fleet/other-programs.ts'
+import { openOwnKeys } from './fleet/own-keys.ts'
 import { openEnforcement } from './flow/enforce.ts'
 import { serveFlow } from './flow/flow.ts'
 import { openFlowIdentityKey } from './flow/identity-key.ts'
@@ -78,7 +80,8 @@ export interface RunningEdge {
 const PURGE_EVERY_MS = 10 * 60_000
 
 /** Starts an edge and resolves once it listens.
- *  @throws CONFIG_INVALID · STATE_INVALID · whatever `listen` throws (EADDRINUSE, EACCES) as CONFIG_INVALID */
+ *  @throws CONFIG_INVALID · STATE_INVALID · whatever `listen` throws (EADDRINUSE, EACCES) as CONFIG_INVALID ·
+ *    EDGE_KEYS_DIFFER */
 export async function startEdge(
   config: EdgeConfig,
   { log, clock = Date.now, overrides = {} }: EdgeParts,
@@ -94,6 +97,7 @@ export async function startEdge(
     storeLost: () => Number(storeWatch.isLost),
     changesNotHeard: () => Number(fleet.isDeaf),
     otherEdges: () => fleet.others,
+    edgesWithOtherKeys: () => keyWatch?.differing ?? 0,
     flowsNotCovered: () => live.countNotCovered(),
     pools: () => connectors.all().map(({ pool }) => pool),
     controlConnections: () => control.size,
@@ -110,6 +114,12 @@ export async function startEdge(
   const identityKey = await openFlowIdentityKey(config.dataDir)
   const issuing = opened.use(new IssuingThread(authorities.client, sshAuthorities.user))
   const store = opened.use(await openStore(config.store, clock, metrics.observeQuery))
+  const ownKeys = await openOwnKeys({ config, authorities, sshAuthorities, identityKey })
+  const edge = store.changes?.edge
+  const keyWatch =
+    edge === undefined
+      ? undefined
+      : opened.use(await watchKeys({ db: store.db, edge, keys: ownKeys, clock, log }))
   const db = overrides.db?.(store.db) ?? store.db
   const kept = opened.use(await keepAudit(config, { db, metrics, log, clock, override: overrides.audit }))
   const audit = kept.log
@@ -365,9 +375,11 @@ export async function startEdge(
   const startedAt = clock()
   const tellStatus = () => {
     const certificate = serverIdentity.describe()
-    statusFile.write({ pid: process.pid, origin, version: VERSION, startedAt, certificate })
+    const keys = keyWatch?.describe()
+    statusFile.write({ pid: process.pid, origin, version: VERSION, startedAt, certificate, keys })
   }
   serverIdentity.onStatus(tellStatus)
+  keyWatch?.onStatus(tellStatus)
   tellStatus()
   serverIdentity.start()
   const purge = setInterval(() => {

@@ -20,6 +20,7 @@ const SOURCES: MetricSources = {
   storeLost: () => 0,
   changesNotHeard: () => 0,
   otherEdges: () => 0,
+  edgesWithOtherKeys: () => 0,
   flowsLive: () => 4,
   pools: () => [
     { size: { idle: 1, inUse: 2 }, waiting: 0 },

@@ -21,6 +21,7 @@ export interface MetricSources {
   storeLost(): number
   changesNotHeard(): number
   otherEdges(): number
+  edgesWithOtherKeys(): number
   pools(): readonly Pick<DataPool, 'size' | 'waiting'>[]
   controlConnections(): number
   auditWaiting(): number
@@ -246,6 +247,11 @@ function addGauges(registry: Registry, sources: MetricSources): void {
     sources.changesNotHeard,
   )
   gauge('postern_edges_other', 'Other edges on the same store', sources.otherEdges)
+  gauge(
+    'postern_edges_with_other_keys',
+    'Other edges on the same store whose keys are not the same as here: always 0',
+    sources.edgesWithOtherKeys,
+  )
   gauge('postern_connectors_attached', 'Connectors that serve', () => sources.pools().length)
   gauge('postern_flows_waiting', 'Flows that wait for a data connection', () =>
     sources.pools().reduce((sum, { waiting }) => sum + waiting, 0),

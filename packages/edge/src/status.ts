@@ -25,14 +25,33 @@ const CertificateStatus = v.object({
   failure: v.optional(v.object({ code: v.string(), message: v.string(), at: time, inARow: v.number() })),
 })
 
+/** How the keys of this edge compare with those of others on its store. */
+const KeysStatus = v.object({
+  /** With so many. */
+  compared: v.number(),
+  differing: v.array(
+    v.object({
+      /** Where the other one runs. */
+      edge: v.string(),
+      kinds: v.array(v.string()),
+      /** Since then, or from then on. */
+      from: time,
+      isPresent: v.boolean(),
+    }),
+  ),
+})
+
 const EdgeStatus = v.object({
   pid: v.number(),
   origin: v.string(),
   version: v.string(),
   startedAt: time,
   certificate: CertificateStatus,
+  /** Where edges may share the store. */
+  keys: v.optional(KeysStatus),
 })
 
+export type KeysStatus = v.InferOutput<typeof KeysStatus>
 export type CertificateStatus = v.InferOutput<typeof CertificateStatus>
 export type EdgeStatus = v.InferOutput<typeof EdgeStatus>
 

@@ -227,6 +227,7 @@ export const ERRORS = {
     2,
     'name the right passphrase file: ca.key_passphrase_file in the configuration',
   ),
+  EDGE_KEYS_DIFFER: hidden(500, 1, 'copy ca and login-keys.json from the data_dir of the edge that runs'),
   CRL_INVALID: hidden(500, 1, 'fetch it anew from the edge: https://HOST/v1/crl/client.crl'),
   CRL_EXPIRED: hidden(
     500,

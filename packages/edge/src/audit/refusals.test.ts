@@ -55,6 +55,7 @@ const NEVER_THE_EDGES: Partial<Record<ErrorCode, string>> = {
   KRL_INVALID: 'the server turns a list away',
   CA_ROTATING: 'postern-edge ca rotate says it',
   CA_KEY_LOCKED: 'the edge does not start',
+  EDGE_KEYS_DIFFER: 'the edge does not start, or says it in its log',
   CRL_INVALID: 'postern-edge ca crl says it of a copy',
   CRL_EXPIRED: 'postern-edge ca crl says it of a copy',
   AUDIT_BROKEN: 'said of an export, without an edge',

@@ -9,7 +9,13 @@ import {
   type AuthorityKind,
   loadAuthority,
 } from './authorities.ts'
-import { type GenerationsByKind, generationsFile, generationsOf, readGenerations } from './generations.ts'
+import {
+  type Generation,
+  type GenerationsByKind,
+  generationsFile,
+  generationsOf,
+  readGenerations,
+} from './generations.ts'
 import type { KeyLock } from './key-file.ts'
 
 const LOOK_EVERY_MS = 1_000
@@ -70,6 +76,15 @@ export class LiveAuthorities implements Authorities, Disposable {
     return this.trusted(kind)
       .map(({ certificatePem }) => certificatePem)
       .join('')
+  }
+
+  /** Those that are believed or will be, with their dates and named by this. */
+  dated(kind: AuthorityKind, nameOf: (authority: Authority) => string): Generation[] {
+    const known = generationsOf(this.#generations, kind).trusted(this.#parts.clock())
+    return known.flatMap((generation) => {
+      const authority = this.#loaded.get(`${kind}/${generation.name}`)
+      return authority ? [{ ...generation, name: nameOf(authority) }] : []
+    })
   }
 
   /** Called when another CA signs, or others are believed. */

@@ -2,7 +2,7 @@ import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
-import { type CertificateStatus, type EdgeStatus, isProcess, readStatus } from '../status.ts'
+import { type CertificateStatus, type EdgeStatus, isProcess, type KeysStatus, readStatus } from '../status.ts'
 import { configOption } from './options.ts'
 
 const DAY_MS = 86_400_000
@@ -10,7 +10,9 @@ const DAY_MS = 86_400_000
 export function addStatus(program: Command, parts: ProgramParts): void {
   program
     .command('status')
-    .description('show the running edge: where it is, and its own certificate')
+    .description(
+      'show the running edge: where it is, its certificate, and its keys beside those of other edges',
+    )
     .addOption(configOption())
     .option('--json', 'print one JSON object')
     .addHelpText(
@@ -41,7 +43,7 @@ function withDaysLeft(status: EdgeStatus, now: number) {
 }
 
 function rowsOf(
-  { origin, pid, version, startedAt, certificate }: EdgeStatus,
+  { origin, pid, version, startedAt, certificate, keys }: EdgeStatus,
   now: number,
 ): [string, string][] {
   const { source, names, notAfter, isAwaited, nextAttemptAt, failure } = certificate
@@ -56,7 +58,18 @@ function rowsOf(
     const { at, inARow, message, code } = failure
     rows.push(['failed', `${time(at)}, ${inARow} in a row: ${message} (${code})`])
   }
+  if (keys) rows.push(...describeKeys(keys))
   return rows
+}
+
+function describeKeys({ compared, differing }: KeysStatus): [string, string][] {
+  if (differing.length === 0) return [['keys', `as at ${compared} other edges on this store`]]
+  return differing.map(({ edge, kinds, from, isPresent }) => [
+    'keys',
+    isPresent
+      ? `not as at ${edge} since ${time(from)}: ${kinds.join(', ')} (EDGE_KEYS_DIFFER)`
+      : `not as at ${edge} from ${time(from)} on, unless ca is copied before: ${kinds.join(', ')}`,
+  ])
 }
 
 /** To a tenth, down: nobody is told of a day that is not there. */

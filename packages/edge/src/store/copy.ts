@@ -23,6 +23,7 @@ const TABLES: Readonly<Record<keyof Database, readonly string[]>> = {
   ssh_revoked_key_ids: ['key_id'],
   ssh_krl: ['id'],
   locks: ['key'],
+  edge_keys: ['edge'],
   audit_events: ['seq'],
   audit_chains: ['id'],
   audit_sinks: ['id', 'chain'],

@@ -17,6 +17,7 @@ import * as workloads from './migrations/0009-workloads.ts'
 import * as trustedCas from './migrations/0010-trusted-cas.ts'
 import * as policyLast from './migrations/0011-policy-last.ts'
 import * as acmeFleet from './migrations/0012-acme-fleet.ts'
+import * as edgeKeys from './migrations/0013-edge-keys.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { type ObserveQuery, observing } from './observe.ts'
 import { watchOtherWriters } from './other-writers.ts'
@@ -53,6 +54,7 @@ export const MIGRATIONS = {
   '0010-trusted-cas': trustedCas,
   '0011-policy-last': policyLast,
   '0012-acme-fleet': acmeFleet,
+  '0013-edge-keys': edgeKeys,
 }
 
 /** Opens the database, creating a file and migrating either kind as needed. Several processes may do so at once.

@@ -8,6 +8,8 @@ const CERTIFICATE_KEPT_MS = 60 * DAY_MS
 const ENROLL_TOKEN_KEPT_MS = 7 * DAY_MS
 /** Longer than any certificate that points to the session. */
 const SESSION_KEPT_MS = 90 * DAY_MS
+/** Long after anybody asks about an edge that was killed. */
+const EDGE_KEPT_MS = 10 * 60_000
 
 /** Deletes what can no longer be used, nothing that somebody may still ask about: audit, services, labels and
  *  identities stay. @returns rows deleted */
@@ -31,6 +33,10 @@ export async function purgeExpired(db: Kysely<Database>, now: number): Promise<n
     await db.deleteFrom('acme_proofs').where('expires_at', '<=', now).executeTakeFirst(),
     await db.deleteFrom('leases').where('until', '<=', now).executeTakeFirst(),
     await db.deleteFrom('locks').where('until', '<=', now).executeTakeFirst(),
+    await db
+      .deleteFrom('edge_keys')
+      .where('seen_at', '<=', now - EDGE_KEPT_MS)
+      .executeTakeFirst(),
     await db.deleteFrom('ssh_revoked_key_ids').where('until', '<=', now).executeTakeFirst(),
     await db
       .deleteFrom('sessions')

@@ -20,6 +20,7 @@ export interface Database {
   ssh_revoked_key_ids: SshRevokedKeyIdsTable
   ssh_krl: SshKrlTable
   locks: LocksTable
+  edge_keys: EdgeKeysTable
   audit_events: AuditEventsTable
   audit_chains: AuditChainsTable
   audit_sinks: AuditSinksTable
@@ -231,6 +232,16 @@ export interface LocksTable {
   locked_at: number
   /** Identity id. */
   locked_by: string
+}
+
+/** An edge that runs on this store, and the fingerprints of its keys. */
+export interface EdgeKeysTable {
+  edge: string
+  place: string
+  /** JSON. */
+  keys: string
+  /** By the database's clock. */
+  seen_at: number
 }
 
 export interface AuditEventsTable {

@@ -3,6 +3,7 @@ import { describeAcmeTables } from './acme-suite.ts'
 import { describeAuditTables } from './audit-suite.ts'
 import { describeChanges } from './changes-suite.ts'
 import { describeDomainTables } from './domain-suite.ts'
+import { describeEdgeKeys } from './edge-keys-suite.ts'
 import { describeEnrollTokens } from './enroll-suite.ts'
 import { describeLoginTables, type StoreFactory } from './login-suite.ts'
 import { openStore } from './open.ts'
@@ -21,6 +22,7 @@ for (const [name, openEmpty] of Object.entries(DATABASES)) {
   describeDomainTables(name, openEmpty)
   describeAuditTables(name, openEmpty)
   describeChanges(name, openEmpty)
+  describeEdgeKeys(name, openEmpty)
   describeEnrollTokens(name, openEmpty)
   describePolicies(name, openEmpty)
   describeRaces(name, openEmpty)

@@ -6,6 +6,7 @@ export type Turn =
   | 'services'
   | 'policies'
   | 'audit'
+  | 'edge-keys'
   | `lineage:${string}`
   | `enroll:${string}`
   | `host-keys:${string}`

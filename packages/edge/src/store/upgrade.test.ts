@@ -160,8 +160,12 @@ const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0010-trusted-cas': WITH_TRUST,
   '0011-policy-last': WITH_TRUST,
   '0012-acme-fleet': WITH_FLEET,
+  '0013-edge-keys': {
+    ...WITH_FLEET,
+    edge_keys: [{ edge: 'e', place: 'edge-1, process 7', keys: '{}', seen_at: 1_800_000_000_005 }],
+  },
 }
-const NEWEST = '0012-acme-fleet'
+const NEWEST = '0013-edge-keys'
 
 /** Makes the store as it was at one version, with its data. */
 async function makeStore(location: string, version: keyof typeof MIGRATIONS): Promise<void> {

@@ -1,0 +1,43 @@
+import { sshFingerprint } from '@postern/shared/certs/ssh-key'
+import type { FlowIdentityKey } from '@postern/shared/proxy-protocol/flow-identity'
+import { fingerprintOf } from '../ca/authorities.ts'
+import type { LiveAuthorities } from '../ca/live-authorities.ts'
+import type { SshAuthorities } from '../ca/ssh-authorities.ts'
+import type { EdgeConfig } from '../config/config.ts'
+import { loadLoginKeys } from '../login/keys.ts'
+import type { KeyRing } from '../store/edge-keys.ts'
+
+export interface OwnKeyParts {
+  config: Pick<EdgeConfig, 'dataDir' | 'tls'>
+  authorities: LiveAuthorities
+  sshAuthorities: SshAuthorities
+  identityKey: FlowIdentityKey
+}
+
+/** What has to be the same at every edge of a store, asked anew each time: keys come and go while an edge runs. */
+export async function openOwnKeys({
+  config,
+  authorities,
+  sshAuthorities: { user, host },
+  identityKey,
+}: OwnKeyParts): Promise<() => KeyRing> {
+  const { signingKey } = await loadLoginKeys(config.dataDir)
+  const fixed: KeyRing = {
+    'ssh-user': onlyKey(sshFingerprint(user.publicKey.blob)),
+    'ssh-host': onlyKey(sshFingerprint(host.publicKey.blob)),
+    'flow-identity': onlyKey(identityKey.id),
+    login: onlyKey(signingKey.kid!),
+  }
+  return () => ({
+    ...fixed,
+    client: authorities.dated('client', fingerprintOf),
+    connector: authorities.dated('connector', fingerprintOf),
+    workload: authorities.dated('workload', fingerprintOf),
+    // with a public certificate nobody sees it
+    ...(config.tls ? {} : { edge: authorities.dated('edge', fingerprintOf) }),
+  })
+}
+
+function onlyKey(name: string) {
+  return [{ name, signsFrom: 0, trustedUntil: null }]
+}
