@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import net, { type Socket } from 'node:net'
 import { after, afterEach, before, describe, test } from 'node:test'
 import type { TLSSocket } from 'node:tls'
+import { lookupHost } from '@postern/shared/lookup-host'
+import { WebSocket } from 'ws'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
@@ -177,6 +180,10 @@ async function countRefused(): Promise<number> {
   return (await readMetrics(edge)).get(name) ?? 0
 }
 
+async function closed(ws: WebSocket): Promise<void> {
+  if (ws.readyState !== WebSocket.CLOSED) await once(ws, 'close')
+}
+
 async function assertAnswered(socket: TLSSocket): Promise<void> {
   const answered = once(socket, 'data')
   socket.write(`GET /v1/edge HTTP/1.1\r\nHost: ${edge.domain}:${edge.port}\r\n\r\n`)
@@ -209,6 +216,30 @@ describe('a flood of HTTP', () => {
     )
     await assertAnswered(patient)
     for (const socket of [patient, ...crowd]) socket.destroy()
+  })
+
+  test('WebSockets of one address push out each other and nobody else', async () => {
+    const address = '127.0.0.45'
+    const url = `wss://${edge.domain}:${edge.port}/v1/transport`
+    const open = async (localAddress: string): Promise<WebSocket> => {
+      const ca = readFileSync(edge.caFile)
+      const ws = new WebSocket(url, ['postern-transport.v1'], { localAddress, ca, lookup: lookupHost })
+      ws.on('error', () => {})
+      await within('it is open', once(ws, 'open'))
+      return ws
+    }
+    const before = await limited('http_connections')
+    const patient = await open(ELSEWHERE)
+    const crowd: WebSocket[] = []
+    while (crowd.length < LIMITS.max_http_connections_per_address + 5) crowd.push(await open(address))
+    await within('the oldest of that address goes', closed(crowd[0]!))
+    await until(
+      'as many as were too many have gone',
+      async () => (await limited('http_connections')) === before + 5,
+    )
+    assert.equal(patient.readyState, WebSocket.OPEN)
+    await assertServed(address)
+    for (const ws of [patient, ...crowd]) ws.terminate()
   })
 
   test('refused tokens and sign-ins are told to wait; a session and other addresses are not', async () => {

@@ -297,6 +297,90 @@ describe('in the rooms of HTTP', () => {
   })
 })
 
+/** WebSockets that strangers may have open at once; all of them come from one address here. */
+const MAX_STRANGERS = 512
+
+describe('inside WebSockets', () => {
+  const refused = (...reasons: string[]) =>
+    reasons.map((reason) => `postern_transport_refused_total{reason="${reason}"}`)
+  const open = () => metric('postern_transport_connections')
+
+  test('600 that say nothing, and stay when they are told to go: bounded in number and time', async () => {
+    const counted = await growthOf(refused('too_many_of_address', 'stalled'), async () => {
+      const silent = await openMany(600)
+      assert.ok((await open()) <= MAX_STRANGERS)
+      assert.ok((await metric('postern_handshakes_pending')) <= MAX_PENDING)
+      assert.equal((await hello()).bytes, 'hello')
+      await everybodyWorks()
+      await within('all of them are closed', Promise.all(silent.map(gone)), 60_000)
+    })
+    assert.equal(counted, 600)
+  })
+
+  test('garbage, huge messages, and messages in thousands of parts are ended at once', async () => {
+    const strikes: Buffer[] = [
+      Buffer.alloc(4_096, 0xff), // no frame
+      frame(0x81, Buffer.from('over')), // a text, but not of this protocol
+      frame(0x82, randomBytes(4_096)), // bytes, but no ClientHello
+      Buffer.from([0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4]), // announces 4 GiB
+      Buffer.concat([frame(0x02, Buffer.of(22)), ...Array(2_000).fill(frame(0x00, Buffer.of(22)))]),
+      frame(0x82, hugeClientHello()),
+    ]
+    const sockets = await openMany(strikes.length * 20)
+    for (const [index, socket] of sockets.entries()) socket.write(strikes[index % strikes.length]!)
+    await within('all of them are closed', Promise.all(sockets.map(gone)), 60_000)
+    assert.equal(await open(), 0)
+  })
+
+  test('those that ask for pongs and do not read them, or send without end what nobody wants, take no room', async () => {
+    const sockets = await openMany(40)
+    const pings = Buffer.concat(Array(1_000).fill(frame(0x89, randomBytes(125))))
+    const empty = Buffer.concat(Array(10_000).fill(frame(0x82, Buffer.alloc(0))))
+    const crumbs = Buffer.concat([
+      frame(0x02, Buffer.alloc(0)),
+      ...Array(200).fill(frame(0x00, Buffer.of(22))),
+    ])
+    for (const [index, socket] of sockets.entries()) {
+      const bytes = [pings, empty, crumbs, Buffer.alloc(65_536)][index % 4]!
+      socket.pause() // nobody reads
+      const more = () => {
+        while (!socket.destroyed && socket.write(bytes));
+      }
+      socket.on('drain', more)
+      more()
+    }
+    await until('the edge has given all of them up', async () => (await open()) === 0, 60_000)
+    for (const socket of sockets) socket.destroy()
+    const memory = await metric('process_resident_memory_bytes')
+    assert.ok(
+      memory - memoryBefore < MAX_GROWTH_BYTES,
+      `the edge has grown by ${memory - memoryBefore} bytes`,
+    )
+    assert.equal((await hello()).bytes, 'hello')
+  })
+})
+
+/** A frame of a WebSocket's client, with a mask of zeros. */
+function frame(first: number, payload: Buffer): Buffer {
+  const { length } = payload
+  const long = Buffer.from([first, 0xff, ...Array(8).fill(0)])
+  long.writeUInt32BE(length, 6)
+  const head = length < 126 ? Buffer.of(first, 0x80 | length) : long
+  return Buffer.concat([head, Buffer.alloc(4), payload])
+}
+
+async function openMany(count: number): Promise<TLSSocket[]> {
+  const sockets: TLSSocket[] = []
+  while (sockets.length < count) {
+    const some = Array.from({ length: Math.min(20, count - sockets.length) }, async () => {
+      const socket = await connectTls(edge.domain)
+      return openWebSocket(socket, edge.domain, '/v1/transport', 'postern-transport.v1')
+    })
+    sockets.push(...(await Promise.all(some)))
+  }
+  return sockets
+}
+
 test('1,000 control messages that never end, a connection each: eight are open, and no other connector is hurt', async () => {
   await using other = await connectService({ home, port: echo.port, name: 'other' })
   const certificate = connectorCertificate()
@@ -355,20 +439,31 @@ const OPEN_MESSAGE = Buffer.concat([
 async function openControl(who: KeyAndCertificate): Promise<TLSSocket> {
   const host = `mtls.${edge.domain}`
   const socket = await connectTls(host, who)
+  await openWebSocket(socket, host, '/v1/connector', 'postern-connector.v1')
+  socket.write(OPEN_MESSAGE)
+  return socket
+}
+
+/** Upgrades a connection, and drops what comes back. */
+async function openWebSocket(
+  socket: TLSSocket,
+  host: string,
+  target: string,
+  protocol: string,
+): Promise<TLSSocket> {
   socket.write(
     [
-      'GET /v1/connector HTTP/1.1',
+      `GET ${target} HTTP/1.1`,
       `Host: ${host}:${edge.port}`,
       'Connection: Upgrade',
       'Upgrade: websocket',
       'Sec-WebSocket-Version: 13',
       `Sec-WebSocket-Key: ${randomBytes(16).toString('base64')}`,
-      'Sec-WebSocket-Protocol: postern-connector.v1',
+      `Sec-WebSocket-Protocol: ${protocol}`,
       '\r\n',
     ].join('\r\n'),
   )
   await Promise.race([once(socket, 'data'), gone(socket)])
-  socket.write(OPEN_MESSAGE)
   return socket.resume()
 }
 
@@ -382,7 +477,10 @@ test('afterwards nothing is left of any of it', async () => {
     () => countDescriptors() <= descriptorsBefore + COMING_AND_GOING,
     120_000,
   )
-  for (const name of ['postern_flows_live', 'postern_handshakes_pending', 'postern_audit_waiting'])
+  for (const name of [
+    ...['postern_flows_live', 'postern_handshakes_pending', 'postern_audit_waiting'],
+    'postern_transport_connections',
+  ])
     await until(`${name} is back at 0`, async () => (await metric(name)) === 0, 120_000)
   assert.equal((await hello()).bytes, 'hello')
 })

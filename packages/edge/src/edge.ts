@@ -93,6 +93,7 @@ export async function startEdge(
     handshakesPending: () => ingress.size.pending,
     turnedAway: () => ingress.turnedAway,
     httpConnections: () => rooms.httpConnections(),
+    transportConnections: () => transport.size,
     flowsLive: () => live.size,
     storeLost: () => Number(storeWatch.isLost),
     changesNotHeard: () => Number(fleet.isDeaf),
@@ -291,6 +292,10 @@ export async function startEdge(
       countFailed: metrics.countServerCertificateFailed,
     }),
   )
+  const countCrowd = (clientHost: string) => {
+    strangers.countHandshake(clientHost) // it had no other use than to be one more
+    onLimited('http_connections', clientHost)
+  }
   const rooms = openRooms({
     domain,
     serverIdentity: serverIdentity.current,
@@ -331,9 +336,7 @@ export async function startEdge(
     onHttpRefused(refused) {
       metrics.countHttpRefused(refused)
       const { reason, clientHost } = refused
-      if (reason !== 'too_many_of_address' || clientHost === undefined) return
-      strangers.countHandshake(clientHost) // it had no other use than to be one more
-      onLimited('http_connections', clientHost)
+      if (reason === 'too_many_of_address' && clientHost !== undefined) countCrowd(clientHost)
     },
     onRefused({ room, code, clientHost }) {
       metrics.countHandshakeRefused({ room, code })
@@ -358,8 +361,13 @@ export async function startEdge(
 
   const transport = await openTransport({
     maxConnections: limits.maxFlows,
+    maxPerAddress: limits.maxHttpConnectionsPerAddress,
     isStopping: () => isStopping,
     enterInside: ingress.enterInside,
+    onRefused(refused) {
+      metrics.countTransportRefused(refused)
+      if (refused.reason === 'too_many_of_address') countCrowd(refused.clientHost)
+    },
     log,
   })
   opened.defer(() => transport.close())

@@ -9,6 +9,7 @@ import type { RefusedHttp } from './flow/bound-http.ts'
 import type { RefusedHandshake } from './flow/rooms.ts'
 import type { AddressLimit } from './limits/strangers.ts'
 import type { ObservedQuery } from './store/observe.ts'
+import type { RefusedTransport } from './transport/transport.ts'
 
 /** Asked when somebody reads the metrics. */
 export interface MetricSources {
@@ -16,6 +17,7 @@ export interface MetricSources {
   handshakesPending(): number
   turnedAway(): ReadonlyMap<string, number>
   httpConnections(): ReadonlyMap<string, number>
+  transportConnections(): number
   flowsLive(): number
   flowsNotCovered(): number
   storeLost(): number
@@ -42,6 +44,7 @@ export interface Metrics {
   observeHandshake(room: string, ms: number): void
   countHandshakeRefused(refused: Pick<RefusedHandshake, 'room' | 'code'>): void
   countHttpRefused(refused: Pick<RefusedHttp, 'room' | 'reason'>): void
+  countTransportRefused(refused: Pick<RefusedTransport, 'reason'>): void
   countApiRefused(code: ErrorCode): void
   countControlCrowdedOut(): void
   countAddressLimited(limit: AddressLimit): void
@@ -82,6 +85,11 @@ export function createMetrics(sources: MetricSources): Metrics {
     'postern_http_refused_total',
     'HTTP connections that were ended before or instead of an answer of ours',
     'room',
+    'reason',
+  )
+  const transport = counter(
+    'postern_transport_refused_total',
+    'WebSockets of --transport ws that were not taken, or that the edge has ended',
     'reason',
   )
   const api = counter(
@@ -209,6 +217,7 @@ export function createMetrics(sources: MetricSources): Metrics {
     countUnrecorded: () => unrecorded.inc(),
     countHandshakeRefused: ({ room, code }) => handshakes.inc({ room, reason: handshakeReason(code) }),
     countHttpRefused: ({ room, reason }) => http.inc({ room, reason }),
+    countTransportRefused: ({ reason }) => transport.inc({ reason }),
     countApiRefused: (code) => api.inc({ code }),
     countControlCrowdedOut: () => crowdedOut.inc(),
     countAddressLimited: (limit) => limited.inc({ limit }),
@@ -265,6 +274,11 @@ function addGauges(registry: Registry, sources: MetricSources): void {
     'postern_server_certificate_days_left',
     'Days until the end of the certificate that the edge shows',
     () => (sources.serverCertificateExpiresAt() - sources.now()) / 86_400_000,
+  )
+  gauge(
+    'postern_transport_connections',
+    'WebSockets of --transport ws, each with one connection inside',
+    sources.transportConnections,
   )
   gauge('postern_control_connections', 'Control connections, attached or not', sources.controlConnections)
   gauge('postern_audit_waiting', 'Audit events that are not on disk yet', sources.auditWaiting)

@@ -1,6 +1,6 @@
 import type https from 'node:https'
 import type { Socket } from 'node:net'
-import { Crowd } from '../limits/crowd.ts'
+import { Guests } from '../limits/guests.ts'
 
 /** An HTTP connection that was ended by the edge, not by an answer of the API. */
 export interface RefusedHttp {
@@ -21,10 +21,9 @@ export interface HttpConnections {
 /** Nothing read and nothing taken of an answer for so long: it will not be. */
 const STALLED_MS = 60_000
 
-/** Bounds what the strangers of an HTTP room can hold: the number of connections (the oldest stranger goes:
- *  whoever is honest is done in a moment; where one address has too many, its own) and how long an answer waits for somebody who does not read it. Counts what Node
- *  refuses by itself: headers that are too large or too slow, bytes that are not HTTP.
- */
+/** Bounds what the strangers of an HTTP room can hold: the number of connections, and how long an answer waits for
+ *  somebody who does not read it. Counts what Node refuses by itself: headers that are too large or too slow, bytes that
+ *  are not HTTP. */
 export function boundHttp(
   server: https.Server,
   options: {
@@ -37,25 +36,19 @@ export function boundHttp(
   },
 ): HttpConnections {
   const { room, maxConnections, maxPerAddress, onRefused } = options
-  const strangers = new Crowd()
-  const settled = new Crowd()
   const refuse = (socket: Socket, reason: RefusedHttp['reason']) =>
     onRefused({ room, reason, clientHost: socket.remoteAddress })
-  const leave = (socket: Socket) => strangers.delete(socket) || settled.delete(socket)
-  const crowdOut = (socket: Socket, reason: RefusedHttp['reason']) => {
-    refuse(socket, reason)
-    leave(socket)
-    socket.destroy()
-  }
+  const guests = new Guests({
+    max: maxConnections,
+    maxPerAddress,
+    settledMakeRoom: true,
+    onCrowdedOut: refuse,
+  })
   server.on('secureConnection', (socket) => {
     const { remoteAddress } = socket
     if (remoteAddress === undefined) return void socket.destroy()
-    const [neighbour] = strangers.full(remoteAddress, maxPerAddress)
-    const oldest = strangers.oldest ?? settled.oldest
-    if (neighbour) crowdOut(neighbour, 'too_many_of_address')
-    else if (oldest && strangers.size + settled.size >= maxConnections) crowdOut(oldest, 'too_many')
-    strangers.add(socket, remoteAddress)
-    socket.once('close', () => leave(socket))
+    guests.enter(socket, remoteAddress)
+    socket.once('close', () => guests.leave(socket))
   })
   server.setTimeout(options.stalledMs ?? STALLED_MS, (socket) => {
     if (socket.writableLength > 0) refuse(socket, 'stalled')
@@ -70,13 +63,13 @@ export function boundHttp(
   })
   return {
     get size() {
-      return strangers.size + settled.size
+      return guests.size
     },
     settle(socket) {
       const { remoteAddress } = socket
-      if (remoteAddress !== undefined && strangers.delete(socket)) settled.add(socket, remoteAddress)
+      if (remoteAddress !== undefined) guests.settle(socket, remoteAddress)
     },
-    delete: leave,
+    delete: (socket) => guests.leave(socket),
   }
 }
 

@@ -49,8 +49,9 @@ export interface Arrival extends Peeked {
 
 export interface Ingress {
   server: Server
-  /** Takes what came inside a WebSocket, from whom the WebSocket is. Not every room can be entered from there. */
-  enterInside(socket: Socket, ends: { client: IpEndpoint; edge: IpEndpoint }): void
+  /** Takes what came inside a WebSocket, from whom the WebSocket is. Not every room can be entered from there.
+   *  @param onHandshake somebody has shown inside who they are */
+  enterInside(socket: Socket, ends: { client: IpEndpoint; edge: IpEndpoint }, onHandshake: () => void): void
   /** Connections turned away before a room, by reason. */
   readonly turnedAway: ReadonlyMap<TurnedAway, number>
   /** Connections on the port, and those of them whose handshake is not done. */
@@ -121,7 +122,8 @@ export function openIngress(parts: {
     log.debug('ingress.turned_away', { reason })
     socket.destroy()
   }
-  const enterRoom = (room: Room, { socket, hello, arrivedAt }: Peeked, { client, edge, isInside }: Ends) => {
+  const enterRoom = (room: Room, { socket, hello, arrivedAt }: Peeked, ends: Ends) => {
+    const { client, edge, isInside, onHandshake } = ends
     steps.set(socket, { at: performance.now(), stage: 'begun' })
     room.enter({
       socket,
@@ -132,7 +134,10 @@ export function openIngress(parts: {
       edgeAddress: formatAddress(edge.host, edge.port),
       arrivedAt,
       isInside,
-      handshakeDone: () => void leave(socket),
+      handshakeDone() {
+        leave(socket)
+        onHandshake?.()
+      },
     })
   }
 
@@ -204,10 +209,10 @@ export function openIngress(parts: {
     open.add(socket)
     socket.once('close', () => open.delete(socket))
   }
-  const enterInside: Ingress['enterInside'] = (socket, ends) => {
+  const enterInside: Ingress['enterInside'] = (socket, ends, onHandshake) => {
     take(socket)
     if (socket.destroyed) turnAway(socket, 'left')
-    else admit(socket, { ...ends, isInside: true })
+    else admit(socket, { ...ends, isInside: true, onHandshake })
   }
   const isBalancer = openNetworks(acceptProxyProtocol)
 
@@ -254,6 +259,7 @@ interface Ends {
   client: IpEndpoint
   edge: IpEndpoint
   isInside: boolean
+  onHandshake?: () => void
 }
 
 function ownEnds({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {

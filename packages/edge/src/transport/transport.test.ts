@@ -14,15 +14,22 @@ const log = { debug() {}, info() {}, warn() {}, error() {} }
 
 let server: http.Server
 let transport: Transport
+const MAX_PER_ADDRESS = 3
+const LINGER_MS = 200
+
 let isStopping = false
-const inside: { socket: Socket; client: { host: string; port: number } }[] = []
+const inside: { socket: Socket; client: { host: string; port: number }; settle: () => void }[] = []
+const refused: string[] = []
 
 before(async () => {
   transport = await openTransport({
-    maxConnections: 2,
+    maxConnections: 5,
+    maxPerAddress: MAX_PER_ADDRESS,
     isStopping: () => isStopping,
-    enterInside: (socket, { client }) => void inside.push({ socket, client }),
+    enterInside: (socket, { client }, settle) => void inside.push({ socket, client, settle }),
+    onRefused: ({ reason }) => void refused.push(reason),
     log,
+    lingerMs: LINGER_MS,
   })
   server = http.createServer({ shouldUpgradeCallback: isTransport }, (_request, response) =>
     response.writeHead(404).end(),
@@ -48,6 +55,18 @@ async function connect(path = TRANSPORT_PATH, protocol = TRANSPORT_SUBPROTOCOL):
       ws.terminate()
     })
   })
+}
+
+/** Resolves once the edge knows, too. */
+async function leave(ws: WebSocket): Promise<void> {
+  const before = transport.size
+  ws.terminate()
+  while (transport.size >= before) await new Promise((resolve) => setImmediate(resolve))
+}
+
+/** Under the frames. */
+function rawSocketOf(ws: WebSocket): Socket {
+  return (ws as unknown as { _socket: Socket })._socket
 }
 
 async function arrived(count: number): Promise<(typeof inside)[number]> {
@@ -85,17 +104,77 @@ describe('connections inside WebSockets', () => {
   })
 
   test('are so many and no more, and none once the edge is about to stop', async () => {
-    const [one, two] = [await connect(), await connect()]
-    assert.ok(one instanceof WebSocket && two instanceof WebSocket)
+    const open: WebSocket[] = []
+    while (open.length < 5) {
+      open.push((await connect()) as WebSocket)
+      ;(await arrived(3 + open.length)).settle()
+    }
+    refused.length = 0
     assert.equal(await connect(), 503)
-    one.terminate()
-    while (transport.size > 1) await new Promise((resolve) => setImmediate(resolve))
+    assert.equal(transport.size, 5, 'none of those who have shown who they are made room')
+    await leave(open.pop()!)
     isStopping = true
     assert.equal(await connect(), 503)
     isStopping = false
-    const three = await connect()
-    assert.ok(three instanceof WebSocket)
-    for (const ws of [two, three]) ws.terminate()
+    assert.deepEqual(refused, ['too_many', 'stopping'])
+    open.push((await connect()) as WebSocket)
+    for (const ws of open) await leave(ws)
+  })
+
+  test('of strangers at one address are fewer: the oldest goes, and nobody who has shown who they are', async () => {
+    refused.length = 0
+    const before = inside.length
+    const known = (await connect()) as WebSocket
+    ;(await arrived(before + 1)).settle()
+    const strangers: WebSocket[] = []
+    while (strangers.length < MAX_PER_ADDRESS) strangers.push((await connect()) as WebSocket)
+    const gone = once(strangers[0]!, 'close')
+    strangers.push((await connect()) as WebSocket)
+    await gone
+    assert.deepEqual(refused, ['too_many_of_address'])
+    assert.equal(transport.size, 1 + MAX_PER_ADDRESS)
+    for (const ws of [known, ...strangers.slice(1)]) await leave(ws)
+  })
+
+  test('are not kept open by who is told that it is over, and says nothing', async () => {
+    refused.length = 0
+    const before = inside.length
+    const ws = (await connect()) as WebSocket
+    const { socket } = await arrived(before + 1)
+    const [over, gone] = [once(ws, 'message'), once(ws, 'close')]
+    socket.destroy()
+    assert.equal(String((await over)[0]), 'end')
+    await gone
+    assert.deepEqual(refused, ['stalled'])
+  })
+
+  test('leave nothing behind when they go at once', async () => {
+    const before = inside.length
+    for (let time = 0; time < 20; time++) await leave((await connect()) as WebSocket)
+    for (const { socket } of inside.slice(before)) {
+      socket.resume()
+      if (!socket.closed) await once(socket, 'close').catch(() => undefined)
+    }
+  })
+
+  test('are ended by frames that are none, messages that are too long, and more parts than any need', async () => {
+    refused.length = 0
+    const strikes: ((ws: WebSocket) => void)[] = [
+      (ws) => rawSocketOf(ws).write(Buffer.alloc(64, 0xff)),
+      (ws) => ws.send(Buffer.alloc(64 * 1024 + 1)),
+      (ws) => {
+        for (let part = 0; part < 1_000; part++) ws.send('x', { fin: false, binary: true })
+      },
+    ]
+    for (const strike of strikes) {
+      const ws = (await connect()) as WebSocket
+      strike(ws)
+      await once(ws, 'close')
+    }
+    assert.deepEqual(
+      refused,
+      strikes.map(() => 'malformed'),
+    )
   })
 
   test('are upgraded at their place and with their protocol only', async () => {
