@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
-import { chownSync, cpSync, globSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chownSync,
+  cpSync,
+  existsSync,
+  globSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { userInfo } from 'node:os'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
@@ -13,7 +22,7 @@ import { runPostern } from './support/postern.ts'
 import { runPosternEdge } from './support/postern-edge.ts'
 import { startEcho, type TcpService } from './support/tcp-services.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
-import { clientCertificateOf, type KeyAndCertificate } from './support/tls-peer.ts'
+import { attempt, clientCertificateOf, type KeyAndCertificate } from './support/tls-peer.ts'
 import { until, within } from './support/until.ts'
 
 /** Commands beside the running edge, by somebody without a login: the edge hears of them, and the log knows who it was. */
@@ -137,6 +146,97 @@ test('a certificate of a connector: it ends with its flows', async () => {
   assert.match((await reach()).stderr, /SERVICE_OFFLINE/)
   const [event] = await recorded(serial)
   assert.equal(event?.receipt.tlsCertificates, 1)
+})
+
+interface Issued {
+  serial: string
+  renewUrl: string
+  notBefore: number
+  notAfter: number
+}
+
+/** As the guide of programs says, but on the edge's host. */
+async function issueClient(out: string, ...more: string[]) {
+  const folder = path.join(folders, out)
+  const args = ['issue-client', '--name', 'relay-3', '--host', service.label, '--out', folder, ...more]
+  return { folder, ...(await ca(...args)) }
+}
+
+const folders = makeTempFolder('programs')
+const fileOf = (folder: string, name: string) => readFileSync(path.join(folder, name), 'utf8')
+
+async function programSays(folder: string): Promise<string> {
+  const identity = { key: fileOf(folder, 'key.pem'), cert: fileOf(folder, 'certificate.pem') }
+  const { bytes } = await within('an answer', attempt(edge, { serverName: service.host, identity }))
+  return bytes
+}
+
+test('the certificate of a program: nothing without a rule, then as one that an operator has made', async () => {
+  const made = await issueClient('relay', '--ttl', '7d', '--json')
+  assert.equal(made.code, 0, made.stderr)
+  const issued: Issued = JSON.parse(made.stdout)
+  const { folder } = made
+  assert.equal(statSync(path.join(folder, 'key.pem')).mode & 0o777, 0o600)
+  assert.ok(Math.abs(issued.notAfter - Date.now() - 7 * 86_400_000) < 3_600_000)
+  assert.equal(await programSays(folder), '')
+  const policy = path.join(folders, 'policy.yaml')
+  writeFileSync(
+    policy,
+    `service: ${service.label}\nallow: [{ workloads: [relay-3] }, { email_domains: [mycorp.com] }]\n`,
+  )
+  await postern('policy', 'apply', '-f', policy)
+  assert.equal(await programSays(folder), 'hello')
+
+  // known as what it is
+  const shown = JSON.parse(await postern('certificate', 'show', issued.serial, '--json'))
+  assert.equal(shown.issuedBy, HOST_USER)
+  const events = await postern('audit', 'list', '--json', '--type', 'certificate.issued')
+  const event = events
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line))
+    .find(({ certificateSerial }) => certificateSerial === issued.serial)
+  assert.deepEqual([event.email, event.workload, event.label], [HOST_USER, 'relay-3', service.label])
+
+  // it renews itself, and is taken back with its renewals, by the serial that it had first
+  await postern('certificate', 'renew', folder)
+  assert.equal(await programSays(folder), 'hello')
+  assert.notEqual(serialOf(fileOf(folder, 'certificate.pem')), issued.serial)
+  const again = await issueClient('relay')
+  assert.equal(again.code, 2)
+  assert.match(again.stderr, /it is there already \(USAGE_INVALID\)/)
+  const revoked = await ca('revoke', issued.serial)
+  assert.match(revoked.stderr, /2 certificates with all renewals/)
+  assert.equal(await programSays(folder), '')
+})
+
+test('a program keeps its key; a weak one, a long time and a service that is not there are refused', async () => {
+  const request = (name: string, bits: number) => {
+    const [key, csr] = [path.join(folders, `${name}.key`), path.join(folders, `${name}.csr`)]
+    const args = ['-newkey', `rsa:${bits}`, '-nodes', '-subj', '/CN=else', '-keyout', key, '-out', csr]
+    assert.equal(spawnSync('openssl', ['req', '-new', ...args]).status, 0)
+    return csr
+  }
+  const kept = await issueClient('kept', '--csr', request('strong', 2_048))
+  assert.equal(kept.code, 0, kept.stderr)
+  assert.deepEqual(readdirSync(kept.folder).sort(), ['ca.pem', 'certificate.pem', 'chain.pem'])
+  assert.match(new X509Certificate(fileOf(kept.folder, 'certificate.pem')).subject, /^CN=relay-3$/)
+  const verified = spawnSync('openssl', [
+    ...['verify', '-x509_strict', '-purpose', 'sslclient'],
+    ...['-CAfile', path.join(edge.dataDir, 'ca/workload-ca.pem'), path.join(kept.folder, 'certificate.pem')],
+  ])
+  assert.equal(verified.status, 0, verified.stderr.toString())
+
+  const refused = async (pattern: RegExp, ...more: string[]) => {
+    const { code, stderr, folder } = await issueClient('refused', ...more)
+    assert.notEqual(code, 0)
+    assert.match(stderr, pattern)
+    assert.deepEqual(existsSync(folder) ? readdirSync(folder) : [], [], 'nothing of it is left')
+  }
+  await refused(/bits, 2048 are the least \(REQUEST_INVALID\)/, '--csr', request('weak', 1_024))
+  await refused(/must be .* at this edge \(REQUEST_INVALID\)/, '--ttl', '400d')
+  await refused(/has no service "nothing-here-1" \(SERVICE_UNKNOWN\)/, '--host', 'nothing-here-1')
+  await refused(/\(WORKLOAD_INVALID\)/, '--name', 'no/name')
 })
 
 test('what nobody has signed, what is no serial, and whose files they are not', async () => {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { PosternError } from '@postern/shared/errors'
-import { unreadableFile } from './unreadable-file.ts'
+import { unreadableFile } from '@postern/shared/unreadable-file'
 
 const ABOUT_CA =
   'ask whoever runs the edge for its CA (ca/edge-ca.pem in its data_dir), or name it with --ca-fingerprint'

@@ -1,7 +1,7 @@
 import { closeSync, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
-import { unreadableFile } from './unreadable-file.ts'
+import { unreadableFile } from '@postern/shared/unreadable-file'
 
 const MAX_BYTES = 4_096
 

@@ -1,7 +1,7 @@
 import { readFileSync, type Stats, statSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { setTimeout as wait } from 'node:timers/promises'
-import { unreadableFile } from './unreadable-file.ts'
+import { unreadableFile } from '@postern/shared/unreadable-file'
 
 /** The text of a file that somebody edits while a command runs. Looks at the file itself, not for notices of the system:
  *  those are lost where an editor puts a new file in its place, behind links and on network disks. */

@@ -13,7 +13,7 @@ import { openAuthorities } from './ca/authorities.ts'
 import { IssuingThread } from './ca/issuing-thread.ts'
 import { LiveAuthorities } from './ca/live-authorities.ts'
 import { openSshAuthorities } from './ca/ssh-authorities.ts'
-import type { EdgeConfig } from './config/config.ts'
+import { type EdgeConfig, publicOrigin } from './config/config.ts'
 import { type ControlTimings, openControl } from './connectors/control.ts'
 import { acceptDataConnection } from './connectors/data-connection.ts'
 import type { ConnectorTrust } from './connectors/identify-connector.ts'
@@ -377,8 +377,7 @@ export async function startEdge(
     log.info('metrics.ready', { port: listener.port })
   }
   const port = await listen(ingress.server, config)
-  const publicPort = config.publicPort ?? port
-  origin = publicPort === 443 ? `https://${domain}` : `https://${domain}:${publicPort}`
+  origin = publicOrigin(config, port)
   const statusFile = opened.use(new StatusFile(config.dataDir, log))
   const startedAt = clock()
   const tellStatus = () => {

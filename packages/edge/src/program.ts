@@ -5,6 +5,7 @@ import { addCaCrl } from './commands/ca-crl.ts'
 import { addCaEncryptKeys } from './commands/ca-encrypt-keys.ts'
 import { addCaExport } from './commands/ca-export.ts'
 import { addCaInit } from './commands/ca-init.ts'
+import { addCaIssueClient } from './commands/ca-issue-client.ts'
 import { addCaIssueIntermediate } from './commands/ca-issue-intermediate.ts'
 import { addCaList } from './commands/ca-list.ts'
 import { addCaRevoke } from './commands/ca-revoke.ts'
@@ -73,6 +74,7 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
   addCaShow(ca, parts)
   addCaList(ca, parts)
   addCaExport(ca, parts)
+  addCaIssueClient(ca, parts)
   addCaRevoke(ca, parts)
   addCaRotate(ca, parts)
   addCaIssueIntermediate(ca, parts)

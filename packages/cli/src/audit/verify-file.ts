@@ -2,7 +2,7 @@ import { createReadStream, readFileSync, statSync } from 'node:fs'
 import { type Checkpoint, findCheckpoint, parseSigner } from '@postern/shared/audit/checkpoint'
 import { ExportVerifier, type VerifiedExport, type VerifyOptions } from '@postern/shared/audit/verify'
 import { PosternError } from '@postern/shared/errors'
-import { unreadableFile } from '../unreadable-file.ts'
+import { unreadableFile } from '@postern/shared/unreadable-file'
 
 /** Verifies an export without an edge and without a network. Reads it as a stream: a file may be larger than memory,
  *  a line may not. */

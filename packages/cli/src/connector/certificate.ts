@@ -5,10 +5,10 @@ import {
   RENEW_JWS_TYPE,
   type RenewConnectorClaims,
 } from '@postern/shared/api/certificates'
+import { generateKey } from '@postern/shared/certs/csr'
 import { signCompactJws } from '../api/dpop.ts'
 import type { EdgeApi } from '../api/edge-api.ts'
 import { openApi } from '../credentials/fresh.ts'
-import { generateKey } from '../credentials/issue.ts'
 import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
 import type { Session } from '../credentials/session.ts'
 import { type ConnectorCertificate, readPendingKey, type Slot, savePendingKey, saveSlot } from './slots.ts'

@@ -1,20 +1,10 @@
-import { generateKeyPairSync } from 'node:crypto'
-import { createCsr } from '@postern/shared/certs/csr'
+import { generateKey } from '@postern/shared/certs/csr'
 import type { ServiceLabel } from '@postern/shared/service-label'
 import { type ClientCertificate, saveCertificate } from './cache.ts'
 import { callSignedIn, type LoginPolicy } from './fresh.ts'
 import type { KnownEdge } from './known-edge.ts'
 
-/** A new key and a certificate for it. The key never leaves this machine. */
-export function generateKey(): { keyPem: string; csr: string } {
-  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-  return {
-    keyPem: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
-    csr: createCsr(privateKey),
-  }
-}
-
-/** Gets a client certificate for one service and keeps it.
+/** Gets a client certificate for one service, for a key that never leaves this machine, and keeps it.
  *  @throws ACCESS_DENIED when the service does not admit the person · SIGN_IN_REQUIRED */
 export async function issueClientCertificate(
   edge: KnownEdge,

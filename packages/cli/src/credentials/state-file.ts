@@ -1,17 +1,7 @@
-import { randomBytes } from 'node:crypto'
-import {
-  closeSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
-import path from 'node:path'
+import { readFileSync, rmSync } from 'node:fs'
 import { describeDiskFailure } from '@postern/shared/disk-failure'
 import { PosternError } from '@postern/shared/errors'
+import { replaceFile } from '@postern/shared/replace-file'
 
 /** Small JSON files that only their owner may read. Written whole or not at all (temporary file, fsync, rename);
  *  read with a check of every member. Checked by hand, because the warm start of `client tls` reads three of them and must
@@ -73,35 +63,6 @@ export function writeStateFile(file: string, value: object): void {
         hint: failure?.hint ?? 'make the folder writable, or name another one in POSTERN_HOME',
       },
     )
-  }
-}
-
-/** Readers see the old text or the new one, never a part. Makes the folder too (0700).
- *  @param mode of the file, 0600 when left out */
-export function replaceFile(file: string, text: string | Buffer, mode = 0o600): void {
-  const folder = path.dirname(file)
-  const temporary = path.join(folder, `.${path.basename(file)}.${randomBytes(6).toString('hex')}`)
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
-  writeWhole(temporary, text, mode)
-  try {
-    renameSync(temporary, file)
-  } catch (error) {
-    rmSync(temporary, { force: true })
-    throw error
-  }
-}
-
-/** On the disk when it returns; no file is left when it throws. */
-function writeWhole(file: string, text: string | Buffer, mode: number): void {
-  const descriptor = openSync(file, 'wx', mode)
-  try {
-    writeFileSync(descriptor, text)
-    fsyncSync(descriptor)
-  } catch (error) {
-    rmSync(file, { force: true })
-    throw error
-  } finally {
-    closeSync(descriptor)
   }
 }
 

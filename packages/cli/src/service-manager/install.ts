@@ -2,7 +2,7 @@ import { existsSync, readFileSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
-import { replaceFile } from '../credentials/state-file.ts'
+import { replaceFile } from '@postern/shared/replace-file'
 import { findProgram, lastLines, runProgram } from '../sshd/run-program.ts'
 import { renderService, type UserService } from './unit.ts'
 

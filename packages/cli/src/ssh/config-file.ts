@@ -10,7 +10,7 @@ import {
 } from 'node:fs'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
-import { replaceFile } from '../credentials/state-file.ts'
+import { replaceFile } from '@postern/shared/replace-file'
 
 /** The file of our own beside the person's ssh configuration, and the one line in theirs that includes it. Every other
  *  byte of theirs stays, whatever its line ends, mode or place: `--uninstall` leaves what was there before. */

@@ -4,17 +4,12 @@ import type { SshHostKeyRecord, SshHostKeysResponse } from '@postern/shared/api/
 import { parseHostKeyLine, verifyHostKeyRecord } from '@postern/shared/certs/ssh-host-record'
 import { formatSshPublicKey, parseSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { PosternError } from '@postern/shared/errors'
+import { replaceFile } from '@postern/shared/replace-file'
 import type { EdgeApi } from '../api/edge-api.ts'
 import type { KnownEdge } from '../credentials/known-edge.ts'
 import { takeLock } from '../credentials/lock.ts'
 import type { Session } from '../credentials/session.ts'
-import {
-  readStateFile,
-  removeState,
-  replaceFile,
-  type ShapeValue,
-  writeStateFile,
-} from '../credentials/state-file.ts'
+import { readStateFile, removeState, type ShapeValue, writeStateFile } from '../credentials/state-file.ts'
 import { tell, tellMore } from '../io.ts'
 import { recordsFolder, type SshDestination } from './key-files.ts'
 import { knownHostsFile } from './known-hosts-file.ts'

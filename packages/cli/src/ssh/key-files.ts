@@ -5,15 +5,10 @@ import path from 'node:path'
 import { parseSshCertificate } from '@postern/shared/certs/ssh-certificate'
 import { sshFingerprint } from '@postern/shared/certs/ssh-key'
 import { PosternError } from '@postern/shared/errors'
+import { replaceFile } from '@postern/shared/replace-file'
 import type { ServiceLabel } from '@postern/shared/service-label'
 import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
-import {
-  readStateFile,
-  removeState,
-  replaceFile,
-  type ShapeValue,
-  writeStateFile,
-} from '../credentials/state-file.ts'
+import { readStateFile, removeState, type ShapeValue, writeStateFile } from '../credentials/state-file.ts'
 import { readPublicBlob, type SshKeyType } from './key.ts'
 
 /** Key and certificate of a service in `~/.ssh`, where ssh and its configuration can name them, and what the state

@@ -155,6 +155,8 @@ interface CertificateSubject {
   identityId: string
   email: string
   clientAddress: string
+  /** On the edge's host: who has become that user. */
+  sudoUser?: Maybe<string>
 }
 
 export interface CertificateIssued extends CertificateSubject {

@@ -30,13 +30,18 @@ Examples:
     )
     .action(async (options: { config: string; kind: AuthorityKind; out?: string }) => {
       const { dataDir } = loadConfig(options.config)
-      const generations = generationsOf(await readGenerations(dataDir), options.kind)
-      const names = generations.trusted(Date.now()).map(({ name }) => name)
-      const chains = await Promise.all(names.map((name) => readPem(path.join(dataDir, 'ca', `${name}.pem`))))
-      const pems = [...new Set(chains.map(rootOf))]
-      if (options.out === undefined) parts.stdout.write(pems.join(''))
-      else await writeFile(path.resolve(parts.cwd, options.out), pems.join(''), { mode: 0o644 })
+      const pems = await readTrustedRoots(dataDir, options.kind)
+      if (options.out === undefined) parts.stdout.write(pems)
+      else await writeFile(path.resolve(parts.cwd, options.out), pems, { mode: 0o644 })
     })
+}
+
+/** PEM, one after the other. @throws STATE_INVALID */
+export async function readTrustedRoots(dataDir: string, kind: AuthorityKind): Promise<string> {
+  const generations = generationsOf(await readGenerations(dataDir), kind)
+  const names = generations.trusted(Date.now()).map(({ name }) => name)
+  const chains = await Promise.all(names.map((name) => readPem(path.join(dataDir, 'ca', `${name}.pem`))))
+  return [...new Set(chains.map(rootOf))].join('')
 }
 
 async function readPem(file: string): Promise<string> {

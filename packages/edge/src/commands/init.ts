@@ -6,7 +6,7 @@ import { type Command, Option } from 'commander'
 import { openChainKeys } from '../audit/chain.ts'
 import { createAuthorities, fingerprintOf } from '../ca/authorities.ts'
 import { openSshAuthorities } from '../ca/ssh-authorities.ts'
-import type { EdgeConfig } from '../config/config.ts'
+import { type EdgeConfig, publicOrigin } from '../config/config.ts'
 import { type ConfigProblem, parseConfig } from '../config/parse.ts'
 import { makePrivateFolder, writePrivateFile } from '../private-file.ts'
 import type { ProgramParts } from '../program.ts'
@@ -205,8 +205,7 @@ function tellNextSteps(
   config: EdgeConfig & { caFingerprint: string },
   parts: ProgramParts,
 ): void {
-  const { port } = config.listen
-  const origin = port === 443 ? `https://${config.domain}` : `https://${config.domain}:${port}`
+  const origin = publicOrigin(config)
   const steps = [
     ...(options.devIdentity
       ? []

@@ -64,6 +64,16 @@ export interface EdgeConfig {
   metrics: { host: string; port: number } | undefined
 }
 
+/** `https://edge.example.com`, with the port where it is not 443.
+ *  @param port where it listens, once that is known */
+export function publicOrigin(
+  { domain, listen, publicPort }: Pick<EdgeConfig, 'domain' | 'listen' | 'publicPort'>,
+  port = listen.port,
+): string {
+  const seen = publicPort ?? port
+  return seen === 443 ? `https://${domain}` : `https://${domain}:${seen}`
+}
+
 /** A certificate by ACME (RFC 8555). */
 export interface AcmeConfig {
   kind: 'acme'

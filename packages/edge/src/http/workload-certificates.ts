@@ -14,7 +14,7 @@ import { CERTIFICATE_REVOKED } from '../flow/reasons.ts'
 import { type CertificateRecord, findCertificate, listWorkloadCertificates } from '../store/certificates.ts'
 import { findIdentity } from '../store/identities.ts'
 import { findServiceById, listServices } from '../store/services.ts'
-import { type IssuedWorkload, issueFirst, renewItself } from '../workloads/certificates.ts'
+import { type IssuedWorkload, issuedFacts, issueFirst, renewItself } from '../workloads/certificates.ts'
 import type { WorkloadCertificate as FoundCertificate } from '../workloads/find-certificate.ts'
 import { spendCertificate } from './certificate-rate.ts'
 import { clientAddress } from './client-address.ts'
@@ -46,7 +46,7 @@ export function issueWorkload(parts: ApiParts): ApiHandler {
       { ...request, name, serviceId: service.id, identityId: identity.id },
       workloadIssuer,
     )
-    await audit.record({ type: 'certificate.issued', ...event, ...factsOf(issued) })
+    await audit.record({ type: 'certificate.issued', ...event, ...issuedFacts(issued) })
     return c.json(toAnswer(issued, service.label, parts), 201)
   }
 }
@@ -70,7 +70,7 @@ export function renewWorkload(parts: ApiParts): ApiHandler {
     await audit.record({
       type: 'certificate.issued',
       ...asked!,
-      ...factsOf(renewed),
+      ...issuedFacts(renewed),
       previousSerial: previous.serial,
     })
     const answer = toAnswer(renewed, service?.label ?? 'unknown', parts)
@@ -167,11 +167,6 @@ async function describe(
     issuedBy: (await findIdentity(db, record.identityId))?.email ?? 'unknown',
     flows: live.where({ identityId: workloadId }).length,
   }
-}
-
-function factsOf({ serial, keyHash, notBefore, notAfter, workload }: IssuedWorkload) {
-  const { id: workloadId, renewableUntil } = workload
-  return { certificateSerial: serial, keyHash, workloadId, notBefore, notAfter, renewableUntil }
 }
 
 function toAnswer(

@@ -59,7 +59,7 @@ export async function issueFirst(
     ttlMs?: number | undefined
     lifetimeMs?: number | undefined
   },
-  issuer: WorkloadIssuer,
+  issuer: Omit<WorkloadIssuer, 'cas'>,
 ): Promise<IssuedWorkload> {
   const now = issuer.clock()
   const lifetimeMs = readTime(
@@ -125,7 +125,7 @@ export async function renewItself(
 
 function issue(
   request: { serviceId: string; workload: WorkloadFacts; publicKey: KeyObject; notAfter: number },
-  { authority, backdateMs, clock, domain }: WorkloadIssuer,
+  { authority, backdateMs, clock, domain }: Omit<WorkloadIssuer, 'cas'>,
 ): Promise<IssuedLeaf> {
   const { serviceId, workload, publicKey, notAfter } = request
   return issueWorkloadCertificate(
@@ -133,6 +133,12 @@ function issue(
     { domain, serviceId, name: workload.name, publicKey, notAfter, backdateMs },
     clock(),
   )
+}
+
+/** For the audit log. */
+export function issuedFacts({ serial, keyHash, notBefore, notAfter, workload }: IssuedWorkload) {
+  const { id: workloadId, renewableUntil } = workload
+  return { certificateSerial: serial, keyHash, workloadId, notBefore, notAfter, renewableUntil }
 }
 
 function toRecord(

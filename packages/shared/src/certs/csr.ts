@@ -1,4 +1,4 @@
-import { createPublicKey, type KeyObject, sign } from 'node:crypto'
+import { createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 import { der, toPem } from './der.ts'
 
 /** PKCS#10 (RFC 2986) for a P-256 key. Subject and attributes are empty, because the edge composes those itself. */
@@ -14,3 +14,12 @@ export function createCsr(privateKey: KeyObject): string {
 
 /** ecdsa-with-SHA256, RFC 5758 §3.2. */
 const ECDSA_SHA256 = Buffer.from('06082a8648ce3d040302', 'hex')
+
+/** A new key, and a request for it. */
+export function generateKey(): { keyPem: string; csr: string } {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  return {
+    keyPem: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
+    csr: createCsr(privateKey),
+  }
+}

@@ -1,15 +1,13 @@
-import { readFileSync } from 'node:fs'
 import type { WorkloadCertificateResponse } from '@postern/shared/api/workloads'
+import { prepareFolder } from '@postern/shared/certs/certificate-folder'
+import { generateKey } from '@postern/shared/certs/csr'
+import { readCsrFile } from '@postern/shared/certs/csr-file'
 import { parseDuration } from '@postern/shared/duration'
-import { PosternError } from '@postern/shared/errors'
 import { parseWorkloadName, type WorkloadName } from '@postern/shared/workload-name'
 import { type Command, Option } from 'commander'
 import { issueWorkloadCertificate } from '../../api/certificate-api.ts'
 import { callSignedIn } from '../../credentials/fresh.ts'
-import { generateKey } from '../../credentials/issue.ts'
 import { printable, printJson, tell, tellMore } from '../../io.ts'
-import { unreadableFile } from '../../unreadable-file.ts'
-import { prepareFolder } from '../../workload/certificate-folder.ts'
 import { loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
 import { addServiceOptions, reachService, type ServiceOptions } from '../service/reach.ts'
@@ -27,7 +25,7 @@ interface IssueOptions extends ServiceOptions {
 async function runCertificateIssue(options: IssueOptions): Promise<void> {
   const { edge, name: host } = reachService(options.host, options)
   const own = options.csr === undefined ? generateKey() : undefined
-  const csr = own?.csr ?? readCsr(options.csr!)
+  const csr = own?.csr ?? readCsrFile(options.csr!)
   // before the edge signs: a certificate that cannot be written down is lost
   using folder = prepareFolder(options.out, own?.keyPem)
   const { name, ttl: ttlMs, lifetime: lifetimeMs } = options
@@ -56,20 +54,6 @@ function tellHowToUse(issued: WorkloadCertificateResponse, folder: string, hasOw
   )
   if (!hasOwnCa)
     tellMore('the edge has a certificate of a public CA: programs verify it with those of the system')
-}
-
-function readCsr(file: string): string {
-  let csr: string
-  try {
-    csr = readFileSync(file, 'utf8')
-  } catch (cause) {
-    throw unreadableFile(file, cause, 'name a certificate request in PEM with --csr')
-  }
-  const begin = csr.indexOf('-----BEGIN CERTIFICATE REQUEST-----')
-  if (begin >= 0) return csr.slice(begin) // openssl req -text puts a description in front
-  throw new PosternError('USAGE_INVALID', `${file} holds no certificate request in PEM`, {
-    hint: 'make one: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj / -out request.csr',
-  })
 }
 
 export function addCertificateIssue(parent: Command): void {

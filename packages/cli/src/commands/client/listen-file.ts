@@ -1,3 +1,4 @@
+import { unreadableFile } from '@postern/shared/unreadable-file'
 import { explainProblems } from '../../entry-file.ts'
 import { type ReportedProblem, reasonOf } from '../../events.ts'
 import { serveListener } from '../../tunnel/listener.ts'
@@ -9,7 +10,6 @@ import {
   parseListenersFile,
   readListeners,
 } from '../../tunnel/listeners-file.ts'
-import { unreadableFile } from '../../unreadable-file.ts'
 import { WatchedFile } from '../../watched-file.ts'
 import { parseEdgeOrigin } from '../options.ts'
 import type { Run } from './listen.ts'

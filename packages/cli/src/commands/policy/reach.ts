@@ -2,10 +2,10 @@ import { readFileSync } from 'node:fs'
 import type { ReplacePolicyRequest } from '@postern/shared/api/policy'
 import { PosternError } from '@postern/shared/errors'
 import type { Policy } from '@postern/shared/policy'
+import { unreadableFile } from '@postern/shared/unreadable-file'
 import { stateFolder } from '../../credentials/home.ts'
 import { type KnownEdge, pickEdge } from '../../credentials/known-edge.ts'
 import type { PolicyDocument } from '../../policy/policy-file.ts'
-import { unreadableFile } from '../../unreadable-file.ts'
 import { reachService, type ServiceOptions } from '../service/reach.ts'
 
 /** What the `policy` commands have in common. */

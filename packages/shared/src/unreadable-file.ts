@@ -1,4 +1,4 @@
-import { PosternError } from '@postern/shared/errors'
+import { PosternError } from './errors.ts'
 
 const REASONS: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such file',

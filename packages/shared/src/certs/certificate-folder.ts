@@ -1,8 +1,7 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import path from 'node:path'
-import type { WorkloadCertificateResponse } from '@postern/shared/api/workloads'
-import { PosternError } from '@postern/shared/errors'
-import { replaceFile } from '../credentials/state-file.ts'
+import { PosternError } from '../errors.ts'
+import { replaceFile } from '../replace-file.ts'
 import { unreadableFile } from '../unreadable-file.ts'
 
 /** Where a program finds its certificate, in the files that stunnel, Python and curl read as they are. */
@@ -21,6 +20,13 @@ const NAMES = {
   nextKey: 'next-key.pem',
 } as const
 
+/** PEM. */
+interface WrittenCertificate {
+  certificate: string
+  /** The authorities above it, the nearest first. */
+  chain: string
+}
+
 const PUBLIC_MODE = 0o644
 
 /** A folder for a new certificate. What was made in it is removed again unless the certificate arrived.
@@ -29,7 +35,7 @@ export function prepareFolder(
   folder: string,
   keyPem: string | undefined,
 ): Disposable & {
-  write(issued: WorkloadCertificateResponse, caPem: string | undefined): void
+  write(issued: WrittenCertificate, caPem: string | undefined): void
 } {
   const file = (name: keyof typeof NAMES) => path.join(folder, NAMES[name])
   makeFolder(folder)
@@ -91,7 +97,7 @@ function readNextKey(folder: string): string | undefined {
 /** Puts a certificate, and its key where it is ours, in place of what was there. */
 export function writeCertificate(
   folder: string,
-  { certificate, chain }: Pick<WorkloadCertificateResponse, 'certificate' | 'chain'>,
+  { certificate, chain }: WrittenCertificate,
   keyPem: string | undefined,
 ): void {
   const write = (name: keyof typeof NAMES, text: string, mode: number) =>
