@@ -164,7 +164,7 @@ test('somebody who is no operator, or not the owner, makes none', async () => {
   )
   assert.notEqual(code, 0)
   assert.match(stderr, /OPERATOR_REQUIRED|SERVICE_UNKNOWN/)
-  assert.deepEqual(readdirSync(out), [], 'and nothing of it is left')
+  assert.equal(existsSync(out), false, 'and nothing of it is left')
 })
 
 test('stunnel and a Python script: nothing without a rule, everything with it, nothing after a revocation', async () => {
@@ -270,6 +270,10 @@ test('one that the edge does not know, or that has run out, is told so when it a
   await openssl('req', '-new', '-key', key, '-subj', '/CN=nobody', '-out', request)
   const renew = async (days: string) => {
     await openssl('x509', '-req', '-in', request, '-signkey', key, '-days', days, '-out', certificate)
+    writeFileSync(
+      path.join(place, 'client.pem'),
+      readFileSync(key, 'utf8') + readFileSync(certificate, 'utf8'),
+    )
     const { code, stderr } = await runPostern(['certificate', 'renew', place], { home: operator })
     assert.equal(code, 5, stderr)
     assert.match(stderr, /^ {2}ask the owner of the service for a new one: postern certificate issue$/m)
@@ -277,6 +281,38 @@ test('one that the edge does not know, or that has run out, is told so when it a
   }
   assert.match(await renew('30'), /closed the connection without a word.* \(CERTIFICATE_REFUSED\)/)
   assert.match(await renew('-1'), /the certificate ended on .* \(CERTIFICATE_EXPIRED\)/)
+})
+
+test('the line of the guide and postern take turns, also where the other one was cut off', async () => {
+  await apply(ADMITTED)
+  const { place, renewUrl } = await issue('by-turns')
+  const script = path.join(folder, 'renew-by-turns.sh')
+  writeFileSync(script, copyFromGuide('sh'))
+  const file = (name: string) => path.join(place, name)
+  const read = (name: string) => readFileSync(file(name), 'utf8')
+  const turns: [string, () => Promise<unknown>][] = [
+    ['guide', async () => assert.equal((await new Program('sh', [script, place, renewUrl]).ended).code, 0)],
+    ['postern', () => postern('certificate', 'renew', place)],
+  ]
+  for (const [who, renew] of [...turns, ...turns]) {
+    const before = read('client.pem')
+    await renew()
+    const [key, certificate] = [read('key.pem'), read('certificate.pem')]
+    assert.notEqual(read('client.pem'), before, who)
+    assert.ok(read('client.pem').startsWith(key + certificate), who)
+    assert.ok(read('chain.pem').startsWith(certificate), who)
+    assert.deepEqual(
+      ['client.pem', 'key.pem', 'certificate.pem', 'chain.pem'].map(
+        (name) => statSync(file(name)).mode & 0o777,
+      ),
+      [0o600, 0o600, 0o644, 0o644],
+    )
+    assert.equal(await pythonSays(place), 'carbon.load 1\n', who)
+    // the next one finds what is left of a renewal that ended right after its certificate was in place
+    writeFileSync(file('next-key.pem'), key)
+    writeFileSync(file('certificate.pem'), before.slice(before.indexOf('-----BEGIN CERT')))
+    writeFileSync(file('key.pem'), before)
+  }
 })
 
 test('postern renews what is in a folder, without anybody signed in', async () => {

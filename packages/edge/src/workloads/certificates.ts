@@ -158,7 +158,9 @@ function toRecord(
 function readTime(what: string, ms: number, max: number): number {
   if (ms >= MIN_TTL_MS && ms <= max) return ms
   const bounds = `${formatDuration(MIN_TTL_MS)} to ${formatDuration(max)}`
-  throw new PosternError('REQUEST_INVALID', `${what} of a certificate must be ${bounds} at this edge`)
+  throw new PosternError('REQUEST_INVALID', `${what} of a certificate must be ${bounds} at this edge`, {
+    hint: 'ask for another one; certificates.workload_* in the configuration of the edge are its bounds',
+  })
 }
 
 function notRenewable({ name, renewableUntil }: WorkloadFacts): PosternError {

@@ -1,4 +1,13 @@
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
 import path from 'node:path'
 import { PosternError } from '../errors.ts'
 import { replaceFile } from '../replace-file.ts'
@@ -28,6 +37,7 @@ interface WrittenCertificate {
 }
 
 const PUBLIC_MODE = 0o644
+const CERTIFICATE = '-----BEGIN CERTIFICATE-----'
 
 /** A folder for a new certificate. What was made in it is removed again unless the certificate arrived.
  *  @throws USAGE_INVALID it holds one already, or cannot be written */
@@ -38,12 +48,13 @@ export function prepareFolder(
   write(issued: WrittenCertificate, caPem: string | undefined): void
 } {
   const file = (name: keyof typeof NAMES) => path.join(folder, NAMES[name])
-  makeFolder(folder)
+  const isNew = makeFolder(folder)
   // also without a key of ours: it holds the place, and shows that the folder can be written
   createFile(file('certificate'), '', PUBLIC_MODE)
   let made = [file('certificate')]
   const removeAll = () => {
     for (const name of made) rmSync(name, { force: true })
+    if (isNew && made.length > 0) removeEmpty(folder)
   }
   try {
     if (keyPem !== undefined) {
@@ -67,6 +78,22 @@ export function prepareFolder(
 /** What lies in a folder, with the key of the renewal that was begun there.
  *  @throws USAGE_INVALID */
 export function readFolder(folder: string): { key: string; cert: string; nextKey: string | undefined } {
+  const { key, cert } = readClient(folder) ?? readPair(folder)
+  const nextKey = readIfThere(folder, 'nextKey')
+  // that renewal has worked, and was cut off before it was done with its files
+  return { key, cert, nextKey: nextKey?.trim() === key.trim() ? undefined : nextKey }
+}
+
+/** Key and certificate in one file belong together, whoever renewed them and whatever cut them off. Of files that do not,
+ *  the older certificate would be renewed a second time, which ends its lineage. */
+function readClient(folder: string): { key: string; cert: string } | undefined {
+  const client = readIfThere(folder, 'client') ?? ''
+  const end = client.indexOf(CERTIFICATE)
+  return end > 0 ? { key: client.slice(0, end), cert: client.slice(end) } : undefined
+}
+
+/** For a key that was never ours, and lies beside the certificate of its request. */
+function readPair(folder: string): { key: string; cert: string } {
   const read = (name: keyof typeof NAMES) => {
     const file = path.join(folder, NAMES[name])
     try {
@@ -79,18 +106,19 @@ export function readFolder(folder: string): { key: string; cert: string; nextKey
       )
     }
   }
-  return { key: read('key'), cert: read('certificate'), nextKey: readNextKey(folder) }
+  return { key: read('key'), cert: read('certificate') }
 }
 
 export function keepNextKey(folder: string, keyPem: string): void {
   replaceFile(path.join(folder, NAMES.nextKey), keyPem)
 }
 
-function readNextKey(folder: string): string | undefined {
+function readIfThere(folder: string, name: keyof typeof NAMES): string | undefined {
   try {
-    return readFileSync(path.join(folder, NAMES.nextKey), 'utf8')
-  } catch {
-    return undefined // none was begun
+    return readFileSync(path.join(folder, NAMES[name]), 'utf8')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw unreadableFile(path.join(folder, NAMES[name]), cause)
   }
 }
 
@@ -111,11 +139,21 @@ export function writeCertificate(
   rmSync(path.join(folder, NAMES.nextKey), { force: true })
 }
 
-function makeFolder(folder: string): void {
+/** @returns whether it was not there before */
+function makeFolder(folder: string): boolean {
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    return mkdirSync(folder, { recursive: true, mode: 0o700 }) !== undefined
   } catch (cause) {
-    throw cannotWrite(folder, (cause as Error).message, cause)
+    const isFile = (cause as NodeJS.ErrnoException).code === 'EEXIST'
+    throw cannotWrite(folder, isFile ? 'it is a file, and no folder' : (cause as Error).message, cause)
+  }
+}
+
+function removeEmpty(folder: string): void {
+  try {
+    rmdirSync(folder)
+  } catch {
+    // somebody else has put something there
   }
 }
 
