@@ -1,4 +1,5 @@
 import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
+import { isMisspelling } from '@postern/shared/misspelling'
 import { type Document, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
 
 /** YAML files that list what a command is to run, an entry each. A bad entry is named with its line and leaves the
@@ -28,6 +29,8 @@ export type EntryShape = Readonly<Record<string, Kind>>
 
 const MAX_FILE_CHARS = 1024 * 1024
 const MAX_ENTRIES = 1_000
+/** Of the problems of a file. */
+const MAX_SHOWN = 20
 const KINDS: Readonly<Record<string, { types: readonly string[]; words: string }>> = {
   text: { types: ['string'], words: 'text' },
   place: { types: ['string', 'number'], words: 'text or a number' },
@@ -126,7 +129,7 @@ function readValues(node: unknown, document: Document, shape: EntryShape, tell: 
     const name = nameOf(key)
     const kind = Object.hasOwn(shape, name) ? KINDS[shape[name]!.replace('?', '')] : undefined
     const read = isScalar(value) ? value.toJS(document) : readTexts(value)
-    if (!kind) tell(startOf(key), `${JSON.stringify(name)} is not a key of an entry`)
+    if (!kind) tell(startOf(key), `${JSON.stringify(name)} is not a key of an entry${suggest(name, shape)}`)
     else if (!kind.types.includes(typeof read)) tell(startOf(key), `${name} must be ${kind.words}`)
     else values[name] = read
   }
@@ -134,6 +137,11 @@ function readValues(node: unknown, document: Document, shape: EntryShape, tell: 
     if (!kind.endsWith('?') && !node.has(name)) tell(startOf(node), `the entry has no ${name}`)
   }
   return values
+}
+
+function suggest(name: string, shape: EntryShape): string {
+  const near = Object.keys(shape).filter((known) => isMisspelling(name, known))
+  return near.length === 0 ? '' : `, did you mean ${near.join(' or ')}?`
 }
 
 /** @returns undefined for anything but a list of texts */
@@ -154,12 +162,18 @@ function startOf(node: unknown): number {
 /** All of them in one failure, for a command that does not begin. */
 export function explainProblems(file: string, problems: readonly Problem[]): PosternError {
   const [first] = problems
-  const shown = problems.slice(0, 10).map(({ line, error }) => `line ${line}: ${error.message}`)
-  const hints = [...new Set(problems.slice(0, 10).map(({ error }) => error.hint))]
-  return new PosternError(first!.error.code, `${file}, ${shown.join('; ')}`, {
-    hint: hints.join('; '),
-    details: {
-      problems: problems.map(({ line, error }) => ({ line, code: error.code, message: error.message })),
-    },
+  const { code } = first!.error
+  const shown = problems.slice(0, MAX_SHOWN)
+  const hint = [...new Set(shown.map(({ error }) => error.hint))].join('; ')
+  const details = {
+    problems: problems.map(({ line, error }) => ({ line, code: error.code, message: error.message })),
+  }
+  if (problems.length === 1) {
+    return new PosternError(code, `${file}, line ${first!.line}: ${first!.error.message}`, { hint, details })
+  }
+  const lines = shown.map(({ line, error }) => `line ${line}: ${error.message}`)
+  return new PosternError(code, `${file} has ${problems.length} problems`, {
+    hint,
+    details: { ...details, lines },
   })
 }

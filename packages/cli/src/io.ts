@@ -26,9 +26,10 @@ export function tellMore(line: string): void {
 
 export function tellError(error: PosternError): void {
   writeMessage(`${style('red', 'postern:')} ${printable(error.message)} (${error.code})\n`)
-  if (error.hint) writeMessage(`  ${printable(error.hint)}\n`)
-  const { flowId } = error.details ?? {}
-  if (typeof flowId === 'string') writeMessage(`  more: postern explain ${printable(flowId)}\n`)
+  const { flowId, lines } = error.details ?? {}
+  if (Array.isArray(lines)) for (const line of lines) tellMore(printable(String(line)))
+  if (error.hint) tellMore(printable(error.hint))
+  if (typeof flowId === 'string') tellMore(`more: postern explain ${printable(flowId)}`)
 }
 
 /** A table for people on stdout; cells are made printable. */

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
@@ -41,6 +41,27 @@ test('a change right after the first read, a new file in its place, its end and 
     await following
   } finally {
     over.abort()
+    rmSync(folder, { recursive: true })
+  }
+})
+
+test('what others may write, and what has no end, is not read', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'postern-watched-'))
+  const file = path.join(folder, 'list.yaml')
+  try {
+    writeFileSync(file, 'text')
+    chmodSync(file, 0o646)
+    assert.throws(() => new WatchedFile(file).readNamed(), {
+      code: 'USAGE_INVALID',
+      message: `cannot read ${file}: everybody on this machine may write to it`,
+      hint: `keep others from it: chmod o-w ${file}`,
+    })
+    chmodSync(file, 0o664)
+    assert.equal(new WatchedFile(file).readNamed(), 'text')
+    assert.throws(() => new WatchedFile('/dev/zero').readNamed(), {
+      message: 'cannot read /dev/zero: it is larger than 1 MiB',
+    })
+  } finally {
     rmSync(folder, { recursive: true })
   }
 })

@@ -1,12 +1,15 @@
-import { readFileSync, type Stats, statSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { setTimeout as wait } from 'node:timers/promises'
+import { PosternError } from '@postern/shared/errors'
 import { unreadableFile } from '@postern/shared/unreadable-file'
 
 /** The text of a file that somebody edits while a command runs. Looks at the file itself, not for notices of the system:
  *  those are lost where an editor puts a new file in its place, behind links and on network disks. */
 
 const LOOK_EVERY_MS = 500
+const MAX_BYTES = 1024 * 1024
+const WRITABLE_BY_ALL = 0o002
 
 export interface Follower {
   signal: AbortSignal
@@ -25,10 +28,17 @@ export class WatchedFile {
   }
 
   /** Changes after this one are followed.
-   *  @throws what the system says */
+   *  @throws what the system says · USAGE_INVALID */
   read(): string {
-    this.#read = fingerprint(statSync(this.#file))
-    return readFileSync(this.#file, 'utf8')
+    const descriptor = openSync(this.#file, 'r')
+    try {
+      const stats = fstatSync(descriptor)
+      this.#read = fingerprint(stats)
+      refuseOpenFile(this.#file, stats)
+      return readText(descriptor)
+    } finally {
+      closeSync(descriptor)
+    }
   }
 
   /** For a start with a file that somebody has named.
@@ -69,6 +79,26 @@ export class WatchedFile {
       return undefined
     }
   }
+}
+
+/** Whoever may write it says where people are led, and who is let in. */
+function refuseOpenFile(file: string, stats: Stats): void {
+  if (process.platform === 'win32' || !stats.isFile() || !(stats.mode & WRITABLE_BY_ALL)) return
+  throw new PosternError('USAGE_INVALID', `cannot read ${file}: everybody on this machine may write to it`, {
+    hint: `keep others from it: chmod o-w ${file}`,
+  })
+}
+
+/** Not more than anybody writes by hand: a pipe or a device has no size to look at before. */
+function readText(descriptor: number): string {
+  const bytes = Buffer.allocUnsafe(MAX_BYTES + 1)
+  let length = 0
+  while (length <= MAX_BYTES) {
+    const count = readSync(descriptor, bytes, length, bytes.length - length, null)
+    if (count === 0) return bytes.toString('utf8', 0, length)
+    length += count
+  }
+  throw new Error('it is larger than 1 MiB')
 }
 
 function fingerprint({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string {

@@ -15,6 +15,7 @@ export function unreadableFile(
   cause: unknown,
   hint = 'check the name of the file, and that this user may read it',
 ): PosternError {
+  if (cause instanceof PosternError) return cause
   const { code = '', message } = cause as NodeJS.ErrnoException
   return new PosternError('USAGE_INVALID', `cannot read ${what}: ${REASONS[code] ?? message}`, {
     cause,

@@ -5,6 +5,7 @@ import type { Report } from '../connector/events.ts'
 import {
   findSshServer,
   HEALTH_CHECK_MS,
+  parseServiceName,
   refuseStrayCa,
   type ServiceSettings,
 } from '../connector/service-settings.ts'
@@ -108,7 +109,8 @@ function readSettings(options: ConnectOptions): ServiceSettings {
   refuseStrayCa(options)
   const target = readTarget(options)
   return {
-    ...{ name, label, target, edge, enrollTokenFile, caFile, caFingerprint, publicCa },
+    name: parseServiceName(name),
+    ...{ label, target, edge, enrollTokenFile, caFile, caFingerprint, publicCa },
     allow: parseAllowList(options),
     replaceAllowList: options.replaceAllowList === true,
     proxyProtocol: options.proxyProtocol !== undefined,

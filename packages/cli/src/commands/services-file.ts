@@ -4,6 +4,7 @@ import { parseServiceLabel } from '@postern/shared/service-label'
 import {
   findSshServer,
   HEALTH_CHECK_MS,
+  parseServiceName,
   refuseStrayCa,
   type ServiceEntry,
   type ServiceSettings,
@@ -30,6 +31,7 @@ const SHAPE: EntryShape = {
   enroll_token_file: 'text?',
   ca_file: 'text?',
   ca_fingerprint: 'text?',
+  public_ca: 'flag?',
 }
 
 interface Values {
@@ -47,6 +49,7 @@ interface Values {
   enroll_token_file?: string
   ca_file?: string
   ca_fingerprint?: string
+  public_ca?: boolean
 }
 
 /** @param file where relative paths begin */
@@ -68,7 +71,7 @@ function readService(entry: Entry, folder: string): ServiceSettings {
   const target = parseTarget(values.target)
   const inFolder = (name: string | undefined) => name && path.resolve(folder, name)
   const settings: ServiceSettings = {
-    name,
+    name: parseServiceName(name),
     target,
     label: values.label && parseServiceLabel(values.label),
     allow: parseAllowList({
@@ -85,6 +88,7 @@ function readService(entry: Entry, folder: string): ServiceSettings {
     enrollTokenFile: inFolder(enroll_token_file),
     caFile: inFolder(ca_file),
     caFingerprint: ca_fingerprint === undefined ? undefined : parseFingerprint(ca_fingerprint),
+    publicCa: values.public_ca === true ? true : undefined,
   }
   refuseStrayCa(settings)
   if (settings.enrollTokenFile !== undefined && settings.replaceAllowList) {

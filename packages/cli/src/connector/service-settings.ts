@@ -1,5 +1,7 @@
+import { serviceName } from '@postern/shared/api/fields'
 import { PosternError } from '@postern/shared/errors'
 import type { AllowList } from '@postern/shared/identity'
+import * as v from 'valibot'
 import type { ConnectorSettings } from './connector.ts'
 import type { Target, TcpTarget } from './target.ts'
 
@@ -30,6 +32,14 @@ export const HEALTH_CHECK_MS = 30_000
 
 const SSH_PORT = 22
 
+/** @throws USAGE_INVALID */
+export function parseServiceName(text: string): string {
+  if (v.safeParse(serviceName, text).success) return text
+  throw new PosternError('USAGE_INVALID', `${JSON.stringify(text.slice(0, 120))} is no name for a service`, {
+    hint: 'use 1 to 100 characters that can be printed, on one line',
+  })
+}
+
 /** Other services are not asked: some count a caller that says nothing as an attack.
  *  @param ssh left out: the port tells
  *  @returns where host keys are looked for, if anywhere
@@ -53,8 +63,13 @@ export function refuseStrayCa({
   caFingerprint,
   publicCa,
 }: Pick<ServiceSettings, 'enrollTokenFile' | 'caFile' | 'caFingerprint' | 'publicCa'>): void {
-  const isNamed = caFile !== undefined || caFingerprint !== undefined || publicCa
-  if (enrollTokenFile !== undefined || !isNamed) return
+  const named = [caFile, caFingerprint, publicCa].filter(Boolean)
+  if (named.length > 1) {
+    throw new PosternError('USAGE_INVALID', 'the CA of the edge is named in more than one way', {
+      hint: 'keep one of the CA file, its fingerprint, and the public CAs',
+    })
+  }
+  if (enrollTokenFile !== undefined || named.length === 0) return
   throw new PosternError('USAGE_INVALID', 'the CA of the edge is named beside an enroll token only', {
     hint: 'with a person the CA is named once: postern login --edge https://HOST --ca-file FILE',
   })

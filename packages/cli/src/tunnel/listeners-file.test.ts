@@ -63,7 +63,7 @@ listeners:
 `
     assert.deepEqual(messages(text), [
       '3 USAGE_INVALID "99999" is not a local address',
-      '4 LISTENERS_INVALID "locale" is not a key of an entry',
+      '4 LISTENERS_INVALID "locale" is not a key of an entry, did you mean local?',
       '5 EDGE_UNKNOWN no edge serves d.elsewhere.example',
       '6 LISTENERS_INVALID the entry has no host',
       '7 LISTENERS_INVALID host must be text',
@@ -103,7 +103,10 @@ listeners:
   it('is told in one failure at the start', () => {
     const { problems } = parse('listeners:\n- { host: a.edge.example }\n- { host: x, local: 2 }')
     const error = explainProblems('listeners.yaml', problems)
-    assert.equal(error.message, 'listeners.yaml, line 2: the entry has no local; line 3: no edge serves x')
+    assert.equal(error.message, 'listeners.yaml has 2 problems')
+    assert.deepEqual(error.details?.lines, ['line 2: the entry has no local', 'line 3: no edge serves x'])
     assert.deepEqual([error.code, error.exitCode], ['LISTENERS_INVALID', 2])
+    const one = explainProblems('listeners.yaml', problems.slice(0, 1))
+    assert.equal(one.message, 'listeners.yaml, line 2: the entry has no local')
   })
 })

@@ -57,13 +57,19 @@ const REASONS: Readonly<Record<string, string>> = {
   ENOTDIR: 'there is no such folder',
 }
 
+const FILE_HINT = 'name a file in a folder of your own, as in unix:/run/user/1000/db.sock'
+const PORT_HINTS: Readonly<Record<string, string>> = {
+  EACCES: 'ports below 1024 are for root on most systems: choose a higher one, or unix:PATH',
+  EADDRNOTAVAIL: 'choose an address of this machine, as 127.0.0.1 or [::1]',
+}
+
 function explainListenError(cause: NodeJS.ErrnoException, place: LocalPlace): PosternError {
-  const reason = REASONS[cause.code ?? ''] ?? cause.message
+  const { code = '' } = cause
+  const reason = REASONS[code] ?? cause.message
+  const hint = 'path' in place ? FILE_HINT : PORT_HINTS[code]
   const where = 'path' in place ? formatLocal(place) : `${place.address}, port ${place.port}`
   return new PosternError('LISTEN_FAILED', `cannot listen on ${where}: ${reason}`, {
     cause,
-    ...('path' in place
-      ? { hint: 'name a file in a folder of your own, as in unix:/run/user/1000/db.sock' }
-      : {}),
+    ...(hint === undefined ? {} : { hint }),
   })
 }

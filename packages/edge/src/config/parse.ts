@@ -1,5 +1,6 @@
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
+import { isMisspelling } from '@postern/shared/misspelling'
 import * as v from 'valibot'
 import { defaultCheckpointKeyFile } from '../audit/chain.ts'
 import type { KeyLock } from '../ca/key-file.ts'
@@ -412,27 +413,9 @@ const KNOWN_KEYS = [...new Set([...Object.keys(ConfigFile.entries), ...listKeys(
 
 function suggestion(key: string): string {
   const last = key.split('.').at(-1)!
-  const near = KNOWN_KEYS.filter(
-    (known) =>
-      known.split('.').at(-1) === last ||
-      (Math.abs(known.length - key.length) <= 2 && distance(known, key) <= 2),
-  )
+  const near = KNOWN_KEYS.filter((known) => known.split('.').at(-1) === last || isMisspelling(key, known))
   if (near.length > 0) return `, did you mean ${near.join(' or ')}?`
   return last === 'client_secret' ? ': write it into a file and name that in client_secret_file' : ''
-}
-
-/** Levenshtein. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
-      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1))
-    }
-    row = next
-  }
-  return row[b.length]!
 }
 
 function invalid(name: string, problems: ConfigProblem[]): PosternError {
