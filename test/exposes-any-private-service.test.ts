@@ -3,11 +3,12 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { quoteForShell } from '../demo/dev-login.ts'
 import { findFreePort } from '../demo/free-port.ts'
 import { connectService } from './support/connect-service.ts'
-import { makePerson } from './support/dev-browser.ts'
+import { makeDevBrowser, makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
-import { runPostern } from './support/postern.ts'
+import { runPostern, spawnPostern } from './support/postern.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
 import { until } from './support/until.ts'
 
@@ -23,6 +24,23 @@ before(async () => {
 after(() => edge?.[Symbol.asyncDispose]())
 
 const reach = (host: string) => runPostern(['client', 'tls', '--host', host], { home: ann, stdin: 'hello' })
+
+test('the line for people names the CA of the edge, and works as it stands', async () => {
+  const connector = spawnPostern(
+    ['connect', '--name', 'told', '--port', '1', '--health-check', 'off', '--allow-any-authenticated'],
+    { home: ann },
+  )
+  try {
+    const [, line] = await connector.matches(/^ {2}once {4}postern (login .*)$/m)
+    assert.match(line!, /--ca-fingerprint sha256:[0-9a-f]{64}$/)
+    const home = makeTempFolder('told')
+    const browser = quoteForShell(await makeDevBrowser(edge, home, 'ben@mycorp.com'))
+    const { code, stderr } = await runPostern([...line!.split(' '), '--browser', browser], { home })
+    assert.equal(code, 0, stderr)
+  } finally {
+    await connector.stop('SIGTERM')
+  }
+})
 
 describe('the target', () => {
   test('at an IPv6 address', async () => {
@@ -46,6 +64,8 @@ describe('the target', () => {
     assert.equal(refused.code, 6)
     assert.match(refused.stderr, /SERVICE_REFUSED/)
     assert.ok(!refused.stderr.includes(socketPath), 'says where the private service is')
+    const closed = await service.event('flow.closed', ({ error }) => error !== undefined)
+    assert.equal(closed.found, `unix:${socketPath}: there is no such file`)
   })
 })
 
@@ -76,7 +96,8 @@ describe('the look whether the service is there', () => {
     const [target] = await show(service.host)
     assert.equal(target!.code, 'SERVICE_REFUSED')
     assert.ok(target!.since >= before - 1_000 && target!.since <= Date.now(), `since ${target!.since}`)
-    assert.equal((await service.event('target.down')).code, 'SERVICE_REFUSED')
+    const down = await service.event('target.down')
+    assert.deepEqual([down.code, down.found], ['SERVICE_REFUSED', `127.0.0.1:${port}: nothing listens there`])
     const list = await runPostern(['service', 'list'], { home: ann })
     assert.match(list.stdout, /1 up, 0 flows, target down for \S+/)
     const shown = await runPostern(['service', 'show', service.host], { home: ann })

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { PosternError } from '@postern/shared/errors'
 import { unreadableFile } from '@postern/shared/unreadable-file'
@@ -17,4 +18,9 @@ export function readCaFile(file: string): string {
     throw new PosternError('USAGE_INVALID', `${file} holds no certificate in PEM`, { hint: ABOUT_CA })
   }
   return pem
+}
+
+/** As `--ca-fingerprint` takes it. */
+export function fingerprintOf(caPem: string): string {
+  return `sha256:${new X509Certificate(caPem).fingerprint256.replaceAll(':', '').toLowerCase()}`
 }

@@ -1,4 +1,3 @@
-import { X509Certificate } from 'node:crypto'
 import { type Command, Option } from 'commander'
 import { readCaFile } from '../ca-file.ts'
 import { fetchPinnedCa, parseFingerprint } from '../login/pin-ca.ts'
@@ -23,11 +22,6 @@ export async function readCa(
   if (options.publicCa) return undefined
   if (options.caFingerprint) return fetchPinnedCa(origin, options.caFingerprint)
   return known
-}
-
-/** As `--ca-fingerprint` takes it. */
-export function fingerprintOf(caPem: string): string {
-  return `sha256:${new X509Certificate(caPem).fingerprint256.replaceAll(':', '').toLowerCase()}`
 }
 
 export function addCaOptions(command: Command): Command {

@@ -4,6 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { Backoff } from '@postern/shared/backoff'
 import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
 import { FLOW_IDENTITY_FEATURE } from '@postern/shared/proxy-protocol/flow-identity'
+import { fingerprintOf } from '../ca-file.ts'
 import { edgeNow, edgePort, type KnownEdge } from '../credentials/known-edge.ts'
 import { errorFields } from '../events.ts'
 import { renewalTime, renewConnector } from './certificate.ts'
@@ -187,7 +188,8 @@ function announce({ attached }: Attachment, parts: ConnectorParts, standing: Sta
   if (standing === 'lost') report({ event: 'reconnected', host: service.host })
   if (standing !== 'new') return
   const { connectorId } = certificate
-  report({ event: 'ready', host: service.host, edge: edge.origin, service, connectorId })
+  const caFingerprint = edge.caPem === undefined ? undefined : fingerprintOf(edge.caPem)
+  report({ event: 'ready', host: service.host, edge: edge.origin, caFingerprint, service, connectorId })
 }
 
 /** @returns why the attachment ended, or undefined when the certificate was renewed or the settings are others, and it

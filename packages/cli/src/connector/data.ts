@@ -11,7 +11,7 @@ import { splice } from '@postern/shared/stream/splice'
 import { REFUSAL_SECONDS } from '../api/network-error.ts'
 import { type Dial, dialEdge } from '../tunnel/dial-edge.ts'
 import { HeldEnd } from '../tunnel/held-end.ts'
-import { dialService } from './dial-service.ts'
+import { dialService, whatWasFound } from './dial-service.ts'
 import type { Report } from './events.ts'
 import type { Target } from './target.ts'
 
@@ -117,7 +117,7 @@ async function serveFlow(flow: OpenedFlow, connection: DataConnection): Promise<
     bytesUp,
     bytesDown,
     durationMs,
-    ...(error ? { error: error.code } : {}),
+    ...(error ? { error: error.code, found: whatWasFound(error) } : {}),
   })
 }
 

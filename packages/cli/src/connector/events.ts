@@ -11,16 +11,22 @@ export type ConnectorEvent = {
 
 type Happening =
   | { event: 'enrolled'; host: string; connectorId: string; tokenFile: string }
-  | { event: 'ready'; host: string; edge: string; service: ServiceFacts; connectorId: string }
+  | ({ event: 'ready'; connectorId: string } & Ready)
   | { event: 'flow.opened'; flowId: string; email: string; clientAddress: string }
-  | ({ event: 'flow.closed'; flowId: string; email: string; clientAddress: string } & FlowTraffic)
+  | ({
+      event: 'flow.closed'
+      flowId: string
+      email: string
+      clientAddress: string
+      /** Where the service was looked for, and what was there instead. */ found?: string | undefined
+    } & FlowTraffic)
   | { event: 'disconnected'; code: string; message: string; retryInMs: number }
   | { event: 'reconnected'; host: string }
   | { event: 'renewed'; notAfter: number }
   | { event: 'renewal.failed'; code: string; message: string }
   | { event: 'host-keys.reported'; keys: number }
   | { event: 'host-keys.failed'; code: string; message: string }
-  | { event: 'target.down'; code: string; message: string }
+  | { event: 'target.down'; code: string; message: string; found?: string | undefined }
   | { event: 'target.up' }
   | { event: 'service.left' }
   | ({ event: 'service.ended'; code: ErrorCode } & Reason)
@@ -33,6 +39,14 @@ export interface ServiceFacts {
   name: string
   host: string
   allow: AllowList
+}
+
+interface Ready {
+  host: string
+  edge: string
+  /** Left out where the edge has a certificate of a public CA. */
+  caFingerprint?: string | undefined
+  service: ServiceFacts
 }
 
 export type Report = (event: ConnectorEvent) => void
@@ -68,7 +82,7 @@ export const reportToPeople: Report = (event) => {
     case 'host-keys.failed':
       return say(`the host keys are not on record: ${printable(event.message)} (${event.code})`)
     case 'target.down':
-      return say(`the service is down: ${printable(event.message)} (${event.code})`)
+      return say(`the service is down: ${printable(event.found ?? event.message)} (${event.code})`)
     case 'target.up':
       return say('the service is back')
     case 'service.left':
@@ -85,11 +99,12 @@ export const reportToPeople: Report = (event) => {
   }
 }
 
-function tellReady({ host, edge, service }: { host: string; edge: string; service: ServiceFacts }): void {
+function tellReady({ host, edge, caFingerprint, service }: Ready): void {
   const name = printable(host)
   tell(`${printable(service.name)} is ready at ${name}`)
   tellMore(`admits  ${printable(describeAllowList(service.allow))}`)
-  tellMore(`once    postern login --edge ${edge}`)
+  const ca = caFingerprint === undefined ? '' : ` --ca-fingerprint ${caFingerprint}`
+  tellMore(`once    postern login --edge ${edge}${ca}`)
   tellMore(`ssh     ssh -o 'ProxyCommand=postern client tls --host %h' USER@${name}`)
   tellMore(`pipe    postern client tls --host ${name}`)
   tellMore('Ctrl-C stops the connector; the service stays, offline')
@@ -103,9 +118,10 @@ function describeFlow(flow: { email: string; clientAddress: string }): string {
   return `${printable(flow.email)} from ${printable(flow.clientAddress)}`
 }
 
-function describeTraffic(traffic: FlowTraffic): string {
+function describeTraffic(traffic: FlowTraffic & { found?: string | undefined }): string {
   const bytes = `${formatBytes(traffic.bytesUp)} in, ${formatBytes(traffic.bytesDown)} out`
-  return `${formatDuration(traffic.durationMs)}, ${bytes}${traffic.error ? `, cut (${traffic.error})` : ''}`
+  const cut = traffic.error ? `, cut (${traffic.error})` : ''
+  return `${formatDuration(traffic.durationMs)}, ${bytes}${cut}${traffic.found ? `: ${printable(traffic.found)}` : ''}`
 }
 
 function formatBytes(count: number): string {

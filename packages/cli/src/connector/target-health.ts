@@ -5,7 +5,7 @@ import { writeLocalHeader } from '@postern/shared/proxy-protocol/header'
 import { errorFields } from '../events.ts'
 import type { Changing } from './changing.ts'
 import type { ConnectorSettings } from './connector.ts'
-import { dialService } from './dial-service.ts'
+import { dialService, whatWasFound } from './dial-service.ts'
 import type { Report } from './events.ts'
 
 /** Looks again and again whether the service takes connections, so that it shows before somebody needs it. It decides
@@ -71,7 +71,7 @@ export class TargetHealth {
     const { state, code } = this.#health ?? {}
     if (health.state === state && health.code === code) return
     // what is well from the beginning is no news
-    if (error) this.#report({ event: 'target.down', ...errorFields(error) })
+    if (error) this.#report({ event: 'target.down', ...errorFields(error), found: whatWasFound(error) })
     else if (state === 'down') this.#report({ event: 'target.up' })
     // another reason is no other state
     if (health.state !== state) this.#since = performance.now()
