@@ -81,7 +81,11 @@ class EasyRsa {
   }
 
   read(file: string): string {
-    return readFileSync(path.join(this.#folder, 'pki', file), 'utf8')
+    return readFileSync(this.fileOf(file), 'utf8')
+  }
+
+  fileOf(file: string): string {
+    return path.join(this.#folder, 'pki', file)
   }
 }
 
@@ -178,4 +182,100 @@ test('whom the CA has revoked stays out by its list', async () => {
   assert.equal(await reaches(sensors[1]), true, 'nobody has said so here')
   await apply(service.label, [...trust(), ...block('crl', partner.read('crl.pem')), ...rules])
   assert.deepEqual([await reaches(sensors[0]), await reaches(sensors[1])], [true, false])
+})
+
+async function update(args: readonly string[]) {
+  return runPostern(['service', 'update', service.label, ...args], { home: operator })
+}
+
+async function shown(): Promise<{ trustedClientCas: { name: string; crl?: string }[]; subjects: object[] }> {
+  const { stdout } = await runPostern(['service', 'show', service.label, '--json'], { home: operator })
+  return JSON.parse(stdout)
+}
+
+test('options of service update trust the CA and name whom of it they mean; one bad entry changes nothing', async () => {
+  const hours = ['require:', '  source_networks: [127.0.0.0/8, "::1"]']
+  await apply(service.label, hours)
+  const sensor = await partner.client('sensor-40')
+  const probe = await partner.client('probe-40')
+  const ca = partner.fileOf('ca.crt')
+  const subject = (name: string) =>
+    `acme:C=DE,ST=Berlin,L=Berlin,O=Acme,OU=Sensors,CN=${name},emailAddress=operator@mycorp.com`
+  const foreignKey = partner.fileOf('private/sensor-40.key')
+  const leaf = path.join(folder, 'leaf.pem')
+  writeFileSync(leaf, sensor.cert)
+  const two = path.join(folder, 'two.pem')
+  writeFileSync(two, partner.read('ca.crt') + partner.read('ca.crt'))
+
+  const bad: [string[], RegExp][] = [
+    [['--trusted-client-ca', `b2=${leaf}`], /b2: .* not one of a CA/],
+    [['--trusted-client-ca', `b2=${foreignKey}`], /b2: .* private key/],
+    [['--trusted-client-ca', `b2=${two}`], /b2: .* 2 certificates/],
+    [['--trusted-client-ca', `b2=${ca}.gone`], /b2: .*no such file/],
+    [['--trusted-client-ca', ca], /a name and a file/],
+    [['--trusted-client-ca', `Acme=${ca}`], /"Acme" is no name/],
+    [['--trusted-client-ca', `acme=${ca}`], /acme is there twice/],
+    [['--trusted-client-crl', `b2=${ca}`], /b2: .* no list/],
+    [['--remove-trusted-client-ca', 'b2'], /does not have a CA "b2"/],
+    [['--remove-subject', subject('nobody')], /does not have a subject acme:.*CN=nobody/],
+    [['--allow-subject', 'b2:CN=x'], /b2:CN=x names a CA that the service does not trust/],
+    [['--allow-subject', 'acme:XX=x'], /XX is none of/],
+    [['--allow-subject', 'acme:CN=*a*b*'], /POLICY_INVALID/], // that one only the edge knows
+    [['--name', 'other'], /by themselves/],
+  ]
+  for (const [args, problem] of bad) {
+    const refused = await update([
+      '--trusted-client-ca',
+      `acme=${ca}`,
+      '--allow-subject',
+      subject('sensor-*'),
+      ...args,
+    ])
+    assert.deepEqual([refused.code, problem.test(refused.stderr)], [2, true], refused.stderr)
+    assert.doesNotMatch(refused.stderr, /PRIVATE KEY/)
+  }
+  assert.deepEqual(await shown().then(({ trustedClientCas, subjects }) => [trustedClientCas, subjects]), [
+    [],
+    [],
+  ])
+  assert.equal(await reaches(sensor), false)
+
+  const done = await update(['--trusted-client-ca', `acme=${ca}`, '--allow-subject', subject('sensor-*')])
+  assert.equal(done.code, 0, done.stderr)
+  assert.deepEqual([await reaches(sensor), await reaches(probe)], [true, false])
+  const text = await runPostern(['service', 'show', service.label], { home: operator })
+  assert.match(text.stdout, /^ {2}trusts {6}acme until .*: sha256:[0-9a-f]{64}$/m)
+  assert.match(
+    text.stdout,
+    /^ {2}subject {5}acme:C=DE,.*,CN=sensor-\*,emailAddress=operator\\40mycorp\.com$/m,
+  )
+  const kept = await runPostern(['policy', 'get', service.label], { home: operator })
+  assert.match(kept.stdout, /source_networks/, 'the rest of the policy stays')
+
+  // as it stands in the log
+  const more = await update(['--allow-subject', `x509:${subject('probe-40').replace('@', '\\40')}`])
+  assert.equal(more.code, 0, more.stderr)
+  assert.equal(await reaches(probe), true)
+  const less = await update(['--remove-subject', subject('probe-40')])
+  assert.equal(less.code, 0, less.stderr)
+  assert.deepEqual([await reaches(sensor), await reaches(probe)], [true, false])
+
+  await partner.run(['revoke', 'sensor-40'])
+  await partner.run(['gen-crl'])
+  const crl = path.join(folder, 'crl.der')
+  const converted = await new Program(
+    'openssl',
+    ['crl', '-in', partner.fileOf('crl.pem'), '-outform', 'DER', '-out', crl],
+    {},
+  ).ended
+  assert.equal(converted.code, 0, converted.stderr)
+  const listed = await update(['--trusted-client-crl', `acme=${crl}`])
+  assert.equal(listed.code, 0, listed.stderr)
+  assert.equal(await reaches(sensor), false)
+
+  const orphaned = await update(['--remove-trusted-client-ca', 'acme'])
+  assert.deepEqual([orphaned.code, /names a CA/.test(orphaned.stderr)], [2, true], orphaned.stderr)
+  const gone = await update(['--remove-trusted-client-ca', 'acme', '--remove-subject', subject('sensor-*')])
+  assert.equal(gone.code, 0, gone.stderr)
+  assert.deepEqual((await shown()).trustedClientCas, [])
 })

@@ -1,5 +1,6 @@
 import { PosternError } from '@postern/shared/errors'
-import { DEFAULT_STRINGS, type SubjectAttribute, type SubjectString } from '@postern/shared/policy'
+import type { SubjectAttribute, SubjectString } from '@postern/shared/policy'
+import { formatSubjectField } from '@postern/shared/subject-text'
 import { DerReader } from './der-reader.ts'
 
 /** The subject of a certificate that somebody else has signed, field by field, in the order in which it stands there.
@@ -72,19 +73,9 @@ function readField(set: DerReader): SubjectField {
   return { type, text, string }
 }
 
-/** The subject for people, after RFC 4514 but in its own order: no two subjects look alike. No `@` stands in it: nobody
- *  shall take it for an address. */
+/** The subject for people. */
 export function renderSubject(fields: readonly SubjectField[]): string {
-  return fields
-    .map(({ type, text, string }) => {
-      const kind = string === DEFAULT_STRINGS[type] ? '' : `:${string}`
-      return `${type}${kind}=${text.replace(/[^\p{L}\p{N} ._-]|^ | $/gu, escapeHex)}`
-    })
-    .join(',')
-}
-
-function escapeHex(character: string): string {
-  return [...Buffer.from(character)].map((byte) => `\\${byte.toString(16).padStart(2, '0')}`).join('')
+  return fields.map(formatSubjectField).join(',')
 }
 
 function decode(content: Uint8Array): string {

@@ -1,20 +1,31 @@
 import type { Service } from '@postern/shared/api/services'
 import { formatDuration } from '@postern/shared/duration'
 import type { Command } from 'commander'
+import { getPolicy } from '../../api/policy-api.ts'
 import { callSignedIn } from '../../credentials/fresh.ts'
 import { print, printable, printJson } from '../../io.ts'
 import { loginPolicy } from '../ask.ts'
 import { addExamples } from '../examples.ts'
 import { describeHostKey } from './accept-host-keys.ts'
 import { addServiceOptions, printService, reachService, type ServiceOptions } from './reach.ts'
+import { describeTrust, listSubjects } from './trust-options.ts'
 
 async function runServiceShow(given: string, options: ServiceOptions): Promise<void> {
   const { edge, name } = reachService(given, options)
-  const service = await callSignedIn(edge, loginPolicy(options), (api, session) =>
-    api.getService(session, name),
-  )
-  if (options.json) return printJson({ service })
+  const { service, policy } = await callSignedIn(edge, loginPolicy(options), async (api, session) => ({
+    service: await api.getService(session, name),
+    policy: (await getPolicy(api, session, name)).policy,
+  }))
+  if (options.json) {
+    const { trustedClientCas = [] } = policy
+    return printJson({ service, trustedClientCas, subjects: listSubjects(policy) })
+  }
   await printService(service)
+  await print(
+    describeTrust(policy)
+      .map((line) => `${line}\n`)
+      .join(''),
+  )
   await printSsh(service)
 }
 
