@@ -268,8 +268,12 @@ test('one that the edge does not know, or that has run out, is told so when it a
     assert.equal(code, 0, stderr)
   }
   await openssl('req', '-new', '-key', key, '-subj', '/CN=nobody', '-out', request)
+  const names = path.join(folder, 'foreign-ca.ext')
+  const { hostname } = new URL(edge.origin)
+  writeFileSync(names, `subjectAltName = URI:postern://${hostname}/service/x/workload/${NAME}\n`)
   const renew = async (days: string) => {
-    await openssl('x509', '-req', '-in', request, '-signkey', key, '-days', days, '-out', certificate)
+    const signing = ['-signkey', key, '-days', days, '-extfile', names, '-out', certificate]
+    await openssl('x509', '-req', '-in', request, ...signing)
     writeFileSync(
       path.join(place, 'client.pem'),
       readFileSync(key, 'utf8') + readFileSync(certificate, 'utf8'),
@@ -322,6 +326,16 @@ test('postern renews what is in a folder, without anybody signed in', async () =
   assert.equal(await pythonSays(place), 'carbon.load 1\n')
   const list = JSON.parse(await postern('certificate', 'list', '--json')).certificates as { serial: string }[]
   assert.ok(!list.some((one) => one.serial === serial), 'the list has the newest of each')
+  // on the program's own machine, which knows no edge
+  const stranger = (folder: string, ...args: string[]) =>
+    runPostern(['certificate', 'renew', folder, ...args], { home: makeTempFolder('stranger') })
+  const first = readFileSync(path.join(place, 'client.pem'), 'utf8')
+  const elsewhere = await stranger(place, '--edge', edge.origin)
+  assert.equal(elsewhere.code, 0, elsewhere.stderr)
+  assert.notEqual(readFileSync(path.join(place, 'client.pem'), 'utf8'), first)
+  const nothing = makeTempFolder('nothing')
+  for (const name of ['key.pem', 'certificate.pem']) writeFileSync(path.join(nothing, name), 'nothing')
+  assert.match((await stranger(nothing)).stderr, /holds no certificate of an edge \(USAGE_INVALID\)/)
   // who is refused keeps what they have
   const before = readFileSync(path.join(place, 'client.pem'), 'utf8')
   const newest = /serial=(\w+)/i.exec(

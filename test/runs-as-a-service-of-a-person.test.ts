@@ -205,11 +205,13 @@ describe('--print', () => {
     assert.deepEqual(list.ProgramArguments.slice(2), ['connect', ...words, '--batch'])
     assert.equal(list.WorkingDirectory, process.cwd())
     assert.deepEqual(list.EnvironmentVariables, { POSTERN_HOME: home })
+    assert.equal(list.StandardErrorPath, path.join(home, 'postern-connect.log'))
   })
 
   test('Windows: a task at sign-in', async () => {
     const text = await print('windows', words)
     assert.match(text, /Register-ScheduledTask -TaskName 'postern-connect'/)
+    assert.match(text, /-AllowStartIfOnBatteries -DontStopIfGoingOnBatteries/)
     assert.match(
       text,
       /connect --name "it''s <50%> \\"\$HOME\\" & more" --port 5432 --batch' -WorkingDirectory '/,

@@ -8,7 +8,6 @@ import {
   WorkloadCertificateShown,
 } from '@postern/shared/api/workloads'
 import { PosternError } from '@postern/shared/errors'
-import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
 import type { Session } from '../credentials/session.ts'
 import { type EdgeApi, processAnswer } from './edge-api.ts'
 import { createAgent, requestHttps } from './https-request.ts'
@@ -44,8 +43,8 @@ export async function getWorkloadCertificate(
 /** By the certificate itself, without a session.
  *  @throws CERTIFICATE_EXPIRED · CERTIFICATE_REFUSED · what the edge says */
 export async function renewWorkloadCertificate(
-  edge: KnownEdge,
-  { key, cert, csr }: { key: string; cert: string; csr: string },
+  edge: { origin: string; caPem?: string | undefined },
+  { key, cert, csr, now }: { key: string; cert: string; csr: string; now: number },
 ): Promise<WorkloadCertificateResponse> {
   const url = new URL(RENEW_PATH, edge.origin.replace('https://', 'https://mtls.'))
   const agent = createAgent(edge.caPem, { key, cert })
@@ -54,7 +53,7 @@ export async function renewWorkloadCertificate(
     const answer = await requestHttps(agent, url, { method: 'POST', headers, body: csr })
     return processAnswer(WorkloadCertificateResponse, answer, `POST ${RENEW_PATH}`)
   } catch (error) {
-    throw explainRefusal(error, cert, edgeNow(edge))
+    throw explainRefusal(error, cert, now)
   } finally {
     agent.destroy()
   }

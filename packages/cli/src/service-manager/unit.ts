@@ -77,7 +77,8 @@ WantedBy=default.target
   launchd: ({ name, command, stateFolder, folder }) => `<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
 <!-- ~/Library/LaunchAgents/dev.postern.${name}.plist, then:
-     launchctl bootstrap gui/$UID ~/Library/LaunchAgents/dev.postern.${name}.plist -->
+     launchctl bootstrap gui/$UID ~/Library/LaunchAgents/dev.postern.${name}.plist
+     and to end it: launchctl bootout gui/$UID/dev.postern.${name} -->
 <plist version="1.0">
 <dict>
   <key>Label</key><string>dev.postern.${name}</string>
@@ -91,6 +92,7 @@ ${command.map((word) => `    <string>${quoteForXml(word)}</string>`).join('\n')}
   <key>RunAtLoad</key><true/>
   <key>KeepAlive</key><true/>
   <key>ThrottleInterval</key><integer>5</integer>
+  <key>StandardErrorPath</key><string>${quoteForXml(`${stateFolder}/${name}.log`)}</string>
 </dict>
 </plist>
 `,
@@ -100,7 +102,7 @@ ${command.map((word) => `    <string>${quoteForXml(word)}</string>`).join('\n')}
 [Environment]::SetEnvironmentVariable('POSTERN_HOME', ${quoteForPowerShell(stateFolder)}, 'User')
 $action = New-ScheduledTaskAction -Execute ${quoteForPowerShell(program)} -Argument ${quoteForPowerShell(line)} -WorkingDirectory ${quoteForPowerShell(folder)}
 $trigger = New-ScheduledTaskTrigger -AtLogOn -User $env:USERNAME
-$settings = New-ScheduledTaskSettingsSet -RestartCount 999 -RestartInterval (New-TimeSpan -Minutes 1) -ExecutionTimeLimit 0
+$settings = New-ScheduledTaskSettingsSet -AllowStartIfOnBatteries -DontStopIfGoingOnBatteries -RestartCount 999 -RestartInterval (New-TimeSpan -Minutes 1) -ExecutionTimeLimit 0
 Register-ScheduledTask -TaskName ${quoteForPowerShell(name)} -Description ${quoteForPowerShell(description)} -Action $action -Trigger $trigger -Settings $settings
 Start-ScheduledTask -TaskName ${quoteForPowerShell(name)}
 `

@@ -9,6 +9,7 @@ import {
   writeSync,
 } from 'node:fs'
 import path from 'node:path'
+import { describeDiskFailure } from '../disk-failure.ts'
 import { PosternError } from '../errors.ts'
 import { replaceFile } from '../replace-file.ts'
 import { unreadableFile } from '../unreadable-file.ts'
@@ -75,13 +76,27 @@ export function prepareFolder(
   }
 }
 
-/** What lies in a folder, with the key of the renewal that was begun there.
- *  @throws USAGE_INVALID */
-export function readFolder(folder: string): { key: string; cert: string; nextKey: string | undefined } {
+/** All of it PEM. */
+interface CertificateFolder {
+  key: string
+  cert: string
+  /** Of the renewal that was begun there. */
+  nextKey: string | undefined
+  /** Who signs the edge's own certificate; undefined stands for the public CAs. */
+  ca: string | undefined
+}
+
+/** @throws USAGE_INVALID */
+export function readFolder(folder: string): CertificateFolder {
   const { key, cert } = readClient(folder) ?? readPair(folder)
   const nextKey = readIfThere(folder, 'nextKey')
   // that renewal has worked, and was cut off before it was done with its files
-  return { key, cert, nextKey: nextKey?.trim() === key.trim() ? undefined : nextKey }
+  return {
+    key,
+    cert,
+    nextKey: nextKey?.trim() === key.trim() ? undefined : nextKey,
+    ca: readIfThere(folder, 'ca'),
+  }
 }
 
 /** Key and certificate in one file belong together, whoever renewed them and whatever cut them off. Of files that do not,
@@ -145,7 +160,7 @@ function makeFolder(folder: string): boolean {
     return mkdirSync(folder, { recursive: true, mode: 0o700 }) !== undefined
   } catch (cause) {
     const isFile = (cause as NodeJS.ErrnoException).code === 'EEXIST'
-    throw cannotWrite(folder, isFile ? 'it is a file, and no folder' : (cause as Error).message, cause)
+    throw cannotWrite(folder, cause, isFile ? 'it is a file, and no folder' : undefined)
   }
 }
 
@@ -163,19 +178,25 @@ function createFile(file: string, text: string, mode: number): void {
     descriptor = openSync(file, 'wx', mode)
   } catch (cause) {
     const isThere = (cause as NodeJS.ErrnoException).code === 'EEXIST'
-    throw cannotWrite(file, isThere ? 'it is there already' : (cause as Error).message, cause)
+    throw cannotWrite(file, cause, isThere ? 'it is there already' : undefined)
   }
   try {
     writeSync(descriptor, text)
     fsyncSync(descriptor)
+  } catch (cause) {
+    rmSync(file, { force: true })
+    throw cannotWrite(file, cause)
   } finally {
     closeSync(descriptor)
   }
 }
 
-function cannotWrite(file: string, why: string, cause: unknown): PosternError {
-  return new PosternError('USAGE_INVALID', `cannot write ${file}: ${why}`, {
-    hint: 'name a new folder with --out; postern certificate renew renews what is in one',
+/** @param why in words; left out: what the disk says */
+function cannotWrite(file: string, cause: unknown, why?: string): PosternError {
+  const failure = why === undefined ? describeDiskFailure(cause) : undefined
+  const reason = why ?? failure?.reason ?? (cause as Error).message
+  return new PosternError('USAGE_INVALID', `cannot write ${file}: ${reason}`, {
+    hint: failure?.hint ?? 'name a new folder with --out; postern certificate renew renews what is in one',
     cause,
   })
 }

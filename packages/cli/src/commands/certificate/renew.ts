@@ -1,11 +1,11 @@
-import { createPrivateKey } from 'node:crypto'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { keepNextKey, readFolder, writeCertificate } from '@postern/shared/certs/certificate-folder'
 import { createCsr, generateKey } from '@postern/shared/certs/csr'
 import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { renewWorkloadCertificate } from '../../api/certificate-api.ts'
 import { stateFolder } from '../../credentials/home.ts'
-import { pickEdge } from '../../credentials/known-edge.ts'
+import { edgeNow, type KnownEdge, listEdges } from '../../credentials/known-edge.ts'
 import { printable, printJson, tell } from '../../io.ts'
 import { addExamples } from '../examples.ts'
 import { parseEdgeOrigin } from '../options.ts'
@@ -16,18 +16,49 @@ interface RenewOptions {
 }
 
 async function runCertificateRenew(folder: string, options: RenewOptions): Promise<void> {
-  const edge = pickEdge(stateFolder(), options.edge)
-  const { key, cert, nextKey } = readFolder(folder)
+  const { key, cert, nextKey, ca } = readFolder(folder)
+  const domain = readDomain(cert, folder)
+  const known = findEdge(domain, options.edge)
+  const edge = known ?? { origin: options.edge ?? `https://${domain}`, caPem: ca }
   const keyPem = nextKey ?? generateKey().keyPem
   const csr = createCsr(readKey(keyPem, folder))
   // the answer may be lost: whoever asks again with another key has shown that two hold the old one
   if (nextKey === undefined) keepNextKey(folder, keyPem)
-  const renewed = await renewWorkloadCertificate(edge, { key, cert, csr })
+  const now = known ? edgeNow(known) : Date.now()
+  const renewed = await renewWorkloadCertificate(edge, { key, cert, csr, now })
   writeCertificate(folder, renewed, keyPem)
   const { certificate: _certificate, chain: _chain, ...facts } = renewed
   if (options.json) return printJson({ ...facts, folder })
   const until = new Date(renewed.notAfter).toISOString()
   tell(`${printable(folder)} holds a new certificate of ${printable(renewed.name)}, until ${until}`)
+}
+
+/** Nobody has to have signed in on the machine of a program: then the folder says whom to trust. */
+function findEdge(domain: string, origin: string | undefined): KnownEdge | undefined {
+  const fitting = listEdges(stateFolder()).filter((edge) =>
+    origin === undefined ? edge.domain === domain : edge.origin === origin,
+  )
+  if (fitting.length <= 1) return fitting[0]
+  throw new PosternError('USAGE_INVALID', `several edges you signed in to serve ${domain}`, {
+    hint: `name one: ${fitting.map((edge) => `--edge ${edge.origin}`).join(' or ')}`,
+  })
+}
+
+/** Of the edge that has signed it. */
+function readDomain(pem: string, folder: string): string {
+  const [, domain] = /URI:postern:\/\/([a-z0-9.-]+)\/service\//.exec(readNames(pem) ?? '') ?? []
+  if (domain !== undefined) return domain
+  throw new PosternError('USAGE_INVALID', `${folder} holds no certificate of an edge`, {
+    hint: 'name a folder that postern certificate issue has written',
+  })
+}
+
+function readNames(pem: string): string | undefined {
+  try {
+    return new X509Certificate(pem).subjectAltName
+  } catch {
+    return undefined
+  }
 }
 
 function readKey(pem: string, folder: string) {
@@ -43,7 +74,11 @@ export function addCertificateRenew(parent: Command): void {
     .command('renew')
     .description('renew the certificate in a folder by itself: nobody has to be signed in')
     .argument('<folder>', 'what postern certificate issue has written')
-    .option('--edge <url>', 'the edge, when you know several', parseEdgeOrigin)
+    .option(
+      '--edge <url>',
+      'the edge, when its port is not 443 and nobody has signed in here',
+      parseEdgeOrigin,
+    )
     .option('--json', 'print JSON')
     .action(runCertificateRenew)
   addExamples(command, [['with a key that is made for it', 'postern certificate renew carbon-relay-3']])
