@@ -1,6 +1,4 @@
 import { X509Certificate } from 'node:crypto'
-import { stat } from 'node:fs/promises'
-import { toPosternError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
 import {
   AUTHORITY_KINDS,
@@ -9,16 +7,9 @@ import {
   type AuthorityKind,
   loadAuthority,
 } from './authorities.ts'
-import {
-  type Generation,
-  type GenerationsByKind,
-  generationsFile,
-  generationsOf,
-  readGenerations,
-} from './generations.ts'
+import type { Generation } from './generations.ts'
 import type { KeyLock } from './key-file.ts'
-
-const LOOK_EVERY_MS = 1_000
+import { LiveGenerations } from './live-generations.ts'
 
 export interface LiveAuthoritiesParts {
   lock: KeyLock | undefined
@@ -26,49 +17,43 @@ export interface LiveAuthoritiesParts {
   log: Logger
 }
 
-/** The CAs of a running edge: who signs now, and who is believed. Looks every second whether the clock or the file of
- *  generations says otherwise by now. What cannot be loaded changes nothing, and is tried again. */
+/** The CAs of a running edge, as they take over from each other. */
 export class LiveAuthorities implements Authorities, Disposable {
-  readonly #dataDir: string
-  readonly #parts: LiveAuthoritiesParts
-  /** By kind and name: a key is opened once. */
-  readonly #loaded = new Map<string, Authority>()
-  readonly #listeners: (() => void)[] = []
-  #signing!: Authorities
-  #trusted!: ReadonlyMap<AuthorityKind, readonly Authority[]>
-  #certificates!: ReadonlyMap<AuthorityKind, readonly X509Certificate[]>
-  #generations: GenerationsByKind = new Map()
-  #readAt: number | undefined
-  #applied = ''
-  #complaint = ''
-  #timer: NodeJS.Timeout | undefined
+  readonly #live: LiveGenerations<AuthorityKind, Authority>
+  /** Of those that are believed now, for looking at leaves. */
+  readonly #certificates = new Map<AuthorityKind, readonly X509Certificate[]>()
 
-  constructor(dataDir: string, parts: LiveAuthoritiesParts) {
-    this.#dataDir = dataDir
-    this.#parts = parts
+  constructor(dataDir: string, { lock, clock, log }: LiveAuthoritiesParts) {
+    const load = (kind: AuthorityKind, name: string) => loadAuthority(dataDir, kind, { name, lock })
+    this.#live = new LiveGenerations(dataDir, { kinds: AUTHORITY_KINDS, load, clock, log })
+    this.#live.onChanged(() => this.#certificates.clear())
   }
 
   get client(): Authority {
-    return this.#signing.client
+    return this.#live.signing('client')
   }
   get connector(): Authority {
-    return this.#signing.connector
+    return this.#live.signing('connector')
   }
   get workload(): Authority {
-    return this.#signing.workload
+    return this.#live.signing('workload')
   }
   get edge(): Authority {
-    return this.#signing.edge
+    return this.#live.signing('edge')
   }
 
   /** Oldest first; the one that signs is among them. */
   trusted(kind: AuthorityKind): readonly Authority[] {
-    return this.#trusted.get(kind)!
+    return this.#live.trusted(kind).map(({ authority }) => authority)
   }
 
   /** The same, for looking at a leaf. */
   certificates(kind: AuthorityKind): readonly X509Certificate[] {
-    return this.#certificates.get(kind)!
+    const known = this.#certificates.get(kind)
+    if (known) return known
+    const certificates = this.trusted(kind).map(({ certificatePem }) => new X509Certificate(certificatePem))
+    this.#certificates.set(kind, certificates)
+    return certificates
   }
 
   /** The same in PEM, for OpenSSL. */
@@ -80,86 +65,21 @@ export class LiveAuthorities implements Authorities, Disposable {
 
   /** Those that are believed or will be, with their dates and named by this. */
   dated(kind: AuthorityKind, nameOf: (authority: Authority) => string): Generation[] {
-    const known = generationsOf(this.#generations, kind).trusted(this.#parts.clock())
-    return known.flatMap((generation) => {
-      const authority = this.#loaded.get(`${kind}/${generation.name}`)
-      return authority ? [{ ...generation, name: nameOf(authority) }] : []
-    })
+    return this.#live.dated(kind, nameOf)
   }
 
   /** Called when another CA signs, or others are believed. */
   onChanged(listener: () => void): void {
-    this.#listeners.push(listener)
+    this.#live.onChanged(listener)
   }
 
   /** @throws as `loadAuthority` · STATE_INVALID */
   async start(): Promise<this> {
-    await this.#look()
-    const look = () =>
-      this.#look().then(
-        () => (this.#complaint = ''),
-        (error: unknown) => this.#complain(error),
-      )
-    this.#timer = setInterval(() => void look(), LOOK_EVERY_MS)
-    this.#timer.unref()
+    await this.#live.start()
     return this
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer)
-  }
-
-  async #look(): Promise<void> {
-    await this.#readWhenChanged()
-    const now = this.#parts.clock()
-    const wanted = AUTHORITY_KINDS.map((kind) => {
-      const generations = generationsOf(this.#generations, kind)
-      const trusted = generations.trusted(now).map(({ name }) => name)
-      return { kind, trusted, signing: generations.signing(now).name }
-    })
-    const asText = JSON.stringify(wanted)
-    if (asText === this.#applied) return
-    const trusted = new Map<AuthorityKind, readonly Authority[]>()
-    const signing = new Map<AuthorityKind, Authority>()
-    for (const { kind, ...names } of wanted) {
-      trusted.set(kind, await Promise.all(names.trusted.map((name) => this.#load(kind, name))))
-      signing.set(kind, await this.#load(kind, names.signing))
-    }
-    const isFirst = this.#applied === ''
-    this.#trusted = trusted
-    this.#certificates = new Map(
-      [...trusted].map(([kind, all]) => [kind, all.map((one) => new X509Certificate(one.certificatePem))]),
-    )
-    this.#signing = Object.fromEntries(signing) as Record<AuthorityKind, Authority>
-    this.#applied = asText
-    if (isFirst) return
-    this.#parts.log.info('ca.changed', { authorities: wanted })
-    for (const listener of this.#listeners) listener()
-  }
-
-  async #readWhenChanged(): Promise<void> {
-    const changedAt = await stat(generationsFile(this.#dataDir)).then(
-      ({ mtimeMs }) => mtimeMs,
-      () => 0,
-    )
-    if (changedAt === this.#readAt) return
-    this.#generations = await readGenerations(this.#dataDir)
-    this.#readAt = changedAt
-  }
-
-  async #load(kind: AuthorityKind, name: string): Promise<Authority> {
-    const key = `${kind}/${name}`
-    const authority =
-      this.#loaded.get(key) ?? (await loadAuthority(this.#dataDir, kind, { name, lock: this.#parts.lock }))
-    this.#loaded.set(key, authority)
-    return authority
-  }
-
-  /** Once for each: it may go on for hours. */
-  #complain(cause: unknown): void {
-    const error = toPosternError(cause, 'INTERNAL', 'the CAs cannot be read')
-    if (error.message === this.#complaint) return
-    this.#complaint = error.message
-    this.#parts.log.error('ca.reload_failed', { error })
+    this.#live[Symbol.dispose]()
   }
 }
