@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
+import { signSshAuthorityList, verifySshAuthorityList } from '@postern/shared/certs/ssh-authority-list'
 import {
   encodeSshSignature,
   parseSshCertificate,
@@ -11,6 +12,7 @@ import {
   signHostKeyRecord,
   verifyHostKeyRecord,
 } from '@postern/shared/certs/ssh-host-record'
+import { signSshJws } from '@postern/shared/certs/ssh-jws'
 import { formatSshPublicKey, parseSshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { parseSshPrincipal } from '@postern/shared/certs/ssh-principals'
 import { sshString } from '@postern/shared/certs/ssh-wire'
@@ -203,10 +205,57 @@ const SSH_HOST_RECORD_TARGET: Target = {
   },
 }
 
+const LIST = {
+  kind: 'user' as const,
+  domain: 'edge.test',
+  authorities: [
+    { ca: KEY_LINES[0]!, signsFrom: 0, trustedUntil: NOW + 1_000 },
+    { ca: KEY_LINES[1]!, signsFrom: NOW - 1_000, trustedUntil: null },
+  ],
+}
+const LIST_JWS = signSshAuthorityList(LIST, HOST_CA)
+const LIST_WORDS = ['null', '1e9', '-1', '""', '[]', '},{', '"user"', '"host"', ...KEY_LINES]
+
+const readList = (jws: string) =>
+  readOrRefuse(
+    () => verifySshAuthorityList(jws, { kind: 'user', domain: 'edge.test', by: KEY_LINES[0]!, now: NOW }),
+    ['CERTIFICATE_REFUSED', 'SSH_KEY_INVALID'],
+  )
+
+/** Which CAs a server believes: what it takes was signed, and can be followed, whatever was signed. */
+const SSH_AUTHORITY_LIST_TARGET: Target = {
+  name: 'ssh-authority-list',
+  cases: 8_000, // each checks a signature
+  run(random) {
+    if (random.oneIn(2)) {
+      const read = readList(mutateText(LIST_JWS, random, ['.', '=', 'e30', '\n']))
+      if (read) assert.deepEqual(read, LIST.authorities)
+      return
+    }
+    let said: object
+    try {
+      said = JSON.parse(mutateText(JSON.stringify(LIST), random, LIST_WORDS))
+    } catch {
+      return
+    }
+    if (typeof said !== 'object' || said === null) return
+    const read = readList(signSshJws('postern-ssh-cas+jws', said, HOST_CA))
+    if (!read) return
+    assert.ok(read.length > 0 && read.length <= 8)
+    assert.equal(read.at(-1)!.trustedUntil, null, 'nobody is left in the end')
+    assert.ok(
+      read.some(({ ca, trustedUntil }) => ca === KEY_LINES[0] && (trustedUntil ?? NOW + 1) > NOW),
+      'who signed it is not in it',
+    )
+    for (const { ca } of read) assert.equal(formatSshPublicKey(parseSshPublicKey(ca)), ca)
+  },
+}
+
 export const SSH_TARGETS: readonly Target[] = [
   SSH_KEY_TARGET,
   SSH_CERTIFICATE_TARGET,
   SSH_SIGNED_TARGET,
   SSH_HOST_KEY_TARGET,
   SSH_HOST_RECORD_TARGET,
+  SSH_AUTHORITY_LIST_TARGET,
 ]

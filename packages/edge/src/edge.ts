@@ -12,7 +12,7 @@ import type { AuditLog } from './audit/record.ts'
 import { openAuthorities } from './ca/authorities.ts'
 import { IssuingThread } from './ca/issuing-thread.ts'
 import { LiveAuthorities } from './ca/live-authorities.ts'
-import { openSshAuthorities } from './ca/ssh-authorities.ts'
+import { LiveSshAuthorities } from './ca/live-ssh-authorities.ts'
 import { type EdgeConfig, publicOrigin } from './config/config.ts'
 import { type ControlTimings, openControl } from './connectors/control.ts'
 import { acceptDataConnection } from './connectors/data-connection.ts'
@@ -108,10 +108,11 @@ export async function startEdge(
     now: clock,
   })
   await openAuthorities(config.dataDir, clock(), config.ca.keyLock)
-  const authorities = opened.use(
-    await new LiveAuthorities(config.dataDir, { lock: config.ca.keyLock, clock, log }).start(),
+  const caParts = { lock: config.ca.keyLock, domain, clock, log }
+  const authorities = opened.use(await new LiveAuthorities(config.dataDir, caParts).start())
+  const sshAuthorities = opened.use(
+    await LiveSshAuthorities.open(config.dataDir, config.ssh.caKeyType, caParts),
   )
-  const sshAuthorities = await openSshAuthorities(config.dataDir, config.ssh.caKeyType, config.ca.keyLock)
   const identityKey = await openFlowIdentityKey(config.dataDir)
   const issuing = opened.use(new IssuingThread(authorities.client, sshAuthorities.user))
   const store = opened.use(await openStore(config.store, clock, metrics.observeQuery))
@@ -348,8 +349,10 @@ export async function startEdge(
     },
   })
   serverIdentity.onRenewed(rooms.replaceServerIdentity)
+  const replaceKeys = () => issuing.replaceKeys(authorities.client, sshAuthorities.user)
+  sshAuthorities.onChanged(replaceKeys)
   authorities.onChanged(() => {
-    issuing.replaceKeys(authorities.client, sshAuthorities.user)
+    replaceKeys()
     rooms.replaceServerIdentity(serverIdentity.current) // who is believed is read with it
     serverIdentity
       .useAuthority(authorities.edge)

@@ -161,6 +161,8 @@ describe('postern-edge ca ssh show', () => {
     assert.deepEqual(JSON.parse((await run(cwd, ...show, '--json')).stdout), {
       sshUserCa: user,
       sshHostCa: host,
+      sshUserCas: [user],
+      sshHostCas: [host],
     })
     // each half as the file it is for
     writeFileSync(path.join(cwd, 'ca.pub'), stdout.split('\n').slice(0, 2).join('\n'))

@@ -111,6 +111,11 @@ export const ERRORS = {
   ),
   CERTIFICATE_WRONG_SERVICE: kind(403, 5, 'use the certificate that was issued for this service'),
   ENROLL_TOKEN_INVALID: kind(403, 5, 'make a new one: postern service enroll-token LABEL'),
+  SSH_CA_UNKNOWN: kind(
+    404,
+    5,
+    'set the server up again: postern sshd setup --undo, then postern sshd setup --host HOST --user USER',
+  ),
   HOST_KEY_CHANGED: kind(
     409,
     5,

@@ -424,6 +424,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
       '--agent was asked for, and there is no ssh-agent, it does not answer, or it refuses the key (it may be locked).',
     next: 'Start one (eval "$(ssh-agent)"), unlock it (ssh-add -X), or leave --agent out.',
   },
+  SSH_CA_UNKNOWN: {
+    meaning:
+      'The edge’s ssh CA is another one than this server believes, and no CA that the server believes vouches for it: the server was off while one CA took over from the other, the edge was set up anew, or somebody poses as it. Nothing new is believed.',
+    next: 'See on the edge which CAs there are (postern-edge ca show). If it is right, set the server up again: postern sshd setup --undo, then postern sshd setup --host HOST --user USER.',
+  },
   SSH_CONFIG_INVALID: {
     meaning:
       "postern ssh-config cannot change the ssh configuration safely: the file is none that can be read and written, or a path or a name has characters that ssh's configuration cannot express.",

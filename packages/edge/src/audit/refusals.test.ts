@@ -733,6 +733,7 @@ const CASES: Partial<Record<ErrorCode, Case[]>> = {
       who: 'owner',
     },
   ],
+  SSH_CA_UNKNOWN: [asked(undefined, ['GET', () => '/v1/ssh/krl?ca=SHA256%3Ax'])],
   HOST_KEY_CHANGED: [
     {
       at: 'a report of a connector',

@@ -34,7 +34,13 @@ async function until(what: string, look: () => boolean): Promise<void> {
 
 const open = () => new LiveAuthorities(dataDir, { lock: undefined, clock: () => now, log }).start()
 const rotate = (signsInMs = DAY_MS) =>
-  rotateAuthorities(dataDir, ['client'], { now, signsInMs, overlapMs: () => 7 * DAY_MS, lock: undefined })
+  rotateAuthorities(dataDir, ['client'], {
+    now,
+    signsInMs: () => signsInMs,
+    overlapMs: () => 7 * DAY_MS,
+    sshKeyType: 'ed25519',
+    lock: undefined,
+  })
 
 describe('generations', () => {
   it('sign, are believed and retire by the clock alone', () => {

@@ -11,33 +11,50 @@ import {
 } from './generations.ts'
 import type { KeyLock } from './key-file.ts'
 import type { OfflineRoot } from './offline-root.ts'
+import {
+  addSshAuthority,
+  isSshGenerationKind,
+  type SshCaKeyType,
+  type SshGenerationKind,
+} from './ssh-authorities.ts'
 
 /** Puts new CAs in the place of old ones without an outage: for a time both are believed. It writes keys and dates; the
  *  edges that read them do the rest by their clock. */
 export interface RotationTimes {
   now: number
-  /** How long the new one is believed before it signs: so long its files may take to every edge. */
-  signsInMs: number
+  /** How long the new one is believed before it signs: so long its files may take to every edge, and the line of an ssh CA
+   *  to every server. */
+  signsInMs: (kind: RotatedKind) => number
   /** How long the old one is believed after that. */
-  overlapMs: (kind: AuthorityKind) => number
+  overlapMs: (kind: RotatedKind) => number
 }
+
+export type RotatedKind = AuthorityKind | SshGenerationKind
 
 /** Several kinds, or none when one of them cannot be.
  *  @throws CA_ROTATING one of them is being rotated · STATE_INVALID */
 export async function rotateAuthorities(
   dataDir: string,
-  kinds: readonly AuthorityKind[],
-  { now, signsInMs, overlapMs, lock }: RotationTimes & { lock: KeyLock | undefined },
+  kinds: readonly RotatedKind[],
+  { now, signsInMs, overlapMs, ...keys }: RotationTimes & NewKeys,
 ): Promise<void> {
   const before = await readGenerations(dataDir)
   for (const kind of kinds) requireSettled(kind, generationsOf(before, kind), now)
   const after = new Map(before)
   for (const kind of kinds) {
-    const name = await addAuthority(dataDir, kind, { now, lock })
-    const times = { signsFrom: now + signsInMs, overlapMs: overlapMs(kind) }
+    const name = isSshGenerationKind(kind)
+      ? await addSshAuthority(dataDir, kind, { keyType: keys.sshKeyType, lock: keys.lock })
+      : await addAuthority(dataDir, kind, { now, lock: keys.lock })
+    const times = { signsFrom: now + signsInMs(kind), overlapMs: overlapMs(kind) }
     after.set(kind, stillOf(generationsOf(before, kind), now).succeededBy(name, times))
   }
   await replaceGenerations(dataDir, before, after)
+}
+
+/** How new keys are made and kept. */
+export interface NewKeys {
+  sshKeyType: SshCaKeyType
+  lock: KeyLock | undefined
 }
 
 function stillOf(generations: Generations, now: number): Generations {
@@ -55,8 +72,9 @@ async function replaceGenerations(
     const kept = new Set(all.map(({ name }) => name))
     for (const { name } of generationsOf(before, kind).all) {
       if (kept.has(name)) continue
-      await rm(path.join(dataDir, 'ca', `${name}.key`), { force: true })
-      await rm(path.join(dataDir, 'ca', `${name}.pem`), { force: true })
+      for (const suffix of ['key', 'pem', 'pub']) {
+        await rm(path.join(dataDir, 'ca', `${name}.${suffix}`), { force: true })
+      }
     }
   }
 }
@@ -90,7 +108,7 @@ export async function issueIntermediate(
  *  @returns how many that are */
 export async function endOverlap(
   dataDir: string,
-  kinds: readonly AuthorityKind[],
+  kinds: readonly RotatedKind[],
   now: number,
 ): Promise<number> {
   const before = await readGenerations(dataDir)
@@ -109,7 +127,7 @@ export async function endOverlap(
   return ended
 }
 
-function requireSettled(kind: AuthorityKind, generations: Generations, now: number): void {
+function requireSettled(kind: RotatedKind, generations: Generations, now: number): void {
   const [oldest, another] = generations.trusted(now)
   if (!another) return
   const until = new Date(oldest!.trustedUntil ?? now).toISOString()

@@ -1,8 +1,9 @@
 import { formatExactDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
 import { type Command, Option } from 'commander'
-import { type AuthorityKind, ROTATED_KINDS } from '../ca/authorities.ts'
-import { endOverlap, rotateAuthorities } from '../ca/rotate.ts'
+import { ROTATED_KINDS } from '../ca/authorities.ts'
+import { endOverlap, type RotatedKind, rotateAuthorities } from '../ca/rotate.ts'
+import { isSshGenerationKind, SSH_GENERATION_KINDS } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
@@ -10,7 +11,7 @@ import { configOption, readDuration } from './options.ts'
 
 interface RotateOptions {
   config: string
-  kind: AuthorityKind[]
+  kind: RotatedKind[]
   signsIn?: number
   overlap?: number
   unsafeShortOverlap?: boolean
@@ -23,11 +24,13 @@ export function addCaRotate(group: Command, parts: ProgramParts): void {
     .description('make new CAs that take over without an outage: for a time old and new are believed')
     .addOption(configOption())
     .addOption(
-      new Option('--kind <kind...>', 'which').choices(ROTATED_KINDS).default([...ROTATED_KINDS], 'all'),
+      new Option('--kind <kind...>', 'which')
+        .choices([...ROTATED_KINDS, ...SSH_GENERATION_KINDS])
+        .default([...ROTATED_KINDS], 'all but those of ssh'),
     )
     .option(
       '--signs-in <duration>',
-      'when the new one begins to sign (default: 0s; with a store on PostgreSQL say it yourself)',
+      'when the new one begins to sign (default: 0s, 1d for ssh; with a store on PostgreSQL say it yourself)',
       readDuration,
     )
     .option(
@@ -37,7 +40,7 @@ export function addCaRotate(group: Command, parts: ProgramParts): void {
     )
     .option(
       '--unsafe-short-overlap',
-      'also shorter than certificates live: whoever has one of the old CA is cut off',
+      'also times shorter than certificates live or servers need to learn of it: some are cut off',
     )
     .addOption(
       new Option(
@@ -51,9 +54,14 @@ export function addCaRotate(group: Command, parts: ProgramParts): void {
 A running edge reads it within a second. Several edges: copy DATA_DIR/ca to each of them before the new CA signs. What the
 overlap has ended is deleted with the next rotation. See what is when with: postern-edge ca show.
 
+ssh-user: servers set up by "postern sshd setup" learn the new line within a minute, from the edge and signed by the old CA. One
+that is off until the overlap is over has to be set up again. Where you wrote TrustedUserCAKeys by hand, add the new line by
+hand before it signs: postern-edge ca ssh show. ssh-host: the same for lines @cert-authority that people wrote themselves.
+
 Examples:
   $ postern-edge ca rotate --config /etc/postern-edge/edge.yaml
-  $ postern-edge ca rotate --config /etc/postern-edge/edge.yaml --kind connector --signs-in 1d --overlap 7d`,
+  $ postern-edge ca rotate --config /etc/postern-edge/edge.yaml --kind connector --signs-in 1d --overlap 7d
+  $ postern-edge ca rotate --config /etc/postern-edge/edge.yaml --kind ssh-user ssh-host`,
     )
     .action(async (options: RotateOptions) => {
       const config = loadConfig(options.config)
@@ -63,24 +71,49 @@ Examples:
         const ended = await endOverlap(dataDir, options.kind, now)
         return void parts.stderr.write(`postern-edge: ${ended} CAs are not believed any more\n`)
       }
-      const signsInMs = options.signsIn ?? signsAtOnce(config)
-      const overlapMs = (kind: AuthorityKind) => chooseOverlap(kind, options, config)
-      for (const kind of options.kind) overlapMs(kind)
-      await rotateAuthorities(dataDir, options.kind, { now, signsInMs, overlapMs, lock: ca.keyLock })
+      const signsInMs = (kind: RotatedKind) => chooseStart(kind, options, config)
+      const overlapMs = (kind: RotatedKind) => chooseOverlap(kind, options, config)
+      const times = options.kind.map((kind) => ({ kind, start: signsInMs(kind), end: overlapMs(kind) }))
+      const keys = { sshKeyType: config.ssh.caKeyType, lock: ca.keyLock }
+      await rotateAuthorities(dataDir, options.kind, { now, signsInMs, overlapMs, ...keys })
       const at = (ms: number) => new Date(now + ms).toISOString()
-      for (const kind of options.kind) {
+      for (const { kind, start, end } of times) {
         parts.stderr.write(
-          `postern-edge: a new ${kind} CA signs from ${at(signsInMs)} on, the old one is believed until ${at(signsInMs + overlapMs(kind))}\n`,
+          `postern-edge: a new ${kind} CA signs from ${at(start)} on, the old one is believed until ${at(start + end)}\n`,
+        )
+      }
+      if (
+        ROTATED_KINDS.every((kind) => options.kind.includes(kind)) &&
+        !options.kind.some(isSshGenerationKind)
+      ) {
+        parts.stderr.write(
+          'postern-edge: those of ssh stay as they are; to rotate them: --kind ssh-user ssh-host\n',
         )
       }
     })
 }
 
-/** Edges that share a database have files of their own. */
-function signsAtOnce({ store }: EdgeConfig): number {
-  if (store.startsWith('sqlite:')) return 0
-  throw new PosternError('USAGE_INVALID', 'other edges may share this store, and need the new keys first', {
-    hint: 'say when the new CAs sign, and copy DATA_DIR/ca to every edge before: --signs-in 1h',
+const USUAL_SSH_START_MS = 86_400_000
+/** Servers ask once a minute. */
+const LEAST_SSH_START_MS = 5 * 60_000
+
+/** Edges that share a database have files of their own; servers learn whom to believe before it signs.
+ *  @throws USAGE_INVALID */
+function chooseStart(
+  kind: RotatedKind,
+  { signsIn, unsafeShortOverlap }: RotateOptions,
+  { store }: EdgeConfig,
+): number {
+  const isSsh = isSshGenerationKind(kind)
+  if (signsIn === undefined && !store.startsWith('sqlite:')) {
+    throw new PosternError('USAGE_INVALID', 'other edges may share this store, and need the new keys first', {
+      hint: 'say when the new CAs sign, and copy DATA_DIR/ca to every edge before: --signs-in 1h',
+    })
+  }
+  if (signsIn === undefined) return isSsh ? USUAL_SSH_START_MS : 0
+  if (!isSsh || signsIn >= LEAST_SSH_START_MS || unsafeShortOverlap) return signsIn
+  throw new PosternError('USAGE_INVALID', `servers learn of a new ${kind} CA before it signs`, {
+    hint: `--signs-in ${formatExactDuration(LEAST_SSH_START_MS)} or more, or --unsafe-short-overlap`,
   })
 }
 
@@ -89,14 +122,11 @@ const USUAL_OVERLAP_MS = 30 * 86_400_000
 /** Whoever has a certificate of the old CA has got one of the new CA before the overlap ends.
  *  @throws USAGE_INVALID */
 function chooseOverlap(
-  kind: AuthorityKind,
+  kind: RotatedKind,
   { overlap, unsafeShortOverlap }: RotateOptions,
-  { certificates }: EdgeConfig,
+  config: EdgeConfig,
 ): number {
-  const least =
-    kind === 'workload'
-      ? certificates.workloadMaxTtlMs
-      : Math.max(certificates.connectorTtlMs, certificates.sessionMs)
+  const least = longestLife(kind, config)
   if (overlap === undefined) return Math.max(USUAL_OVERLAP_MS, least)
   if (overlap >= least || unsafeShortOverlap) return overlap
   throw new PosternError(
@@ -104,4 +134,11 @@ function chooseOverlap(
     `what the ${kind} CA has signed lives longer than the overlap: ${formatExactDuration(least)}`,
     { hint: `--overlap ${formatExactDuration(least)} or more, or --unsafe-short-overlap` },
   )
+}
+
+function longestLife(kind: RotatedKind, { certificates, ssh }: EdgeConfig): number {
+  if (kind === 'ssh-user') return ssh.ttlMs
+  if (kind === 'ssh-host') return ssh.hostTtlMs
+  if (kind === 'workload') return certificates.workloadMaxTtlMs
+  return Math.max(certificates.connectorTtlMs, certificates.sessionMs)
 }

@@ -1,6 +1,10 @@
+import { sshFingerprint } from '@postern/shared/certs/ssh-key'
 import type { Command } from 'commander'
 import { AUTHORITY_KINDS, fingerprintOf, loadAuthority } from '../ca/authorities.ts'
 import { generationsOf, readGenerations } from '../ca/generations.ts'
+import type { KeyLock } from '../ca/key-file.ts'
+import type { RotatedKind } from '../ca/rotate.ts'
+import { isSshGenerationKind, loadSshAuthority, SSH_GENERATION_KINDS } from '../ca/ssh-authorities.ts'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
 import { configOption } from './options.ts'
@@ -15,7 +19,7 @@ export function addCaShow(group: Command, parts: ProgramParts): void {
       'after',
       `
 next: believed, and does not sign yet. signs. trusted: has signed, and is believed still. retired: is believed no more.
-The CAs of ssh: postern-edge ca ssh show.
+The lines of the CAs of ssh: postern-edge ca ssh show.
 
 Examples:
   $ postern-edge ca show --config /etc/postern-edge/edge.yaml`,
@@ -34,25 +38,33 @@ Examples:
     })
 }
 
-async function describe(dataDir: string, lock: Parameters<typeof loadAuthority>[2]['lock']) {
+async function describe(dataDir: string, lock: KeyLock | undefined) {
   const kinds = await readGenerations(dataDir)
   const now = Date.now()
-  const rows = AUTHORITY_KINDS.flatMap((kind) => {
+  const rows = [...AUTHORITY_KINDS, ...SSH_GENERATION_KINDS].flatMap((kind) => {
     const generations = generationsOf(kinds, kind)
     return generations.all.map(async (generation) => {
       const state = generations.stateOf(generation, now)
-      const authority =
+      const facts =
         state === 'retired'
-          ? undefined // its files may have gone
-          : await loadAuthority(dataDir, kind, { name: generation.name, lock })
-      return {
-        kind,
-        ...generation,
-        state,
-        expiresAt: authority?.certificate.notAfter.getTime() ?? null,
-        fingerprint: authority ? fingerprintOf(authority) : null,
-      }
+          ? { expiresAt: null, fingerprint: null } // its files may have gone
+          : await readFacts(dataDir, kind, { name: generation.name, lock })
+      return { kind, ...generation, state, ...facts }
     })
   })
   return Promise.all(rows)
+}
+
+/** A CA of ssh is a key, which does not expire. */
+async function readFacts(
+  dataDir: string,
+  kind: RotatedKind,
+  named: { name: string; lock: KeyLock | undefined },
+) {
+  if (isSshGenerationKind(kind)) {
+    const { publicKey } = await loadSshAuthority(dataDir, kind, named)
+    return { expiresAt: null, fingerprint: sshFingerprint(publicKey.blob) }
+  }
+  const authority = await loadAuthority(dataDir, kind, named)
+  return { expiresAt: authority.certificate.notAfter.getTime(), fingerprint: fingerprintOf(authority) }
 }

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import { openSshAuthorities } from '../ca/ssh-authorities.ts'
+import { generationsOf, readGenerations } from '../ca/generations.ts'
+import { loadSshAuthority, openSshAuthorities, type SshGenerationKind } from '../ca/ssh-authorities.ts'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
 import { configOption } from './options.ts'
@@ -13,22 +14,35 @@ export function addCaSshShow(group: Command, parts: ProgramParts): void {
     .addHelpText(
       'after',
       `
-Makes the keys when data_dir has none yet, as serve does.
+Makes the keys when data_dir has none yet, as serve does. During a rotation there are several of a kind, the newest last, and
+servers and clients believe all of them.
 
 Examples:
   $ postern-edge ca ssh show --config /etc/postern-edge/edge.yaml`,
     )
     .action(async (options: { config: string; json?: boolean }) => {
       const { ca, dataDir, ssh, domain } = loadConfig(options.config)
-      const { user, host } = await openSshAuthorities(dataDir, ssh.caKeyType, ca.keyLock)
+      const now = Date.now()
+      const { user, host } = await openSshAuthorities(dataDir, ssh.caKeyType, ca.keyLock, now)
+      const kinds = await readGenerations(dataDir)
+      const readLines = (kind: SshGenerationKind) =>
+        Promise.all(
+          generationsOf(kinds, kind)
+            .trusted(now)
+            .map(({ name }) => loadSshAuthority(dataDir, kind, { name, lock: ca.keyLock })),
+        ).then((all) => all.map(({ line }) => line))
+      const [sshUserCas, sshHostCas] = [await readLines('ssh-user'), await readLines('ssh-host')]
       if (options.json) {
-        const answer = { sshUserCa: user.line, sshHostCa: host.line }
+        const answer = { sshUserCa: user.line, sshHostCa: host.line, sshUserCas, sshHostCas }
         parts.stdout.write(`${JSON.stringify(answer, null, 2)}\n`)
         return
       }
-      parts.stdout.write(
-        `# users: TrustedUserCAKeys of sshd\n${user.line} postern-user-ca\n` +
-          `# hosts: known_hosts of clients\n@cert-authority *.${domain} ${host.line}\n`,
-      )
+      const text = [
+        '# users: TrustedUserCAKeys of sshd',
+        ...sshUserCas.map((line) => `${line} postern-user-ca`),
+        '# hosts: known_hosts of clients',
+        ...sshHostCas.map((line) => `@cert-authority *.${domain} ${line}`),
+      ]
+      parts.stdout.write(`${text.join('\n')}\n`)
     })
 }

@@ -2,7 +2,8 @@ import { sshFingerprint } from '@postern/shared/certs/ssh-key'
 import type { FlowIdentityKey } from '@postern/shared/proxy-protocol/flow-identity'
 import { fingerprintOf } from '../ca/authorities.ts'
 import type { LiveAuthorities } from '../ca/live-authorities.ts'
-import type { SshAuthorities } from '../ca/ssh-authorities.ts'
+import type { LiveSshAuthorities } from '../ca/live-ssh-authorities.ts'
+import type { SshAuthority } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
 import { loadLoginKeys } from '../login/keys.ts'
 import type { KeyRing } from '../store/edge-keys.ts'
@@ -10,7 +11,7 @@ import type { KeyRing } from '../store/edge-keys.ts'
 export interface OwnKeyParts {
   config: Pick<EdgeConfig, 'dataDir' | 'tls'>
   authorities: LiveAuthorities
-  sshAuthorities: SshAuthorities
+  sshAuthorities: LiveSshAuthorities
   identityKey: FlowIdentityKey
 }
 
@@ -18,13 +19,11 @@ export interface OwnKeyParts {
 export async function openOwnKeys({
   config,
   authorities,
-  sshAuthorities: { user, host },
+  sshAuthorities,
   identityKey,
 }: OwnKeyParts): Promise<() => KeyRing> {
   const { signingKey } = await loadLoginKeys(config.dataDir)
   const fixed: KeyRing = {
-    'ssh-user': onlyKey(sshFingerprint(user.publicKey.blob)),
-    'ssh-host': onlyKey(sshFingerprint(host.publicKey.blob)),
     'flow-identity': onlyKey(identityKey.id),
     login: onlyKey(signingKey.kid!),
   }
@@ -33,9 +32,15 @@ export async function openOwnKeys({
     client: authorities.dated('client', fingerprintOf),
     connector: authorities.dated('connector', fingerprintOf),
     workload: authorities.dated('workload', fingerprintOf),
+    'ssh-user': sshAuthorities.dated('user', sshFingerprintOf),
+    'ssh-host': sshAuthorities.dated('host', sshFingerprintOf),
     // with a public certificate nobody sees it
     ...(config.tls ? {} : { edge: authorities.dated('edge', fingerprintOf) }),
   })
+}
+
+function sshFingerprintOf({ publicKey }: SshAuthority): string {
+  return sshFingerprint(publicKey.blob)
 }
 
 function onlyKey(name: string) {

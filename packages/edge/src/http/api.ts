@@ -27,7 +27,13 @@ import { lock, revoke, showKrl, showLocks, unlock } from './revocations.ts'
 import { claim, list, remove, show, update } from './services.ts'
 import { endOwnSession, showSession } from './session.ts'
 import { issueSsh } from './ssh-certificates.ts'
-import { acceptTargetKeys, issueHostCertificates, reportTargetKeys, showHostKeys } from './ssh-hosts.ts'
+import {
+  acceptTargetKeys,
+  issueHostCertificates,
+  reportTargetKeys,
+  showAuthorities,
+  showHostKeys,
+} from './ssh-hosts.ts'
 import { issueWorkload, listWorkloads, renewWorkload, showWorkload } from './workload-certificates.ts'
 
 /** What is served where a certificate is asked for: workloads renew themselves, and nothing else. */
@@ -81,6 +87,7 @@ export function createApi(parts: ApiParts): Hono<ApiEnv> {
   app.post('/v1/connectors/ssh-host-certificates', issueHostCertificates(parts)) // by its current key
   app.post('/v1/connectors/ssh-host-keys', reportTargetKeys(parts)) // by its current key
   app.get('/v1/ssh/krl', showKrl(parts)) // for servers
+  app.get('/v1/ssh/cas', showAuthorities(parts)) // for servers
   app.get('/v1/crl/:file', showCrl(parts)) // for whoever checks certificates
   app.get('/v1/flow-identity-keys', showFlowIdentityKeys(parts)) // for services
   app.post('/v1/revocations', session, recent, revoke(parts))

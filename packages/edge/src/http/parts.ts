@@ -10,7 +10,7 @@ import type { AuditReads } from '../audit/reads.ts'
 import type { AuditLog } from '../audit/record.ts'
 import type { IssuingThread } from '../ca/issuing-thread.ts'
 import type { LiveAuthorities } from '../ca/live-authorities.ts'
-import type { SshAuthorities } from '../ca/ssh-authorities.ts'
+import type { LiveSshAuthorities } from '../ca/live-ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
 import type { ConnectorIssuer } from '../connectors/certificates.ts'
 import type { ConnectorRegistry } from '../connectors/registry.ts'
@@ -39,7 +39,7 @@ export interface ApiParts {
   roles: Roles
   issuing: IssuingThread
   authorities: LiveAuthorities
-  sshAuthorities: SshAuthorities
+  sshAuthorities: LiveSshAuthorities
   /** Its public half is shown. */
   identityKey: FlowIdentityKey
   connectors: ConnectorRegistry

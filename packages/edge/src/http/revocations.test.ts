@@ -5,7 +5,12 @@ import https from 'node:https'
 import path from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { after, before, beforeEach, describe, it } from 'node:test'
-import { formatSshPublicKey, parseSshPublicKey, toSshPublicKey } from '@postern/shared/certs/ssh-key'
+import {
+  formatSshPublicKey,
+  parseSshPublicKey,
+  sshFingerprint,
+  toSshPublicKey,
+} from '@postern/shared/certs/ssh-key'
 import { parseKrl } from '@postern/shared/certs/ssh-krl'
 import { DOMAIN, type EdgeStage, MYCORP, type Person, startEdgeStage } from '../../test/edge-stage.ts'
 import type { ServiceRecord } from '../store/services.ts'
@@ -43,11 +48,11 @@ function userCaOf({ dataDir }: EdgeStage): Buffer {
   return parseSshPublicKey(readFileSync(path.join(dataDir, 'ca', 'ssh-user-ca.pub'), 'utf8')).blob
 }
 
-async function readKrl(from: EdgeStage = stage) {
+async function readKrl(from: EdgeStage = stage, path = '/v1/ssh/krl') {
   const request = https.request({
     ...from.dialOptions({ serverName: DOMAIN }),
     agent: false,
-    path: '/v1/ssh/krl',
+    path,
     headers: { host: `${DOMAIN}:${from.edge.port}` },
   })
   request.end()
@@ -63,6 +68,19 @@ async function readKrl(from: EdgeStage = stage) {
     keyIds: ofUsers?.keyIds ?? [],
   }
 }
+
+describe('the list that a server asks for', () => {
+  it('is of the CAs that it names, and there is none when the edge has none of them', async () => {
+    const serial = await issue(user)
+    assert.equal((await revoke(owner, { certificateSerial: serial })).status, 200)
+    const named = (blob: Buffer) => `ca=${encodeURIComponent(sshFingerprint(blob))}`
+    const other = named(toSshPublicKey(generateKeyPairSync('ed25519').publicKey).blob)
+    const asked = await readKrl(stage, `/v1/ssh/krl?${other}&${named(userCaOf(stage))}`)
+    assert.ok(asked.serials.includes(serial))
+    const unknown = await stage.api('GET', `/v1/ssh/krl?${other}`)
+    assert.deepEqual([unknown.status, unknown.code], [404, 'SSH_CA_UNKNOWN'])
+  })
+})
 
 describe('revoking one certificate', () => {
   it('puts it on the list, which has a higher version then, and counts it once', async () => {

@@ -5,6 +5,7 @@ import {
   type RevocationResponse,
 } from '@postern/shared/api/revocations'
 import { KRL_MEDIA_TYPE } from '@postern/shared/api/ssh'
+import { type SshPublicKey, sshFingerprint } from '@postern/shared/certs/ssh-key'
 import { parseEmailAddress } from '@postern/shared/email'
 import { PosternError } from '@postern/shared/errors'
 import { openKrl } from '../revocation/krl.ts'
@@ -21,10 +22,26 @@ import { findOwn } from './services.ts'
 export function showKrl(parts: ApiParts): ApiHandler {
   const readKrl = openKrl(parts)
   return async (c) => {
+    const authorities = findAsked(c.req.queries('ca'), parts)
     await parts.enforcement.settleSsh()
     c.header('Content-Type', KRL_MEDIA_TYPE)
-    return c.body(new Uint8Array(await readKrl()))
+    return c.body(new Uint8Array(await readKrl(authorities)))
   }
+}
+
+/** Those that the server believes and the edge does too; the others have nothing valid to revoke.
+ *  @throws SSH_CA_UNKNOWN none of them */
+function findAsked(
+  asked: readonly string[] | undefined,
+  { sshAuthorities, clock, config }: Pick<ApiParts, 'sshAuthorities' | 'clock' | 'config'>,
+): SshPublicKey[] {
+  if (!asked) return [sshAuthorities.usersCaOfOldServers(clock(), config.ssh.ttlMs).publicKey]
+  const believed = sshAuthorities
+    .trusted('user')
+    .map(({ publicKey }) => publicKey)
+    .filter(({ blob }) => asked.includes(sshFingerprint(blob)))
+  if (believed.length > 0) return believed
+  throw new PosternError('SSH_CA_UNKNOWN', 'none of the ssh CAs that this server believes is one of the edge')
 }
 
 /** `POST /v1/revocations` */

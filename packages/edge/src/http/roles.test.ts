@@ -141,6 +141,7 @@ const ROWS: Row[] = [
   { method: 'GET', route: '/healthz', outcomes: everybody(200) },
   { method: 'GET', route: '/readyz', outcomes: everybody(200) },
   { method: 'GET', route: '/v1/ssh/krl', outcomes: everybody(200) },
+  { method: 'GET', route: '/v1/ssh/cas', outcomes: everybody(200) },
   {
     ...{ method: 'GET', route: '/v1/crl/:file', outcomes: everybody(200) },
     target: () => '/v1/crl/client.crl',

@@ -228,6 +228,8 @@ async function describe(
     flows: live.where({ serviceId: record.id }).length,
     sshUserCa: sshAuthorities.user.line,
     sshHostCa: sshAuthorities.host.line,
+    sshUserCas: sshAuthorities.lines('user'),
+    sshHostCas: sshAuthorities.lines('host'),
     ssh: record.ssh,
     sshHostKeys: { keys: [...(hostKeys?.keys ?? [])], pending: [...(hostKeys?.pending ?? [])] },
     enrollTokens: await countOpenEnrollTokens(db, record.id, clock()),

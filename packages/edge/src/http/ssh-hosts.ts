@@ -2,6 +2,7 @@ import {
   ConnectorCallRequest,
   SSH_HOST_JWS_TYPE,
   SSH_HOST_KEYS_JWS_TYPE,
+  type SshAuthoritiesResponse,
   type SshHostCertificatesResponse,
   SshHostKeysClaims,
   type SshHostKeysResponse,
@@ -80,6 +81,14 @@ export function issueHostCertificates(parts: ApiParts): ApiHandler {
       notAfter = issued.notAfter
     }
     return c.json({ certificates, notAfter } satisfies SshHostCertificatesResponse, 201)
+  }
+}
+
+/** `GET /v1/ssh/cas`: without a session, for servers; what is said is signed. */
+export function showAuthorities({ sshAuthorities }: Pick<ApiParts, 'sshAuthorities'>): ApiHandler {
+  return (c) => {
+    const listsOf = (kind: 'user' | 'host') => [...sshAuthorities.signedLists(kind)]
+    return c.json({ user: listsOf('user'), host: listsOf('host') } satisfies SshAuthoritiesResponse)
   }
 }
 
@@ -193,6 +202,7 @@ function describe(
   }
   return {
     hostCa: line,
+    hostCas: parts.sshAuthorities.lines('host'),
     keys,
     record: signHostKeyRecord(said, { type: publicKey.type, key: signingKey }),
     pending: record?.pending !== undefined,

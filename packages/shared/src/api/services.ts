@@ -46,6 +46,9 @@ export const Service = v.object({
   /** Lines of OpenSSH: who signs certificates for users, and for hosts. Empty: the edge has none. */
   sshUserCa: v.optional(v.string(), ''),
   sshHostCa: v.optional(v.string(), ''),
+  /** All that are believed, these among them; an older edge has one of each. */
+  sshUserCas: v.optional(v.array(v.string()), []),
+  sshHostCas: v.optional(v.array(v.string()), []),
   ssh: v.optional(SshSettings, DEFAULT_SSH_SETTINGS),
   /** Host keys of the target as its connector reported them, and those that nobody has accepted yet. */
   sshHostKeys: v.optional(v.object({ keys: v.array(v.string()), pending: v.array(v.string()) }), {

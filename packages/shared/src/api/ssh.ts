@@ -120,8 +120,10 @@ export const SSH_HOST_KEYS_JWS_TYPE = 'postern-ssh-host-keys+jwt'
 /** `GET /v1/services/:ref/ssh-host-keys` for whom the service admits; `POST …/ssh-host-keys/accept` for its owner.
  *  Also the answer to a connector whose keys are the recorded ones. */
 export const SshHostKeysResponse = v.object({
-  /** The line of the host CA. */
+  /** The line of the host CA that signs. */
   hostCa: v.string(),
+  /** Lines of all that are believed, this one among them: while one takes over from the other there are two. */
+  hostCas: v.optional(v.pipe(v.array(v.string()), v.maxLength(8)), []),
   /** Keys accepted for this service; empty when its connector has reported none. */
   keys: v.array(v.string()),
   /** The same, signed by the host CA: see `verifyHostKeyRecord`. */
@@ -142,8 +144,14 @@ export const SshHostKeyRecord = v.object({
   iat: v.number(),
 })
 
-/** `GET /v1/ssh/krl`, without a session: binary, OpenSSH's PROTOCOL.krl. */
+/** `GET /v1/ssh/krl`, without a session: binary, OpenSSH's PROTOCOL.krl. `?ca=SHA256:…`, once for each CA that the server
+ *  believes, asks for what is revoked of these: a list that names another one would be refused as a whole. */
 export const KRL_MEDIA_TYPE = 'application/octet-stream'
+
+/** `GET /v1/ssh/cas`, without a session: the list of CAs of each kind, once for each CA in it, signed by that one. See
+ *  `verifySshAuthorityList`. */
+const signedLists = v.pipe(v.array(v.pipe(v.string(), v.maxLength(65_536))), v.maxLength(8))
+export const SshAuthoritiesResponse = v.object({ user: signedLists, host: signedLists })
 
 export type SshCertificateRequest = v.InferInput<typeof SshCertificateRequest>
 export type SshCertificateResponse = v.InferOutput<typeof SshCertificateResponse>
@@ -153,4 +161,5 @@ export type SshSettingsChange = v.InferOutput<typeof SshSettingsChange>
 export type SshHostKeysClaims = v.InferOutput<typeof SshHostKeysClaims>
 export type SshHostCertificatesResponse = v.InferOutput<typeof SshHostCertificatesResponse>
 export type SshHostKeysResponse = v.InferOutput<typeof SshHostKeysResponse>
+export type SshAuthoritiesResponse = v.InferOutput<typeof SshAuthoritiesResponse>
 export type SshHostKeyRecord = v.InferOutput<typeof SshHostKeyRecord>
