@@ -23,6 +23,7 @@ import {
 } from '@postern/shared/api/services'
 import { EdgeResponse, ErrorResponse, SessionResponse } from '@postern/shared/api/session'
 import {
+  SshAuthoritiesResponse,
   type SshCertificateRequest,
   SshCertificateResponse,
   SshHostCertificatesResponse,
@@ -203,9 +204,16 @@ export class EdgeApi {
     await this.#call(v.unknown(), { method: 'POST', path: '/v1/connectors/ssh-host-keys', body: { jws } })
   }
 
-  /** The list of revoked ssh certificates as it is, not yet looked at. */
-  async getSshKrl(): Promise<Buffer> {
-    const wanted = { method: 'GET', path: '/v1/ssh/krl' } as const
+  /** Nothing of it is believed before `verifySshAuthorityList` says so. */
+  getSshAuthorities(): Promise<SshAuthoritiesResponse> {
+    return this.#call(SshAuthoritiesResponse, { method: 'GET', path: '/v1/ssh/cas' })
+  }
+
+  /** The list of revoked ssh certificates as it is, not yet looked at.
+   *  @param authorities fingerprints of the CAs that may be named in it */
+  async getSshKrl(authorities: readonly string[]): Promise<Buffer> {
+    const query = new URLSearchParams(authorities.map((fingerprint): [string, string] => ['ca', fingerprint]))
+    const wanted = { method: 'GET', path: `/v1/ssh/krl?${query}` } as const
     const answer = await this.#request(wanted)
     if (answer.status === 200) return answer.body
     return processAnswer(v.never(), answer, `${wanted.method} ${wanted.path}`)

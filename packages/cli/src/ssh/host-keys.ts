@@ -34,7 +34,7 @@ export async function updateHostKeys(
   const { edge, host } = destination
   const answer = await askForRecord(api, session, host)
   if (!answer) return { pending: false }
-  const hostCa = formatSshPublicKey(parseSshPublicKey(answer.hostCa))
+  const hostCa = canonical(answer.hostCa)
   const record = verifyHostKeyRecord(answer.record, hostCa)
   if (record.host !== host) {
     throw new PosternError(
@@ -46,9 +46,13 @@ export async function updateHostKeys(
     timeoutMs: LOCK_TIMEOUT_MS,
   })
   storeRecord(destination, record)
-  writeKnownHosts(edge, hostCa)
+  writeKnownHosts(edge, [...new Set([...answer.hostCas.map(canonical), hostCa])])
   if (answer.pending) warnOfChange(destination)
   return { pending: answer.pending }
+}
+
+function canonical(line: string): string {
+  return formatSshPublicKey(parseSshPublicKey(line))
 }
 
 /** @returns undefined from an edge that is older than its records: ssh then asks the person, as it always did */
@@ -68,11 +72,12 @@ async function askForRecord(
 /** The text of the file; a test holds it against ssh. */
 export function formatKnownHosts(
   domain: string,
-  hostCa: string,
+  hostCas: readonly string[],
   records: readonly { host: string; keys: readonly string[] }[],
 ): string {
   const lines = records.flatMap(({ host, keys }) => keys.map((key) => `${host} ${key}`))
-  return ['# written by postern', `@cert-authority *.${domain} ${hostCa}`, ...lines, ''].join('\n')
+  const authorities = hostCas.map((line) => `@cert-authority *.${domain} ${line}`)
+  return ['# written by postern', ...authorities, ...lines, ''].join('\n')
 }
 
 /** A newer record never gives way to an older one of the same service. */
@@ -92,14 +97,14 @@ function storeRecord({ edge, label }: SshDestination, record: SshHostKeyRecord):
   writeStateFile(file, { host, serviceId, revision, keys } satisfies StoredRecord)
 }
 
-function writeKnownHosts(edge: KnownEdge, hostCa: string): void {
+function writeKnownHosts(edge: KnownEdge, hostCas: readonly string[]): void {
   const records = readdirSync(recordsFolder(edge))
     .filter((name) => name.endsWith('.host-keys.json'))
     .sort()
     .map((name) => readStateFile(path.join(recordsFolder(edge), name), RECORD_SHAPE))
     .filter((record) => record !== undefined)
     .map(({ host, keys }) => ({ host, keys: Object.values(keys).map(String) }))
-  const text = formatKnownHosts(edge.domain, hostCa, records)
+  const text = formatKnownHosts(edge.domain, hostCas, records)
   const file = knownHostsFile(edge)
   if (readIfThere(file) !== text) replaceFile(file, text)
 }

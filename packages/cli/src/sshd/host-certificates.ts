@@ -45,11 +45,15 @@ export function findHostKeys(config: EffectiveConfig, layout: SshdLayout): HostK
 
 /** Asks in the connector's name. Each certificate is read again before sshd shows it: a wrong one would turn people
  *  away at the door.
- *  @param options.hostCa whom it has to be signed by
+ *  @param options.hostCas lines of those who may have signed it
  *  @throws CONNECTOR_REFUSED when no connector of the service has a valid certificate here */
 export async function requestHostCertificates(
   edge: KnownEdge,
-  { serviceHost, hostCa, hostKeys }: { serviceHost: string; hostCa: string; hostKeys: readonly HostKey[] },
+  {
+    serviceHost,
+    hostCas,
+    hostKeys,
+  }: { serviceHost: string; hostCas: readonly string[]; hostKeys: readonly HostKey[] },
 ): Promise<IssuedHostCertificate[]> {
   if (hostKeys.length === 0) return []
   const connector = readCertificateOf(edge, serviceHost)
@@ -71,7 +75,7 @@ export async function requestHostCertificates(
   const { certificates } = await api.issueSshHostCertificates(jws)
   return hostKeys.map((hostKey, index) => {
     const line = certificates[index] ?? ''
-    checkHostCertificate(line, hostKey.key, { serviceHost, hostCa, now })
+    checkHostCertificate(line, hostKey.key, { serviceHost, hostCas, now })
     return { ...hostKey, line }
   })
 }
@@ -80,11 +84,11 @@ export async function requestHostCertificates(
 export function checkHostCertificate(
   line: string,
   key: SshPublicKey,
-  { serviceHost, hostCa, now }: { serviceHost: string; hostCa: string; now: number },
+  { serviceHost, hostCas, now }: { serviceHost: string; hostCas: readonly string[]; now: number },
 ): void {
   const certificate = parseSshCertificate(line)
   verifySshCertificate(certificate, {
-    authorities: [parseSshPublicKey(hostCa)],
+    authorities: hostCas.map(parseSshPublicKey),
     kind: 'host',
     principal: serviceHost,
     now,
@@ -93,11 +97,12 @@ export function checkHostCertificate(
   throw new PosternError('CERTIFICATE_REFUSED', 'the host certificate is for another key')
 }
 
-/** When half of its life is over, or it is none at all. */
-export function isRenewalDue(file: string, now: number): boolean {
+/** When half of its life is over, another CA signs by now, or it is no certificate at all.
+ *  @param options.signing line of the host CA that signs */
+export function isRenewalDue(file: string, { signing, now }: { signing: string; now: number }): boolean {
   try {
-    const { notBefore, notAfter } = parseSshCertificate(readFileSync(file, 'utf8').trim())
-    return now >= (notBefore + notAfter) / 2
+    const { ca, notBefore, notAfter } = parseSshCertificate(readFileSync(file, 'utf8').trim())
+    return formatSshPublicKey(ca) !== signing || now >= (notBefore + notAfter) / 2
   } catch {
     return true
   }

@@ -1,32 +1,37 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import path from 'node:path'
-import { parseSshPublicKey } from '@postern/shared/certs/ssh-key'
+import { parseSshPublicKey, sshFingerprint } from '@postern/shared/certs/ssh-key'
 import { parseKrl, type ReadKrl } from '@postern/shared/certs/ssh-krl'
 import { PosternError } from '@postern/shared/errors'
 import { EdgeApi } from '../api/edge-api.ts'
 import { edgeNow, type KnownEdge, readRemembered } from '../credentials/known-edge.ts'
+import { casOf, installCas, learnCas, type ServerCas, withoutEndedCas } from './authorities.ts'
 import { writePublicFile } from './change-file.ts'
 import type { SshdLayout } from './drop-in.ts'
 import { readEffectiveConfig } from './effective-config.ts'
 import { findHostKeys, isRenewalDue, requestHostCertificates } from './host-certificates.ts'
+import { linesOf, signingOf } from './known-authorities.ts'
 import { reloadSshd } from './reload.ts'
 import { lastLines, requireProgram, runProgram } from './run-program.ts'
 import { readState, requireState, type SetupState } from './state.ts'
 import { lockSetup, undoIfOverdue } from './undo.ts'
 
-/** What has to stay up to date on a server that was set up: the list of revoked certificates, every minute, and the
- *  host certificates when half of their life is over. Whatever fails leaves the last good file where it is. */
+/** What has to stay up to date on a server that was set up: the CAs that it believes and the list of revoked
+ *  certificates, every minute, and the host certificates when half of their life is over. Whatever fails leaves the last
+ *  good file where it is. */
 
 export interface Refreshed {
   krl: ReadKrl
   /** Whether the list is another one than before. */
   isNewKrl: boolean
+  /** Of users' CAs, how many are believed now that were not, and the other way round. */
+  userCas: { learned: number; dropped: number }
   renewedHostCertificates: number
 }
 
 /** @returns undefined when an unconfirmed setup was overdue, and taken back
- *  @throws KRL_INVALID · SSHD_SETUP_FAILED · EDGE_UNREACHABLE · EDGE_UNTRUSTED */
+ *  @throws KRL_INVALID · SSHD_SETUP_FAILED · SSH_CA_UNKNOWN · EDGE_UNREACHABLE · EDGE_UNTRUSTED */
 export async function refreshSshd(
   layout: SshdLayout,
   { acceptOlderList = false }: { acceptOlderList?: boolean } = {},
@@ -37,9 +42,24 @@ export async function refreshSshd(
   const state = readState(layout)
   if (!state) return undefined // taken back while we waited
   const edge = edgeOf(state)
-  const { krl, isNew } = await refreshKrl(layout, state, edge, acceptOlderList)
-  const renewedHostCertificates = await renewHostCertificates(layout, state, edge)
-  return { krl, isNewKrl: isNew, renewedHostCertificates }
+  const known = casOf(state)
+  // what is over is over also while the edge is away
+  const current = installCas(layout, state, withoutEndedCas(known, edgeNow(edge)))
+  const { cas, problem } = await learnCas(casOf(current), edge)
+  const { krl, isNew } = await refreshKrl(layout, cas, edge, acceptOlderList)
+  // a new CA is let in once it is known what of it is revoked
+  const after = installCas(layout, current, cas)
+  const renewedHostCertificates = await renewHostCertificates(layout, after, edge)
+  if (problem) throw problem
+  const userCas = compareLines(linesOf(known.userCas), linesOf(cas.userCas))
+  return { krl, isNewKrl: isNew, userCas, renewedHostCertificates }
+}
+
+function compareLines(before: readonly string[], after: readonly string[]) {
+  return {
+    learned: after.filter((ca) => !before.includes(ca)).length,
+    dropped: before.filter((ca) => !after.includes(ca)).length,
+  }
 }
 
 /** The edge as it was when sshd was set up, with the connector's state. */
@@ -51,14 +71,15 @@ export function edgeOf(state: SetupState): KnownEdge {
 
 async function refreshKrl(
   layout: SshdLayout,
-  state: SetupState,
+  { userCas }: ServerCas,
   edge: KnownEdge,
   acceptOlder: boolean,
 ): Promise<{ krl: ReadKrl; isNew: boolean }> {
-  const ca = parseSshPublicKey(state.userCa).blob
-  const bytes = await fetchKrl(edge)
-  const krl = parseKrl(bytes, [ca])
-  const installed = readInstalled(layout.krlFile, ca)
+  const lines = linesOf(userCas)
+  const bytes = await fetchKrl(edge, lines)
+  const krl = parseKrl(bytes, lines.map(blobOf))
+  // the one that is there may be of CAs that are over by now
+  const installed = readInstalled(layout.krlFile, [...lines, ...userCas.dropped].map(blobOf))
   if (installed && krl.version < installed.version && !acceptOlder) {
     throw new PosternError(
       'KRL_INVALID',
@@ -66,15 +87,26 @@ async function refreshKrl(
       { hint: 'if the edge was restored from a backup: postern sshd refresh --accept-older-list' },
     )
   }
-  if (installed && krl.version === installed.version) return { krl: installed, isNew: false }
+  if (installed && isSame(krl, installed)) return { krl: installed, isNew: false }
   await installKrl(layout, bytes)
   return { krl, isNew: true }
 }
 
-export async function fetchKrl(edge: KnownEdge): Promise<Buffer> {
+/** Of the same version, and about the same CAs. */
+function isSame(one: ReadKrl, other: ReadKrl): boolean {
+  const casIn = ({ certificates }: ReadKrl) => certificates.map(({ ca }) => ca.toString('base64')).join(' ')
+  return one.version === other.version && casIn(one) === casIn(other)
+}
+
+function blobOf(line: string): Buffer {
+  return parseSshPublicKey(line).blob
+}
+
+/** @param lines of the CAs that may be named in it: the edge is told, and leaves others out */
+export async function fetchKrl(edge: KnownEdge, lines: readonly string[]): Promise<Buffer> {
   // keeps nothing: this runs as root, and files of root in the connector's folder would be in its way
   using api = new EdgeApi(edge, readRemembered(edge))
-  return await api.getSshKrl()
+  return await api.getSshKrl(lines.map((line) => sshFingerprint(blobOf(line))))
 }
 
 /** A list that sshd may read: parsed by us before, and by OpenSSH now. */
@@ -90,14 +122,17 @@ export async function installKrl(layout: SshdLayout, bytes: Buffer): Promise<voi
 }
 
 /** A damaged file counts as none: the next good one replaces it. */
-function readInstalled(file: string, ca: Buffer): ReadKrl | undefined {
+function readInstalled(file: string, authorities: readonly Buffer[]): ReadKrl | undefined {
   if (!existsSync(file)) return undefined
   try {
-    return parseKrl(readFileSync(file), [ca])
+    return parseKrl(readFileSync(file), authorities)
   } catch {
     return undefined
   }
 }
+
+/** After that every edge signs with the new CA, also one whose clock is behind. */
+const SETTLED_MS = 60_000
 
 /** sshd reads host certificates when it starts and when it is told to. */
 async function renewHostCertificates(
@@ -105,14 +140,21 @@ async function renewHostCertificates(
   state: SetupState,
   edge: KnownEdge,
 ): Promise<number> {
-  const { serviceHost, hostCa } = state
-  if (hostCa === undefined) return 0
+  const { serviceHost } = state
+  const { hostCas } = casOf(state)
+  if (!hostCas) return 0
+  const now = edgeNow(edge)
+  const signing = signingOf(hostCas, now - SETTLED_MS).ca
   const config = await readEffectiveConfig(state, userInfo().username)
   const wired = new Set(config.get('hostcertificate') ?? [])
   const due = findHostKeys(config, layout).filter(
-    ({ certificateFile }) => wired.has(certificateFile) && isRenewalDue(certificateFile, edgeNow(edge)),
+    ({ certificateFile }) => wired.has(certificateFile) && isRenewalDue(certificateFile, { signing, now }),
   )
-  const issued = await requestHostCertificates(edge, { serviceHost, hostCa, hostKeys: due })
+  const issued = await requestHostCertificates(edge, {
+    serviceHost,
+    hostCas: linesOf(hostCas),
+    hostKeys: due,
+  })
   for (const { certificateFile, line } of issued) writePublicFile(certificateFile, `${line}\n`)
   if (issued.length > 0) await reloadSshd(state)
   return issued.length

@@ -5,11 +5,13 @@ import { parseSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { EMPTY_KRL, parseKrl } from '@postern/shared/certs/ssh-krl'
 import { PosternError } from '@postern/shared/errors'
 import type { KnownEdge } from '../credentials/known-edge.ts'
+import { learnCas, type ServerCas, userCasText } from './authorities.ts'
 import { applyChange, planChange, writePublicFile } from './change-file.ts'
 import { checkNewAccess, checkOldAccess, readAccount, recordAccess } from './check-access.ts'
 import { dropInText, layoutOf, principalsText, type SshdLayout } from './drop-in.ts'
 import { checkConfig, readEffectiveConfig, type SshdFiles } from './effective-config.ts'
 import { findHostKeys, type IssuedHostCertificate, requestHostCertificates } from './host-certificates.ts'
+import { knownFrom, linesOf } from './known-authorities.ts'
 import { fetchKrl, installKrl } from './refresh.ts'
 import { reloadSshd } from './reload.ts'
 import { type Scheduler, scheduleFiles, startSchedule } from './schedule.ts'
@@ -25,9 +27,10 @@ export interface SetupWishes {
   files: SshdFiles
   edge: KnownEdge
   serviceHost: string
-  /** Lines of OpenSSH. */
-  userCa: string
-  hostCa: string | undefined
+  /** Lines of OpenSSH, at least one. */
+  userCas: readonly string[]
+  /** Likewise; none where the edge certifies no servers. */
+  hostCas: readonly string[]
   /** Local accounts that the service's certificates open. */
   users: readonly string[]
   /** Admitted besides the service's own. */
@@ -49,7 +52,7 @@ export interface PlannedFile {
 /** Everything is looked at; nothing is written.
  *  @throws SSHD_SETUP_FAILED */
 export async function planSetup(wishes: SetupWishes, certificateFiles: readonly string[]) {
-  const { files, serviceHost, users, principals, userCa, scheduler, refreshCommand } = wishes
+  const { files, serviceHost, users, principals, userCas, scheduler, refreshCommand } = wishes
   const layout = layoutOf(files.configFile)
   refuseSecondSetup(layout)
   await checkConfig(files)
@@ -60,7 +63,7 @@ export async function planSetup(wishes: SetupWishes, certificateFiles: readonly 
   const ownDropIn = path.join(layout.folder, 'sshd.conf')
   const dropInFile = findDropInFile(files.configFile, text) ?? ownDropIn
   const ours: PlannedFile[] = [
-    { file: layout.userCaFile, text: `${userCa}\n` },
+    { file: layout.userCaFile, text: userCasText(userCas) },
     ...users.map((user) => ({
       file: path.join(layout.principalsFolder, user),
       text: principalsText(serviceHost, principals),
@@ -76,13 +79,18 @@ export async function planSetup(wishes: SetupWishes, certificateFiles: readonly 
 
 /** Sets up, checks and reloads; what fails on the way is taken back at once.
  *  @throws SSHD_SETUP_FAILED · KRL_INVALID · what the edge says */
-export async function setUpSshd(wishes: SetupWishes): Promise<SetupState> {
-  const { files, edge, tellStep } = wishes
+export async function setUpSshd(given: SetupWishes): Promise<SetupState> {
+  const { files, tellStep } = given
   const layout = layoutOf(files.configFile)
   refuseSecondSetup(layout)
   await checkConfig(files)
-  const krl = await fetchFirstKrl(edge, tellStep)
-  parseKrl(krl, [parseSshPublicKey(wishes.userCa).blob])
+  const cas = await findCas(given)
+  const wishes = { ...given, ...linesOfBoth(cas) }
+  const krl = await fetchFirstKrl(wishes)
+  parseKrl(
+    krl,
+    wishes.userCas.map((line) => parseSshPublicKey(line).blob),
+  )
   const certificates = await issueHostCertificates(wishes, layout)
   const plan = await planSetup(
     wishes,
@@ -94,7 +102,7 @@ export async function setUpSshd(wishes: SetupWishes): Promise<SetupState> {
   makeFolders(layout)
   using _lock = await lockSetup(layout)
   refuseSecondSetup(layout)
-  const state = stateOf(wishes, plan)
+  const state = { ...stateOf(wishes, plan), ...cas }
   let isReloaded = false
   try {
     await installKrl(layout, krl)
@@ -118,10 +126,29 @@ export async function setUpSshd(wishes: SetupWishes): Promise<SetupState> {
   }
 }
 
+/** The CAs that were named, and those that they vouch for: while one takes over from the other there are two.
+ *  @throws SSH_CA_UNKNOWN the edge has others */
+async function findCas({ edge, userCas, hostCas }: SetupWishes): Promise<ServerCas> {
+  const named = {
+    userCas: knownFrom(userCas),
+    ...(hostCas.length > 0 ? { hostCas: knownFrom(hostCas) } : {}),
+  }
+  const { cas, problem } = await learnCas(named, edge)
+  if (!problem) return cas
+  throw new PosternError(problem.code, problem.message, {
+    hint: 'take the lines from the edge: postern-edge ca ssh show',
+    cause: problem,
+  })
+}
+
+function linesOfBoth({ userCas, hostCas }: ServerCas): Pick<SetupWishes, 'userCas' | 'hostCas'> {
+  return { userCas: linesOf(userCas), hostCas: hostCas ? linesOf(hostCas) : [] }
+}
+
 /** sshd wants a list from the first moment on. An edge of before there was one has revoked nothing. */
-async function fetchFirstKrl(edge: KnownEdge, tellStep: (step: string) => void): Promise<Buffer> {
+async function fetchFirstKrl({ edge, userCas, tellStep }: SetupWishes): Promise<Buffer> {
   try {
-    return await fetchKrl(edge)
+    return await fetchKrl(edge, userCas)
   } catch (error) {
     if (!(error instanceof PosternError) || error.code !== 'NOT_FOUND') throw error
     tellStep('this edge gives no list of revoked certificates yet: an empty one stands in for it')
@@ -131,21 +158,22 @@ async function fetchFirstKrl(edge: KnownEdge, tellStep: (step: string) => void):
 
 /** None where the edge certifies no servers, or sshd shows certificates of somebody else already. */
 async function issueHostCertificates(
-  { files, edge, serviceHost, hostCa, tellStep }: SetupWishes,
+  { files, edge, serviceHost, hostCas, tellStep }: SetupWishes,
   layout: SshdLayout,
 ): Promise<IssuedHostCertificate[]> {
-  if (hostCa === undefined) return []
+  if (hostCas.length === 0) return []
   const config = await readEffectiveConfig(files, userInfo().username)
   if ((config.get('hostcertificate') ?? []).length > 0) {
     tellStep('sshd has host certificates already: they stay as they are')
     return []
   }
   const hostKeys = findHostKeys(config, layout)
-  return requestHostCertificates(edge, { serviceHost, hostCa, hostKeys })
+  return requestHostCertificates(edge, { serviceHost, hostCas, hostKeys })
 }
 
 function stateOf(wishes: SetupWishes, plan: Awaited<ReturnType<typeof planSetup>>): SetupState {
-  const { edge, files, serviceHost, userCa, hostCa, users, reloadCommand, scheduler } = wishes
+  const { edge, files, serviceHost, users, reloadCommand, scheduler } = wishes
+  const [userCa, hostCa] = [wishes.userCas[0]!, wishes.hostCas[0]]
   const { origin, domain, caPem } = edge
   return {
     ...{ serviceHost, userCa, users: [...users], scheduler, ...files },

@@ -20,11 +20,25 @@ const ChangedFile = v.object({
   gid: v.number(),
 })
 
+/** See known-authorities.ts. */
+const Known = v.object({
+  believed: v.pipe(
+    v.array(v.object({ ca: v.string(), signsFrom: v.number(), trustedUntil: v.nullable(v.number()) })),
+    v.minLength(1),
+    v.readonly(),
+  ),
+  dropped: v.pipe(v.array(v.string()), v.readonly()),
+})
+
 const SetupState = v.object({
   serviceHost: v.string(),
+  /** As it was named at the setup. */
   userCa: v.string(),
-  /** Absent where the edge gives no certificates to servers. */
+  /** Likewise; absent where the edge gives no certificates to servers. */
   hostCa: v.optional(v.string()),
+  /** What became of them; absent after a setup by a version that knew no others. */
+  userCas: v.optional(Known),
+  hostCas: v.optional(Known),
   users: v.array(v.string()),
   edge: v.object({ origin: v.string(), domain: v.string(), caPem: v.optional(v.string()) }),
   /** Where the connector keeps its certificate. */

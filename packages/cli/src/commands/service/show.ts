@@ -31,8 +31,10 @@ async function runServiceShow(given: string, options: ServiceOptions): Promise<v
 
 /** What the owner of a server needs: how certificates look, which host keys are on record, and what makes sshd admit
  *  the certificates of this service and of no other. */
-async function printSsh({ host, ssh, sshHostKeys, sshUserCa, sshHostCa }: Service): Promise<void> {
-  if (sshUserCa === '') return
+async function printSsh({ host, ssh, sshHostKeys, ...cas }: Service): Promise<void> {
+  if (cas.sshUserCa === '') return
+  const userCas = cas.sshUserCas.length > 0 ? cas.sshUserCas : [cas.sshUserCa]
+  const hostCas = cas.sshHostCas.length > 0 ? cas.sshHostCas : [cas.sshHostCa]
   const permits = Object.entries(ssh.permit).flatMap(([name, isPermitted]) => (isPermitted ? [name] : []))
   const lines = [
     `  ssh names   ${['EMAIL', host, ...(ssh.sharedPrincipal ? ['postern_ssh_signed'] : []), ...ssh.principals].join(', ')}`,
@@ -46,14 +48,14 @@ async function printSsh({ host, ssh, sshHostKeys, sshUserCa, sshHostCa }: Servic
     ...sshHostKeys.pending.map((line) => `  NOT ACCEPTED YET: ${describeHostKey(line)}`),
     '',
     '# /etc/ssh/ca.pub: who signs for users',
-    `${sshUserCa} postern-user-ca`,
+    ...userCas.map((line) => `${line} postern-user-ca`),
     '# sshd_config',
     'TrustedUserCAKeys /etc/ssh/ca.pub',
     'AuthorizedPrincipalsFile %h/.ssh/authorized_principals',
     '# ~USER/.ssh/authorized_principals',
     host,
     '# known_hosts of clients: who signs for hosts',
-    `@cert-authority ${host} ${sshHostCa}`,
+    ...hostCas.map((line) => `@cert-authority ${host} ${line}`),
   ]
   await print(`${lines.map(printable).join('\n')}\n`)
 }

@@ -16,7 +16,9 @@ interface RefreshOptions {
 async function runRefresh(options: RefreshOptions): Promise<void> {
   const refreshed = await refreshSshd(layoutOf(options.sshdConfig), options)
   if (!refreshed) return tell('the setup of this sshd was never confirmed: it was taken back')
-  const { krl, isNewKrl, renewedHostCertificates } = refreshed
+  const { krl, isNewKrl, userCas, renewedHostCertificates } = refreshed
+  if (userCas.learned > 0) tell(`learned ${userCas.learned} new CA of users, which an older one vouches for`)
+  if (userCas.dropped > 0) tell(`dropped ${userCas.dropped} CA of users that is over`)
   if (isNewKrl || !options.quiet) {
     tell(
       `revoked certificates: version ${krl.version}, ${krl.entries} entries${isNewKrl ? '' : ', as before'}`,
@@ -28,7 +30,7 @@ async function runRefresh(options: RefreshOptions): Promise<void> {
 export function addSshdRefresh(parent: Command): void {
   const command = parent
     .command('refresh')
-    .description('bring revoked certificates and new host certificates to an sshd that was set up')
+    .description('bring revoked certificates, new CAs and new host certificates to an sshd that was set up')
     .option('--sshd-config <file>', "sshd's main file", DEFAULT_CONFIG)
     .option(
       '--accept-older-list',

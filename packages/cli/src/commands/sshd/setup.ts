@@ -100,34 +100,38 @@ async function readWishes(options: SetupOptions): Promise<SetupWishes> {
 interface ServiceFacts {
   edge: KnownEdge
   serviceHost: string
-  userCa: string
-  hostCa: string | undefined
+  userCas: string[]
+  hostCas: string[]
 }
 
 /** From the edge with somebody's session; or from files, on a server that has a connector and nobody's session. */
 async function readService(given: string, options: SetupOptions): Promise<ServiceFacts> {
   if (options.userCa !== undefined) {
     const { edge, host } = findEdgeOfHost(stateFolder(), given, { origin: options.edge })
-    const hostCa = options.hostCa === undefined ? undefined : readCa(options.hostCa)
-    return { edge, serviceHost: host, userCa: readCa(options.userCa), hostCa }
+    const hostCas = options.hostCa === undefined ? [] : readCas(options.hostCa)
+    return { edge, serviceHost: host, userCas: readCas(options.userCa), hostCas }
   }
   const { edge, name } = reachService(given, options)
   const service = await callSignedIn(edge, loginPolicy(options), (api, session) =>
     api.getService(session, name),
   )
   const { host: serviceHost, sshUserCa, sshHostCa } = service
-  const hostCa = sshHostCa === '' ? undefined : canonical(sshHostCa)
-  return { edge, serviceHost, userCa: canonical(sshUserCa), hostCa }
+  const hostCas = sshHostCa === '' ? [] : [canonical(sshHostCa)]
+  return { edge, serviceHost, userCas: [canonical(sshUserCa)], hostCas }
 }
 
-function readCa(file: string): string {
+/** While one CA takes over from the other there are two, one on a line. */
+function readCas(file: string): string[] {
   let text: string
   try {
     text = readFileSync(file, 'utf8')
   } catch (cause) {
     throw unreadableFile(file, cause)
   }
-  return canonical(text)
+  const lines = text.split('\n').filter((line) => line.trim() !== '' && !line.startsWith('#'))
+  if (lines.length > MAX_CAS)
+    throw new PosternError('SSH_KEY_INVALID', `${file} has more than ${MAX_CAS} lines`)
+  return lines.length === 0 ? [canonical(text)] : lines.map(canonical)
 }
 
 /** One key, without a comment: options in front of it would mean something to sshd. */
@@ -173,6 +177,7 @@ function tellWhatIsNext(wishes: SetupWishes, options: SetupOptions): void {
   }
 }
 
+const MAX_CAS = 8
 const CONFIRM_WITHIN_MS = 300_000
 export const DEFAULT_CONFIG = '/etc/ssh/sshd_config'
 
