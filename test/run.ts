@@ -55,6 +55,7 @@ const ONCE: readonly string[] = [
   'records-who-did-what', // looks for secrets in the database's file
   'renews-its-certificate-under-load', // TLS and files, nothing that is stored
   'replaces-its-cas', // files of the edge
+  'replaces-its-ssh-cas', // files of the edge and of a server
   'restores-from-a-backup',
   'runs-as-a-service-of-a-person',
   'runs-under-systemd',
