@@ -5,7 +5,13 @@ import net, { type AddressInfo, type Socket } from 'node:net'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import type { Program, ProgramResult } from '../demo/program.ts'
-import { COMPANY_EDGE, openSshSocks, startBorderSshd, startTinyproxy } from './support/company-network.ts'
+import {
+  COMPANY_EDGE,
+  openSshSocks,
+  startBorderSshd,
+  startTinyproxy,
+  startTlsProxy,
+} from './support/company-network.ts'
 import { makeDevBrowser } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { readEvents, waitForEvent } from './support/event-lines.ts'
@@ -149,6 +155,64 @@ describe('an HTTP proxy', () => {
     const { result } = await logIn({ HTTPS_PROXY: proxy.url })
     assertFailed(result, 'PROXY_REFUSED', 6)
     assert.match(result.stderr, /it answered 403/)
+  })
+})
+
+describe('an HTTP proxy inside TLS', () => {
+  const NAME = 'proxy.corp.test'
+
+  test('carries login, API, connector and tunnel, and is shown no word unless its certificate is good', async () => {
+    far.know({ [NAME]: [far.address] })
+    await using plain = await startTinyproxy(far.address, ['BasicAuth ann pass-of-ann-77'])
+    await using proxy = await startTlsProxy(NAME, plain)
+    const withPassword = (url: string) => url.replace('//', '//ann:pass-of-ann-77@')
+    // the stand-in browser speaks no TLS with proxies
+    const browsers = { HTTPS_PROXY: withPassword(plain.url) }
+    const trusted = { POSTERN_PROXY: withPassword(proxy.url), POSTERN_PROXY_CA_FILE: proxy.caFile }
+    const person = await logIn({ ...browsers, ...trusted })
+    assert.equal(person.result.code, 0, person.result.stderr)
+    const before = plain.asked().length
+    const { connector, host } = await connect({ ...person, env: trusted }, 'db inside TLS')
+    const { POSTERN_PROXY: HTTPS_PROXY } = trusted
+    await assertCarriesEveryByte({ ...person, env: { HTTPS_PROXY } }, host, ['--proxy-ca-file', proxy.caFile])
+    for (const variable of ['NODE_EXTRA_CA_CERTS', 'SSL_CERT_FILE']) {
+      const env = { HTTPS_PROXY, [variable]: proxy.caFile }
+      await assertCarriesEveryByte({ ...person, env }, host)
+    }
+    assert.ok(plain.asked().length > before)
+    await connector.stop()
+
+    const asked = plain.asked().length
+    const nowhere = proxy.url.replace(NAME, far.address)
+    const cases: [NodeJS.ProcessEnv, string, RegExp][] = [
+      [
+        { HTTPS_PROXY },
+        'PROXY_UNTRUSTED',
+        /the HTTPS proxy proxy\.corp\.test:\d+ is not trusted: self-signed/,
+      ],
+      [{ HTTPS_PROXY, NODE_TLS_REJECT_UNAUTHORIZED: '0' }, 'PROXY_UNTRUSTED', /self-signed/],
+      [{ ...trusted, POSTERN_PROXY_CA_FILE: edge.caFile }, 'PROXY_UNTRUSTED', /self-signed/],
+      [{ ...trusted, POSTERN_PROXY: withPassword(nowhere) }, 'PROXY_UNTRUSTED', /does not match/],
+      [
+        { ...trusted, POSTERN_PROXY: withPassword(plain.url.replace('http:', 'https:')) },
+        'PROXY_UNREACHABLE',
+        /but no TLS on them/,
+      ],
+      [{ POSTERN_PROXY: withPassword(proxy.url.replace('https:', 'http:')) }, 'PROXY_', /the HTTP proxy/],
+      [{ ...trusted, POSTERN_PROXY: proxy.url }, 'PROXY_LOGIN_REQUIRED', /wants a user name/],
+    ]
+    for (const [env, code, sentence] of cases) {
+      const result = await start({ ...person, env }, ['client', 'tls', '--host', host]).ended
+      assert.equal(result.code, 6, result.stderr)
+      assert.ok(result.stderr.includes(`(${code}`), result.stderr)
+      assert.match(result.stderr, sentence)
+      assert.ok(!result.stderr.includes('pass-of-'), result.stderr)
+    }
+    assert.equal(plain.asked().length, asked + 1, 'only the last of them came so far as to ask')
+    const unreadable = { ...trusted, POSTERN_PROXY_CA_FILE: path.join(person.home, 'nowhere.pem') }
+    const result = await start({ ...person, env: unreadable }, ['client', 'tls', '--host', host]).ended
+    assertFailed(result, 'USAGE_INVALID', 2)
+    assert.match(result.stderr, /ask whoever runs the proxy for its CA/)
   })
 })
 

@@ -142,12 +142,13 @@ describe('nothing is left behind', () => {
     assert.equal(existsSync(unitOf('postern-listen')), false)
 
     const proxy = ['--proxy', 'http://proxy.mycorp.com:3128', '--proxy-credentials-file', '/etc/proxy']
-    const dry = await runPostern([...install, ...proxy, '--dry-run'], { home, env })
+    const inside = ['--transport', 'ws', '--transport-ca', '/etc/front.pem']
+    const dry = await runPostern([...install, ...proxy, ...inside, '--dry-run'], { home, env })
     assert.equal(dry.code, 0, dry.stderr)
     assert.ok(dry.stdout.startsWith(`# ${unitOf('postern-listen')}\n`))
     assert.match(
       dry.stdout,
-      /^ExecStart=\S+ \S+ client listen -f .* --batch --proxy http:\/\/proxy.* \/etc\/proxy$/m,
+      /^ExecStart=\S+ \S+ client listen -f .* --batch --proxy http:\/\/proxy.* \/etc\/proxy --transport ws --transport-ca \/etc\/front\.pem$/m,
     )
     assert.match(dry.stdout, /\nsystemctl --user restart postern-listen\.service\n$/)
     assert.equal(existsSync(unitOf('postern-listen')), false)

@@ -4,6 +4,8 @@ import { findFreePort } from '../../demo/free-port.ts'
 import { type PrivateSshd, startPrivateSshd } from '../../demo/private-sshd.ts'
 import { Program } from '../../demo/program.ts'
 import type { FarMachine } from './far-machine.ts'
+import { startHaproxy } from './haproxy.ts'
+import { makeCertificate } from './nginx.ts'
 import { makeTempFolder } from './temp-folder.ts'
 import { until } from './until.ts'
 
@@ -38,6 +40,40 @@ export async function startTinyproxy(address: string, lines: readonly string[] =
   return {
     url: `http://${address}:${port}`,
     asked: () => [...log().matchAll(/CONNECT (\S+) HTTP/g)].map(([, place]) => place!),
+    [Symbol.asyncDispose]: () => program[Symbol.asyncDispose](),
+  }
+}
+
+export interface TlsProxy extends AsyncDisposable {
+  /** `https://NAME:PORT` */
+  url: string
+  port: number
+  /** Its certificate, PEM: it is its own CA. */
+  caFile: string
+}
+
+/** Debian's haproxy, which ends TLS in front of that proxy, with a certificate for this name. */
+export async function startTlsProxy(name: string, proxy: Pick<Tinyproxy, 'url'>): Promise<TlsProxy> {
+  const folder = makeTempFolder('tls-proxy')
+  const port = await findFreePort()
+  const [key, caFile, both] = ['key.pem', 'ca.pem', 'both.pem'].map((file) => path.join(folder, file)) as [
+    ...[string, string, string],
+  ]
+  makeCertificate(name, key, caFile)
+  writeFileSync(both, readFileSync(caFile, 'utf8') + readFileSync(key, 'utf8'), { mode: 0o600 })
+  const { host, hostname: address } = new URL(proxy.url)
+  const program = await startHaproxy(
+    `listen tls
+  mode tcp
+  bind ${address}:${port},127.0.0.1:${port} ssl crt ${both}
+  server tinyproxy ${host}
+`,
+    [port],
+  )
+  return {
+    url: `https://${name}:${port}`,
+    port,
+    caFile,
     [Symbol.asyncDispose]: () => program[Symbol.asyncDispose](),
   }
 }

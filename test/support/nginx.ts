@@ -76,7 +76,7 @@ http {
   }
 }
 
-function makeCertificate(name: string, keyFile: string, certificateFile: string): void {
+export function makeCertificate(name: string, keyFile: string, certificateFile: string): void {
   const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', keyFile]
   const subject = ['-subj', '/CN=front', '-addext', `subjectAltName=DNS:${name}`, '-days', '2']
   execFileSync('openssl', ['req', '-x509', ...key, ...subject, '-out', certificateFile], { stdio: 'ignore' })

@@ -6,16 +6,18 @@ import { unreadableFile } from '@postern/shared/unreadable-file'
 const ABOUT_CA =
   'ask whoever runs the edge for its CA (ca/edge-ca.pem in its data_dir), or name it with --ca-fingerprint'
 
-/** Certificates in PEM, as `--ca-file` names them. */
-export function readCaFile(file: string): string {
+/** Certificates in PEM, as `--ca-file` names them.
+ *  @param hint where to get them, when these are none
+ *  @throws USAGE_INVALID */
+export function readCaFile(file: string, hint = ABOUT_CA): string {
   let pem: string
   try {
     pem = readFileSync(file, 'utf8')
   } catch (cause) {
-    throw unreadableFile(file, cause, ABOUT_CA)
+    throw unreadableFile(file, cause, hint)
   }
   if (!pem.includes('-----BEGIN CERTIFICATE-----')) {
-    throw new PosternError('USAGE_INVALID', `${file} holds no certificate in PEM`, { hint: ABOUT_CA })
+    throw new PosternError('USAGE_INVALID', `${file} holds no certificate in PEM`, { hint })
   }
   return pem
 }

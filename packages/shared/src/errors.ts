@@ -152,8 +152,9 @@ export const ERRORS = {
   PROXY_INVALID: kind(
     502,
     6,
-    'check that a proxy of this kind listens there: http://HOST:PORT or socks5://HOST:PORT',
+    'check that a proxy of this kind listens there: http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT',
   ),
+  PROXY_UNTRUSTED: kind(502, 6, 'if the proxy has a CA of its own, name it: --proxy-ca-file FILE'),
 
   TRANSPORT_REFUSED: kind(
     502,

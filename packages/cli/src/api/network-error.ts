@@ -41,7 +41,7 @@ export function explainNetworkError(cause: unknown, host: string, shown?: ShownC
   const error = cause as ForeignError
   const code = error.code ?? ''
   if (code === 'CERT_NOT_YET_VALID' || code === 'CERT_HAS_EXPIRED') return explainValidity(error, host, shown)
-  if (UNTRUSTED.test(code)) {
+  if (isUntrustedCertificate(error)) {
     return new PosternError('EDGE_UNTRUSTED', `the certificate of ${host} is not trusted: ${error.message}`, {
       cause,
     })
@@ -64,6 +64,11 @@ export function explainUnanswered(cause: unknown, host: string): PosternError {
     `${host} closed the connection without a word, as it does when it does not take a certificate`,
     { cause },
   )
+}
+
+/** Of the server. */
+export function isUntrustedCertificate(cause: unknown): boolean {
+  return UNTRUSTED.test((cause as ForeignError).code ?? '')
 }
 
 export function isRefusedCertificate(cause: unknown): boolean {

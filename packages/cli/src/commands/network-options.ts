@@ -5,9 +5,13 @@ export function addNetworkOptions(command: Command): Command {
   return command
     .option(
       '--proxy <url>',
-      'the proxy that leads to the edge, http://HOST:PORT or socks5://HOST:PORT (default: POSTERN_PROXY, HTTPS_PROXY, ALL_PROXY)',
+      'the proxy that leads to the edge, http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT (default: POSTERN_PROXY, HTTPS_PROXY, ALL_PROXY)',
     )
     .option('--proxy-credentials-file <file>', 'one line USER:PASSWORD for the proxy, in a file of mode 600')
+    .option(
+      '--proxy-ca-file <file>',
+      'CA of an https:// proxy, in PEM (default: POSTERN_PROXY_CA_FILE, or what this machine trusts)',
+    )
     .addOption(
       command
         .createOption(

@@ -332,7 +332,7 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
   PROXY_INVALID: {
     meaning:
       'What listens at the address of the proxy is no proxy of that kind: it answers with something that none says.',
-    next: 'Check address and kind, http://HOST:PORT or socks5://HOST:PORT.',
+    next: 'Check address and kind, http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT.',
   },
   PROXY_LOGIN_REQUIRED: {
     meaning:
@@ -348,6 +348,11 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
     meaning:
       'The proxy of this network cannot be reached, does not answer within eight seconds, or closes the connection without a word.',
     next: 'Check its address in --proxy, POSTERN_PROXY, HTTPS_PROXY or ALL_PROXY. Where no proxy is needed, name the edge in NO_PROXY.',
+  },
+  PROXY_UNTRUSTED: {
+    meaning:
+      'The certificate of an https:// proxy is not trusted: of an unknown CA, for another name, or not valid now. Nothing was said to it, no name and no password.',
+    next: 'If the proxy has a CA of its own, name it with --proxy-ca-file or POSTERN_PROXY_CA_FILE; the address has to be a name that stands in the certificate.',
   },
   RATE_LIMITED: {
     meaning:

@@ -37,6 +37,7 @@ describe('the proxy of the environment', () => {
   test('may be written without a scheme, and with an IPv6 address', () => {
     assert.equal(chosen({ HTTPS_PROXY: 'proxy.lan:3128' }), 'http proxy.lan 3128')
     assert.equal(chosen({ HTTPS_PROXY: 'http://[2001:db8::1]:8080/' }), 'http 2001:db8::1 8080')
+    assert.equal(chosen({ HTTPS_PROXY: 'https://proxy.lan' }), 'https proxy.lan 443')
   })
 
   test('leads neither to this machine nor to what NO_PROXY names; ours does', () => {
@@ -71,7 +72,7 @@ describe('the proxy of the environment', () => {
 
   test('is refused when it is no address of a proxy, and not repeated: it may hold a password', () => {
     const wrong = [
-      'https://u:hunter2@p.lan',
+      'https://u:hunter2@p.lan/x',
       'ftp://hunter2',
       'http://p.lan/hunter2',
       'http://p.lan:99999',

@@ -7,7 +7,8 @@ import type { Place } from './open-tcp.ts'
 /** Which proxy leads to a place, and what it wants to know. */
 
 export interface ProxyServer extends Place {
-  kind: 'http' | 'socks5'
+  /** `https`: TLS with the proxy itself, around CONNECT. */
+  kind: 'http' | 'https' | 'socks5'
   credentials?: Credentials | undefined
 }
 
@@ -16,8 +17,8 @@ export interface Credentials {
   password: string
 }
 
-const DEFAULT_PORTS: Readonly<Record<ProxyServer['kind'], number>> = { http: 80, socks5: 1080 }
-const HOW_TO_WRITE = 'write it as http://HOST:PORT or socks5://HOST:PORT'
+const DEFAULT_PORTS: Readonly<Record<ProxyServer['kind'], number>> = { http: 80, https: 443, socks5: 1080 }
+const HOW_TO_WRITE = 'write it as http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT'
 
 /** The proxy of `--proxy` and POSTERN_PROXY leads everywhere. Those that all programs share lead neither to this machine
  *  itself nor to what NO_PROXY names.
@@ -50,12 +51,7 @@ function readProxy(source: string, text: string, env: NodeJS.ProcessEnv): ProxyS
   const url = URL.parse(/^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`)
   const kind = url && kindOf(url.protocol)
   if (!kind || !url.hostname || url.pathname.length > 1 || url.search || url.hash) {
-    throw new PosternError('USAGE_INVALID', `${source} is not the address of a proxy`, {
-      hint:
-        url?.protocol === 'https:'
-          ? `a proxy is spoken to without TLS, and the way through it is encrypted all the same: ${HOW_TO_WRITE}`
-          : HOW_TO_WRITE,
-    })
+    throw new PosternError('USAGE_INVALID', `${source} is not the address of a proxy`, { hint: HOW_TO_WRITE })
   }
   const proxy = {
     kind,
@@ -67,6 +63,7 @@ function readProxy(source: string, text: string, env: NodeJS.ProcessEnv): ProxyS
 
 function kindOf(protocol: string): ProxyServer['kind'] | undefined {
   if (protocol === 'http:') return 'http'
+  if (protocol === 'https:') return 'https'
   // curl's two ways to say who looks the name up: here it is always the proxy
   return protocol === 'socks5:' || protocol === 'socks5h:' || protocol === 'socks:' ? 'socks5' : undefined
 }

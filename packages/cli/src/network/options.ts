@@ -6,6 +6,7 @@ import { PosternError } from '@postern/shared/errors'
 export interface NetworkOptions {
   proxy?: string | undefined
   proxyCredentialsFile?: string | undefined
+  proxyCaFile?: string | undefined
   transport?: string | undefined
   transportCa?: string | undefined
 }
@@ -14,6 +15,7 @@ export interface NetworkOptions {
 export const NETWORK_ARGUMENTS = {
   proxy: { type: 'string' },
   'proxy-credentials-file': { type: 'string' },
+  'proxy-ca-file': { type: 'string' },
   transport: { type: 'string' },
   'transport-ca': { type: 'string' },
 } as const
@@ -24,6 +26,7 @@ export function networkOf(
   return {
     proxy: values.proxy,
     proxyCredentialsFile: values['proxy-credentials-file'],
+    proxyCaFile: values['proxy-ca-file'],
     transport: values.transport,
     transportCa: values['transport-ca'],
   }
@@ -31,9 +34,10 @@ export function networkOf(
 
 /** @throws USAGE_INVALID for a password on the command line, which every user of the machine can read */
 export function useNetwork(options: NetworkOptions): void {
-  const { proxy, proxyCredentialsFile, transport, transportCa } = options
+  const { proxy, proxyCredentialsFile, proxyCaFile, transport, transportCa } = options
   if (proxy !== undefined) process.env.POSTERN_PROXY = refuseCredentials(proxy)
   if (proxyCredentialsFile !== undefined) process.env.POSTERN_PROXY_CREDENTIALS_FILE = proxyCredentialsFile
+  if (proxyCaFile !== undefined) process.env.POSTERN_PROXY_CA_FILE = proxyCaFile
   if (transport !== undefined) process.env.POSTERN_TRANSPORT = transport
   if (transportCa !== undefined) process.env.POSTERN_TRANSPORT_CA = transportCa
 }

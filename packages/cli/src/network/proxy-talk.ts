@@ -69,7 +69,13 @@ export class ProxyTalk {
 /** Without what it wants to know. */
 export function describeProxy({ kind, host, port }: ProxyServer): string {
   const shown = host.includes(':') ? `[${host}]` : host
-  return `the ${kind === 'http' ? 'HTTP' : 'SOCKS'} proxy ${shown}:${port}`
+  return `the ${SHOWN_KINDS[kind]} proxy ${shown}:${port}`
+}
+
+const SHOWN_KINDS: Readonly<Record<ProxyServer['kind'], string>> = {
+  http: 'HTTP',
+  https: 'HTTPS',
+  socks5: 'SOCKS',
 }
 
 /** It wants to know who this is, or does not believe it. */

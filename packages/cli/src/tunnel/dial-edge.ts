@@ -1,8 +1,8 @@
-import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import tls, { type SecureContext, type TLSSocket } from 'node:tls'
 import { PosternError } from '@postern/shared/errors'
 import { explainNetworkError, readShownCertificate, type ShownCertificate } from '../api/network-error.ts'
+import { shakeHands } from '../network/shake-hands.ts'
 import { openToRooms } from '../network/transport.ts'
 
 /** A TLS 1.3 connection to one of the edge's rooms, with half-close. */
@@ -58,17 +58,6 @@ export async function dialEdge(dial: Dial): Promise<TLSSocket> {
     dial.signal?.throwIfAborted()
     if (!timeout.aborted) throw explainNetworkError(cause, where, shown)
     throw new PosternError('EDGE_UNREACHABLE', `cannot reach ${where}: it does not answer`)
-  }
-}
-
-/** A connection that closes before, without a word, is one that was lost: what carries TLS need not say why. */
-async function shakeHands(socket: TLSSocket, signal: AbortSignal): Promise<void> {
-  const onClose = () => socket.emit('error', Object.assign(new Error('closed'), { code: 'ECONNRESET' }))
-  socket.once('close', onClose)
-  try {
-    await once(socket, 'secureConnect', { signal })
-  } finally {
-    socket.off('close', onClose)
   }
 }
 

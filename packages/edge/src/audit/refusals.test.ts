@@ -75,6 +75,7 @@ const NEVER_THE_EDGES: Partial<Record<ErrorCode, string>> = {
   PROXY_REFUSED: 'a proxy on the way to the edge says it',
   TRANSPORT_REFUSED: 'about what stands in front of the edge',
   PROXY_INVALID: 'about a proxy on the way to the edge',
+  PROXY_UNTRUSTED: 'about a proxy on the way to the edge',
   LISTEN_FAILED: "about a port of the person's machine",
   LOCAL_USER_REFUSED: "about another user of the person's machine",
   LOCAL_USER_UNKNOWN: "about a program of the person's machine",

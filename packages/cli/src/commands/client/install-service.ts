@@ -48,12 +48,15 @@ function askWords({ interactive, browser }: AskOptions): string[] {
 }
 
 /** A service has not the environment of this shell either. */
-function networkWords({ proxy, proxyCredentialsFile }: NetworkOptions): string[] {
+function networkWords(options: NetworkOptions): string[] {
+  const word = (name: string, value: string | undefined) => (value === undefined ? [] : [name, value])
+  const file = (name: string, value: string | undefined) => word(name, value && path.resolve(value))
   return [
-    ...(proxy === undefined ? [] : ['--proxy', proxy]),
-    ...(proxyCredentialsFile === undefined
-      ? []
-      : ['--proxy-credentials-file', path.resolve(proxyCredentialsFile)]),
+    ...word('--proxy', options.proxy),
+    ...file('--proxy-credentials-file', options.proxyCredentialsFile),
+    ...file('--proxy-ca-file', options.proxyCaFile),
+    ...word('--transport', options.transport),
+    ...file('--transport-ca', options.transportCa),
   ]
 }
 
