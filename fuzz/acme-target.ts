@@ -6,6 +6,7 @@ import {
   Directory,
   describeProblem,
   Order,
+  RenewalInfo,
   readChain,
   readMessage,
   readProblem,
@@ -20,6 +21,7 @@ const DIRECTORY = {
   newNonce: 'https://ca.test/nonce',
   newAccount: 'https://ca.test/account',
   newOrder: 'https://ca.test/order',
+  renewalInfo: 'https://ca.test/renewal-info',
   meta: { externalAccountRequired: false, termsOfService: 'https://ca.test/terms' },
 }
 const ORDER = {
@@ -39,10 +41,15 @@ const AUTHORIZATION = {
     { type: 'dns-account-01', url: 'https://ca.test/chall/2' },
   ],
 }
+const RENEWAL_INFO = {
+  suggestedWindow: { start: '2026-11-26T00:00:00Z', end: '2026-11-27T00:00:00.5+01:00' },
+  explanationURL: 'https://ca.test/why',
+}
 const SCHEMAS: readonly [v.GenericSchema, object][] = [
   [Directory, DIRECTORY],
   [Order, ORDER],
   [Authorization, AUTHORIZATION],
+  [RenewalInfo, RENEWAL_INFO],
 ]
 const WORDS = [
   'null',
@@ -55,6 +62,8 @@ const WORDS = [
   'file:///etc/passwd',
   '\\u001b[2J',
   '"token":"../x"',
+  '9999-99-99T99:99:99Z',
+  '+23:59',
 ]
 const WEEK_MS = 7 * 86_400_000
 
@@ -83,8 +92,12 @@ function checkMessage(schema: v.GenericSchema, text: string): void {
   const answer = { status: 200, header: () => undefined, body: Buffer.from(text) }
   const message = refusedOr(() => readMessage(schema, answer, 'answer'))
   for (const [key, value] of entriesOf(message)) {
-    if (/^(new|finalize|certificate|url|authorizations)/.test(key) && typeof value === 'string')
+    if (
+      /^(new|renewalInfo|explanationURL|finalize|certificate|url|authorizations)/.test(key) &&
+      typeof value === 'string'
+    )
       assert.equal(new URL(value).protocol, 'https:', text)
+    if (key === 'start' || key === 'end') assert.ok(Number.isFinite(value), text)
     if (key === 'token') assert.match(String(value), /^[A-Za-z0-9_-]+$/)
   }
 }

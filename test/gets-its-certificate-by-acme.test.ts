@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import type { ServerResponse } from 'node:http'
 import path from 'node:path'
 import { test } from 'node:test'
 import { quoteForShell } from '../demo/dev-login.ts'
@@ -10,6 +11,7 @@ import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { METRICS_ON, readMetrics } from './support/metrics.ts'
 import { startPebble } from './support/pebble.ts'
 import { runPostern } from './support/postern.ts'
+import { certificateOf, runPosternEdge } from './support/postern-edge.ts'
 import { shownCertificate } from './support/shown-certificate.ts'
 import { startGreeter } from './support/tcp-services.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
@@ -124,4 +126,68 @@ test('a wildcard by DNS-01 through a program, with an account that the CA has gi
   const calls = readFileSync(`${pebble.dnsHook}.log`, 'utf8').trim().split('\n')
   const record = '_acme-challenge.edge.localhost'
   assert.deepEqual(calls, [...Array(2).fill(`present ${record}`), ...Array(2).fill(`cleanup ${record}`)])
+})
+
+/** Where the CA advises to renew between these times from now, and to ask again in a second. */
+const adviseWindow = (startMs: number, endMs: number) => (_id: string, response: ServerResponse) => {
+  const at = (ms: number) => new Date(Math.floor(Date.now() / 1_000) * 1_000 + ms).toISOString()
+  response.setHeader('retry-after', '1')
+  response.end(JSON.stringify({ suggestedWindow: { start: at(startMs), end: at(endMs) } }))
+}
+
+test('the CA advises when to renew, and may change its mind', async () => {
+  const DAY_MS = 86_400_000
+  const port = await findFreePort()
+  const asked: string[] = []
+  let advise = adviseWindow(100 * DAY_MS, 101 * DAY_MS)
+  await using pebble = await startPebble({
+    tlsPort: port,
+    advise(id, response) {
+      asked.push(id)
+      advise(id, response)
+    },
+  })
+  await using edge = await startEdge({
+    port,
+    config: { tls: { acme: { ...pebble.settings, retry: '1s' } } },
+  })
+  const { serial } = await shownByAcme(edge, await pebble.fetchRoot())
+  const advised = await until('the edge has heard it', async () => {
+    const { suggestedWindow, nextAttemptAt } = await certificateOf(edge)
+    return suggestedWindow && { ...suggestedWindow, nextAttemptAt: nextAttemptAt! }
+  })
+  const { start, end, nextAttemptAt } = advised
+  assert.ok(start <= nextAttemptAt && nextAttemptAt <= end, JSON.stringify(advised))
+  assert.match(asked[0]!, /^[\w-]+\.[\w-]+$/)
+  const asHex = Buffer.from(asked[0]!.split('.')[1]!, 'base64url').toString('hex')
+  assert.equal(asHex.replace(/^0+/, ''), serial.toLowerCase().replace(/^0+/, ''))
+  const { stdout } = await runPosternEdge(edge, ['status'])
+  assert.match(stdout, /\nadvised {7}between \d.*Z and \d.*Z, by the CA\n/)
+
+  advise = adviseWindow(-2 * DAY_MS, -DAY_MS) // as before all of a CA are revoked
+  await until('it is to be renewed soon', async () => {
+    const soon = (await certificateOf(edge)).nextAttemptAt!
+    return soon < Date.now() + DAY_MS
+  })
+  assert.equal((await shownByAcme(edge, await pebble.fetchRoot())).serial, serial, 'not in a circle')
+})
+
+test('and it is renewed then', async () => {
+  const port = await findFreePort()
+  const VALIDITY_MS = 120_000
+  const advise = adviseWindow(-2_000, -1_000)
+  await using pebble = await startPebble({ tlsPort: port, validitySeconds: VALIDITY_MS / 1_000, advise })
+  await using edge = await startEdge({
+    port,
+    config: { tls: { acme: { ...pebble.settings, retry: '1s' } }, metrics: METRICS_ON },
+  })
+  const root = await pebble.fetchRoot()
+  await shownByAcme(edge, root)
+  const first = (await certificateOf(edge)).notAfter
+  await until('it is renewed', async () => ((await readMetrics(edge)).get(RENEWED) ?? 0) > 1)
+  const next = await until('that is told', async () => {
+    const { notAfter } = await certificateOf(edge)
+    return notAfter > first && notAfter
+  })
+  assert.ok(next - first < VALIDITY_MS / 2, `${next - first} ms; without advice more than half of its life`)
 })

@@ -3,24 +3,15 @@ import { chmodSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { test } from 'node:test'
 import { findFreePort } from '../demo/free-port.ts'
-import type { EdgeStatus } from '../packages/edge/src/status.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { startPebble } from './support/pebble.ts'
-import { runPosternEdge } from './support/postern-edge.ts'
+import { type Certificate, certificateOf, runPosternEdge } from './support/postern-edge.ts'
 import { shownCertificate } from './support/shown-certificate.ts'
 import { startSink } from './support/tcp-services.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
 import { until } from './support/until.ts'
 
-type Certificate = EdgeStatus['certificate'] & { daysLeft: number }
-
-const statusOf = (edge: EdgeProcess, ...more: string[]) => runPosternEdge(edge, ['status', ...more])
-
-async function certificateOf(edge: EdgeProcess): Promise<Certificate> {
-  const { code, stdout, stderr } = await statusOf(edge, '--json')
-  assert.equal(code, 0, stderr)
-  return JSON.parse(stdout).certificate
-}
+const statusOf = (edge: EdgeProcess) => runPosternEdge(edge, ['status'])
 
 /** @returns once an attempt has failed */
 async function failedCertificateOf(edge: EdgeProcess): Promise<Certificate & { failure: object }> {

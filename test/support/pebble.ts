@@ -1,5 +1,8 @@
+import { once } from 'node:events'
 import { chmodSync, writeFileSync } from 'node:fs'
+import type { ServerResponse } from 'node:http'
 import https from 'node:https'
+import type { AddressInfo } from 'node:net'
 import path from 'node:path'
 import { findFreePort } from '../../demo/free-port.ts'
 import { Program } from '../../demo/program.ts'
@@ -24,6 +27,8 @@ export interface PebbleOptions {
   blockedDomains?: readonly string[]
   /** Key ids with their keys, base64url: then no account is made without one. */
   externalAccounts?: Readonly<Record<string, string>>
+  /** Debian's knows no renewal information (RFC 9773): a server in front says this about a certificate. */
+  advise?: (id: string, response: ServerResponse) => void
 }
 
 export interface Pebble extends AsyncDisposable {
@@ -74,10 +79,19 @@ export async function startPebble(options: PebbleOptions): Promise<Pebble> {
   const stop = async () => void (await server?.stop('SIGTERM'))
   cleanup.defer(stop)
   await start()
+  const ownDirectory = `https://${SERVER}:${port}/dir`
+  const { advise } = options
+  const directory = advise
+    ? await startAdviser(cleanup, {
+        authority,
+        advise,
+        readDirectory: () => get(ownDirectory, authority.certificatePem),
+      })
+    : ownDirectory
   const kept = cleanup.move()
   return {
     settings: {
-      directory: `https://${SERVER}:${port}/dir`,
+      directory,
       ca_file: authority.certificateFile,
       accept_terms: true,
     },
@@ -121,6 +135,31 @@ async function writeConfig(
   return at('pebble.json')
 }
 
+/** Serves the directory with one thing more, and that one. Everything else goes to the CA itself.
+ *  @returns the URL of its directory */
+async function startAdviser(
+  cleanup: AsyncDisposableStack,
+  parts: Required<Pick<PebbleOptions, 'advise'>> & {
+    authority: Authority
+    readDirectory: () => Promise<string>
+  },
+): Promise<string> {
+  const { certificate, key } = await issueEdgeCertificate(parts.authority, SERVER, Date.now())
+  const server = https.createServer({ cert: certificate, key }, async ({ url = '' }, response) => {
+    if (url !== '/dir') return parts.advise(url.replace('/renewal-info/', ''), response)
+    const directory = await parts.readDirectory()
+    response.end(JSON.stringify({ ...JSON.parse(directory), renewalInfo: `${origin}/renewal-info` }))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  cleanup.defer(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  const origin = `https://${SERVER}:${(server.address() as AddressInfo).port}`
+  return `${origin}/dir`
+}
+
 /** As an operator would write it: one call of the DNS service for each. */
 function writeHook(folder: string, managementPort: number): string {
   const file = path.join(folder, 'dns-hook')
@@ -139,9 +178,10 @@ exec curl -sSf -X POST -d "{\\"host\\": \\"$2.\\", \\"value\\": \\"$3\\"}" http:
 
 function get(url: string, ca: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    const lookup = { host: '127.0.0.1', servername: new URL(url).hostname, port: new URL(url).port }
+    const { host, hostname, port, pathname } = new URL(url)
+    const lookup = { host: '127.0.0.1', servername: hostname, port, headers: { host } }
     https
-      .get({ ...lookup, path: new URL(url).pathname, ca, agent: false }, async (response) => {
+      .get({ ...lookup, path: pathname, ca, agent: false }, async (response) => {
         let text = ''
         for await (const chunk of response.setEncoding('utf8')) text += chunk
         resolve(text)

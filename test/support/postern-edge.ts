@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { Program, type ProgramResult } from '../../demo/program.ts'
+import type { EdgeStatus } from '../../packages/edge/src/status.ts'
 import type { EdgeProcess } from './edge-process.ts'
 
 const POSTERN_EDGE: string = fileURLToPath(
@@ -16,4 +17,13 @@ export function runPosternEdge(
     stdin: '',
     ...(env ? { env: { ...process.env, ...env } } : {}),
   }).ended
+}
+
+export type Certificate = EdgeStatus['certificate'] & { daysLeft: number }
+
+/** What `postern-edge status` says about the certificate of a running edge. */
+export async function certificateOf(edge: Pick<EdgeProcess, 'configFile'>): Promise<Certificate> {
+  const { code, stdout, stderr } = await runPosternEdge(edge, ['status', '--json'])
+  if (code !== 0) throw new Error(stderr)
+  return JSON.parse(stdout).certificate
 }

@@ -1,11 +1,12 @@
 import { X509Certificate } from 'node:crypto'
 import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
-import type { AlpnAnswers, ChallengeSolver } from './acme/challenges.ts'
+import type { AlpnAnswers, ChallengeSolver, ChallengeType } from './acme/challenges.ts'
 import { DnsHook } from './acme/dns-hook.ts'
 import { openHttpChallenge } from './acme/http-challenge.ts'
-import { CertificateKeeper } from './acme/keep-certificate.ts'
+import { CertificateKeeper, type RenewalAdvice } from './acme/keep-certificate.ts'
 import { type TakeOrderTurn, takeTurnAlone, takeTurnsInStore } from './acme/order-turns.ts'
+import type { RenewalWindow } from './acme/renewal-plan.ts'
 import { SharedProofs, sharing } from './acme/shared-proofs.ts'
 import { AcmeState } from './acme/state.ts'
 import { type AlpnFleet, TlsAlpnChallenge } from './acme/tls-alpn-challenge.ts'
@@ -82,6 +83,8 @@ async function identityByAcme(
       clock: parts.clock,
       onCertificate: (next) => shown.replace(next),
       onFailed: (error, nextAttemptAt) => shown.fail(error, { nextAttemptAt }),
+      onAdvice: (advice) => shown.tellAdvice(advice),
+      onNoAdvice: (error) => parts.log.info('edge.certificate_advice_failed', { error }),
     }),
   )
   const kept = await keeper.open()
@@ -89,6 +92,8 @@ async function identityByAcme(
   const shown = new ShownIdentity(first, 'ACME', parts)
   shown.isAwaited = kept === undefined
   shown.nextAttemptAt = () => keeper.nextAttemptAt
+  shown.suggestedWindow = () => keeper.suggestedWindow
+  shown.challenge = config.challenge.type
   shown.renewal = opened.move()
   if (solver.type === 'tls-alpn-01') shown.alpnChallenge = alpn
   shown.start = () => keeper.start()
@@ -183,7 +188,9 @@ class ShownIdentity implements OpenServerIdentity {
   renewal: Disposable | AsyncDisposable | undefined
   isAwaited = false
   alpnChallenge: AlpnAnswers | undefined
+  challenge: ChallengeType | undefined
   nextAttemptAt: () => number | undefined = () => undefined
+  suggestedWindow: () => RenewalWindow | undefined = () => undefined
   readonly #source: string
   readonly #parts: IdentityParts
   #failure: CertificateStatus['failure']
@@ -217,20 +224,28 @@ class ShownIdentity implements OpenServerIdentity {
     this.#onStatus()
   }
 
+  /** The CA has its reasons to name a time; they may be ours too. */
+  tellAdvice({ window: { start, end }, ...more }: RenewalAdvice): void {
+    this.#parts.log.info('edge.certificate_advice', { start, end, ...more })
+    this.#onStatus()
+  }
+
   onRenewed(listener: (identity: ServerIdentity) => void): void {
     this.#listener = listener
   }
 
   describe(): CertificateStatus {
     const { serialNumber, validToDate, subjectAltName = '' } = new X509Certificate(this.current.cert)
-    const nextAttemptAt = this.nextAttemptAt()
+    const [nextAttemptAt, suggestedWindow] = [this.nextAttemptAt(), this.suggestedWindow()]
     return {
       source: this.#source,
       names: subjectAltName.split(', ').map((name) => name.replace(/^DNS:/, '')),
       serial: serialNumber.toLowerCase(),
       notAfter: validToDate.getTime(),
       isAwaited: this.isAwaited,
+      ...(this.challenge === undefined ? {} : { challenge: this.challenge }),
       ...(nextAttemptAt === undefined ? {} : { nextAttemptAt }),
+      ...(suggestedWindow ? { suggestedWindow } : {}),
       ...(this.#failure ? { failure: this.#failure } : {}),
     }
   }

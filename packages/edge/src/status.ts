@@ -19,8 +19,12 @@ const CertificateStatus = v.object({
   notAfter: time,
   /** The CA's first certificate is still to come; what is shown is one of the internal CA. */
   isAwaited: v.boolean(),
+  /** How the names are proven. */
+  challenge: v.optional(v.string()),
   /** When the edge gets the next one by itself. */
   nextAttemptAt: v.optional(time),
+  /** When the CA advises to get it. */
+  suggestedWindow: v.optional(v.object({ start: time, end: time })),
   /** Why there is no newer one. */
   failure: v.optional(v.object({ code: v.string(), message: v.string(), at: time, inARow: v.number() })),
 })

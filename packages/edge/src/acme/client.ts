@@ -9,6 +9,7 @@ import {
   describeProblem,
   type Problem,
   problemKind,
+  RenewalInfo,
   readMessage,
   readProblem,
   readRetryAfter,
@@ -89,6 +90,18 @@ export class AcmeClient {
       const asked = readRetryAfter(answer.header('retry-after'), this.#clock()) ?? 0
       await pause(Math.max(waitMs, asked), undefined, { signal: this.signal, ref: false })
     }
+  }
+
+  /** When the CA advises to replace this certificate (RFC 9773 §4). Asked without the account.
+   *  @param id see `certificateId`
+   *  @returns undefined where the CA gives no such advice */
+  async renewalInfo(id: string): Promise<(RenewalInfo & { retryAfterMs: number | undefined }) | undefined> {
+    const { renewalInfo } = await this.directory()
+    if (renewalInfo === undefined) return undefined
+    const answer = await this.#request(`${renewalInfo.replace(/\/$/, '')}/${id}`, 'GET')
+    if (answer.status !== 200) throw this.#explain(answer)
+    const retryAfterMs = readRetryAfter(answer.header('retry-after'), this.#clock())
+    return { ...readMessage(RenewalInfo, answer, 'renewal information'), retryAfterMs }
   }
 
   /** What proves that this account answers (RFC 8555 §8.1). */

@@ -6,13 +6,15 @@ import https from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { json } from 'node:stream/consumers'
 import { after, before, beforeEach, describe, it } from 'node:test'
 import type { PosternError } from '@postern/shared/errors'
-import { createAuthorities } from '../ca/authorities.ts'
+import { type Authority, createAuthorities } from '../ca/authorities.ts'
 import { issueEdgeCertificate } from '../ca/issue-edge.ts'
 import type { AcmeConfig } from '../config/config.ts'
-import { CertificateKeeper } from './keep-certificate.ts'
+import { CertificateKeeper, type KeeperParts, type RenewalAdvice } from './keep-certificate.ts'
 import { takeTurnAlone } from './order-turns.ts'
+import { certificateId } from './renewal-plan.ts'
 import { AcmeState } from './state.ts'
 import { TlsAlpnChallenge } from './tls-alpn-challenge.ts'
 
@@ -24,6 +26,7 @@ const scratch = mkdtempSync(path.join(tmpdir(), 'postern-acme-'))
 
 describe('an ACME server that', () => {
   let server: https.Server
+  let authority: Authority
   let caPem = ''
   let origin = ''
   let requests = 0
@@ -32,9 +35,9 @@ describe('an ACME server that', () => {
   let dataDir = ''
 
   before(async () => {
-    const { edge } = await createAuthorities(scratch, NOW)
-    const { certificate, key } = await issueEdgeCertificate(edge, 'ca.localhost', NOW)
-    caPem = edge.certificatePem
+    authority = (await createAuthorities(scratch, NOW)).edge
+    const { certificate, key } = await issueEdgeCertificate(authority, 'ca.localhost', NOW)
+    caPem = authority.certificatePem
     server = https.createServer({ cert: certificate, key }, (request, response) => {
       requests += 1
       answer(request, response)
@@ -76,10 +79,7 @@ describe('an ACME server that', () => {
     return await failed.promise
   }
 
-  function openKeeper(
-    config: AcmeConfig,
-    { onFailed }: { onFailed: (error: PosternError, nextAttemptAt: number) => void },
-  ): CertificateKeeper {
+  function openKeeper(config: AcmeConfig, parts: Partial<KeeperParts>): CertificateKeeper {
     return new CertificateKeeper(config, {
       state: new AcmeState(dataDir),
       solver: new TlsAlpnChallenge(),
@@ -87,7 +87,10 @@ describe('an ACME server that', () => {
       clock: () => NOW,
       random: () => 1,
       onCertificate: () => assert.fail('there is none'),
-      onFailed,
+      onFailed: assert.fail,
+      onAdvice: () => assert.fail('there is none'),
+      onNoAdvice: () => assert.fail('it is not asked'),
+      ...parts,
     })
   }
 
@@ -121,11 +124,11 @@ describe('an ACME server that', () => {
     assert.equal(waitMs, 5 * HOUR_MS)
 
     requests = 0
-    await using again = openKeeper(configOf(), { onFailed: assert.fail })
+    await using again = openKeeper(configOf(), {})
     await again.open()
     again.start()
     assert.equal(again.nextAttemptAt, NOW + 5 * HOUR_MS)
-    await using changed = openKeeper(configOf({ names: ['edge.test'] }), { onFailed: assert.fail })
+    await using changed = openKeeper(configOf({ names: ['edge.test'] }), {})
     await changed.open()
     assert.equal(changed.nextAttemptAt, 0) // whoever has corrected something need not wait
     assert.equal(requests, 0)
@@ -165,7 +168,7 @@ describe('an ACME server that', () => {
       asked.resolve()
     }
     {
-      await using keeper = openKeeper(configOf(), { onFailed: assert.fail })
+      await using keeper = openKeeper(configOf(), {})
       await keeper.open()
       keeper.start()
       await asked.promise
@@ -175,7 +178,7 @@ describe('an ACME server that', () => {
     assert.deepEqual([stopped?.failures, stopped?.notBefore], [0, 0]) // it was ended in order
 
     await state.writeAttempts({ ...kept!, notBefore: NOW + 365 * 24 * HOUR_MS })
-    await using later = openKeeper(configOf(), { onFailed: assert.fail })
+    await using later = openKeeper(configOf(), {})
     await later.open()
     assert.equal(later.nextAttemptAt, NOW + 7 * 24 * HOUR_MS) // written with a clock that was wrong
   })
@@ -205,6 +208,106 @@ describe('an ACME server that', () => {
     const { error } = await attempt()
     assert.match(error.message, /has refused 25 nonces of its own/)
     assert.ok(requests < 60, `${requests}`)
+  })
+
+  /** The edge has a certificate of this server, made so long ago. */
+  async function keepCertificate(ageMs: number): Promise<string> {
+    const { certificate, key } = await issueEdgeCertificate(authority, 'edge.test', NOW - ageMs)
+    const { directory, names } = configOf()
+    await new AcmeState(dataDir).writeCertificate({
+      directory: directory.href,
+      names: [...names],
+      cert: certificate,
+      key,
+    })
+    return certificate
+  }
+
+  /** Its directory names a place for renewal information, which says this. */
+  const onRenewalInfo = (say: (response: ServerResponse, url: string) => void) => {
+    answer = ({ url = '' }, response) => {
+      if (url !== '/dir') return say(response, url)
+      response.end(JSON.stringify({ ...directory(), renewalInfo: `${origin}/renewal-info/` }))
+    }
+  }
+
+  it('advises when to renew is heard: within its window', async () => {
+    const cert = await keepCertificate(0)
+    const asked: string[] = []
+    const at = (ms: number) => new Date(NOW + ms).toISOString()
+    onRenewalInfo((response, url) => {
+      asked.push(url)
+      const suggestedWindow = { start: at(24 * HOUR_MS), end: at(48 * HOUR_MS) }
+      response.end(JSON.stringify({ suggestedWindow, explanationURL: 'https://ca.test/why' }))
+    })
+    const heard = Promise.withResolvers<RenewalAdvice>()
+    await using keeper = openKeeper(configOf(), { random: () => 0.5, onAdvice: heard.resolve })
+    await keeper.open()
+    keeper.start()
+    const advice = await heard.promise
+    assert.deepEqual(asked, [`/renewal-info/${certificateId(cert)}`])
+    assert.deepEqual(advice.window, { start: NOW + 24 * HOUR_MS, end: NOW + 48 * HOUR_MS })
+    assert.equal(advice.nextAttemptAt, NOW + 36 * HOUR_MS)
+    assert.equal(keeper.nextAttemptAt, NOW + 36 * HOUR_MS)
+    assert.equal(advice.explanationUrl, 'https://ca.test/why')
+  })
+
+  it('advises nothing that can be used is asked once, and the certificate renewed as ever', async () => {
+    await keepCertificate(0)
+    const window = (start: string, end: string) => JSON.stringify({ suggestedWindow: { start, end } })
+    const answers: [string, string, (response: ServerResponse) => void][] = [
+      ['a page', 'ACME_PROTOCOL_INVALID', (response) => response.end('<html>')],
+      ['no window', 'ACME_PROTOCOL_INVALID', (response) => response.end('{}')],
+      [
+        'the end first',
+        'ACME_PROTOCOL_INVALID',
+        (response) => response.end(window('2030-01-02T00:00:00Z', '2030-01-01T00:00:00Z')),
+      ],
+      ['too much', 'ACME_PROTOCOL_INVALID', (response) => response.end(Buffer.alloc(600_000, ' '))],
+      ['unknown', 'ACME_REFUSED', (response) => problem(response, 404, 'malformed')],
+      ['too many', 'ACME_RATE_LIMITED', (response) => problem(response, 429, 'rateLimited', '9')],
+      ['broken', 'ACME_UNREACHABLE', (response) => response.writeHead(502).end()],
+    ]
+    for (const [what, code, say] of answers) {
+      onRenewalInfo(say)
+      requests = 0
+      const failed = Promise.withResolvers<PosternError>()
+      const onNoAdvice = (error: unknown) => failed.resolve(error as PosternError)
+      await using keeper = openKeeper(configOf(), { onNoAdvice })
+      await keeper.open()
+      const planned = keeper.nextAttemptAt
+      keeper.start()
+      assert.equal((await failed.promise).code, code, what)
+      assert.equal(keeper.nextAttemptAt, planned, what)
+      assert.ok(planned > NOW + 24 * HOUR_MS, what)
+      assert.equal(requests, 2, what)
+    }
+  })
+
+  it('is told which certificate it replaces, and nothing of that when it minds', async () => {
+    const cert = await keepCertificate(29 * 24 * HOUR_MS)
+    const orders: object[] = []
+    const failed = Promise.withResolvers<PosternError>()
+    onOrder(() => {})
+    const accountOf = answer
+    answer = async (request, response) => {
+      if (request.url === '/dir') {
+        const renewalInfo = `${origin}/renewal-info`
+        return void response.end(JSON.stringify({ ...directory(), renewalInfo }))
+      }
+      if (request.url !== '/order') return accountOf(request, response)
+      const { payload } = (await json(request)) as { payload: string }
+      orders.push(JSON.parse(Buffer.from(payload, 'base64url').toString()))
+      response.setHeader('replay-nonce', `n${requests}`)
+      if (orders.length === 1) problem(response, 409, 'alreadyReplaced')
+      else problem(response, 429, 'rateLimited')
+    }
+    await using keeper = openKeeper(configOf(), { onFailed: failed.resolve, onNoAdvice: () => {} })
+    await keeper.open()
+    keeper.start()
+    assert.equal((await failed.promise).code, 'ACME_RATE_LIMITED')
+    const identifiers = configOf().names.map((value) => ({ type: 'dns', value }))
+    assert.deepEqual(orders, [{ identifiers, replaces: certificateId(cert) }, { identifiers }])
   })
 
   it('sends elsewhere is not followed', async () => {

@@ -1,4 +1,4 @@
-import { createHash, X509Certificate } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import { PosternError, toPosternError } from '@postern/shared/errors'
 import type { AcmeConfig } from '../config/config.ts'
@@ -9,10 +9,11 @@ import { AcmeClient } from './client.ts'
 import { MAX_RETRY_AFTER_MS } from './messages.ts'
 import { orderCertificate } from './order.ts'
 import type { OrderTurn, TakeOrderTurn } from './order-turns.ts'
-import type { AcmeState, KeptCertificate } from './state.ts'
+import { RenewalPlan, type RenewalWindow } from './renewal-plan.ts'
+import type { AcmeState, KeptAccount, KeptCertificate } from './state.ts'
 
-/** Sees to it that there is always a certificate: orders the first, and the next when a third of its life is left. What
- *  fails is tried again ever more rarely, also over restarts, and never sooner than the server asks. */
+/** Sees to it that there is always a certificate: orders the first, and the next when the CA advises it or a third of its
+ *  life is left. What fails is tried again ever more rarely, also over restarts, and never sooner than the server asks. */
 
 /** An order that takes longer has failed. */
 const ORDER_TIMEOUT_MS = 15 * 60_000
@@ -29,6 +30,17 @@ export interface KeeperParts {
   onCertificate: (identity: ServerIdentity) => void
   /** The next attempt: epoch milliseconds. */
   onFailed: (error: PosternError, nextAttemptAt: number) => void
+  /** The CA advises another time than before. */
+  onAdvice: (advice: RenewalAdvice) => void
+  /** It gives none now: what was planned stays. */
+  onNoAdvice: (error: unknown) => void
+}
+
+export interface RenewalAdvice {
+  window: RenewalWindow
+  nextAttemptAt: number
+  /** A page of the CA that says why. */
+  explanationUrl: string | undefined
 }
 
 export class CertificateKeeper implements AsyncDisposable {
@@ -37,8 +49,7 @@ export class CertificateKeeper implements AsyncDisposable {
   readonly #settings: string
   readonly #random: () => number
   readonly #stop = new AbortController()
-  /** When the next one is to be ordered, as far as nothing speaks against it. */
-  #dueAt = 0
+  readonly #plan: RenewalPlan
   #notBefore = 0
   #failures = 0
   #running: Promise<void> | undefined
@@ -48,11 +59,21 @@ export class CertificateKeeper implements AsyncDisposable {
     this.#parts = parts
     this.#settings = digestOf(config)
     this.#random = parts.random ?? Math.random
+    this.#plan = new RenewalPlan({
+      clock: parts.clock,
+      random: this.#random,
+      minAskMs: config.firstRetryMs,
+    })
   }
 
   /** When the next order begins, epoch milliseconds. */
   get nextAttemptAt(): number {
-    return Math.max(this.#dueAt, this.#notBefore)
+    return Math.max(this.#plan.dueAt, this.#notBefore)
+  }
+
+  /** When the CA advises to order. */
+  get suggestedWindow(): RenewalWindow | undefined {
+    return this.#plan.window
   }
 
   /** Reads what was kept.
@@ -68,7 +89,7 @@ export class CertificateKeeper implements AsyncDisposable {
       this.#notBefore = Math.min(attempts.notBefore, this.#parts.clock() + MAX_RETRY_AFTER_MS)
     }
     const kept = await state.readCertificate()
-    if (kept) this.#dueAt = this.#isWanted(kept) ? this.#renewAt(kept.cert) : 0
+    if (kept && this.#isWanted(kept)) this.#plan.follow(kept.cert)
     return kept && { cert: kept.cert, key: kept.key }
   }
 
@@ -85,7 +106,12 @@ export class CertificateKeeper implements AsyncDisposable {
   async #run(): Promise<void> {
     const { signal } = this.#stop
     while (!signal.aborted) {
-      const waitMs = this.nextAttemptAt - this.#parts.clock()
+      const now = this.#parts.clock()
+      if (this.#plan.askAt <= now) {
+        await this.#ask()
+        continue
+      }
+      const waitMs = Math.min(this.nextAttemptAt, this.#plan.askAt) - now
       if (waitMs > 0) {
         // in steps: the clock may be set, and a timer cannot run for a month
         await pause(Math.min(waitMs, LOOK_EVERY_MS), undefined, { signal, ref: false }).catch(() => {})
@@ -93,6 +119,21 @@ export class CertificateKeeper implements AsyncDisposable {
       }
       const turn = await this.#parts.takeTurn(signal).catch(() => undefined) // it is asked to stop
       if (turn) await this.#attempt(turn)
+    }
+  }
+
+  async #ask(): Promise<void> {
+    const { onAdvice, onNoAdvice } = this.#parts
+    try {
+      const { client } = await this.#openClient(this.#stop.signal)
+      const advice = await client.renewalInfo(this.#plan.id!)
+      if (!this.#plan.advise(advice)) return
+      const [window, nextAttemptAt] = [this.#plan.window!, this.nextAttemptAt]
+      onAdvice({ window, nextAttemptAt, explanationUrl: advice?.explanationURL })
+    } catch (error) {
+      const { details } = toPosternError(error, 'INTERNAL', 'the CA cannot be asked')
+      this.#plan.adviceFailed(Number(details?.retryAfterMs ?? 0))
+      if (!this.#stop.signal.aborted) onNoAdvice(error)
     }
   }
 
@@ -104,7 +145,7 @@ export class CertificateKeeper implements AsyncDisposable {
       await this.#countAttempt()
       const identity = await this.#order(AbortSignal.any([this.#stop.signal, timeout, turn.signal]))
       this.#failures = 0
-      this.#dueAt = this.#renewAt(identity.cert)
+      this.#plan.follow(identity.cert)
       this.#notBefore = this.#parts.clock() + this.#config.firstRetryMs // whatever a server certifies
       this.#parts.onCertificate(identity)
     } catch (cause) {
@@ -135,13 +176,17 @@ export class CertificateKeeper implements AsyncDisposable {
   async #order(signal: AbortSignal): Promise<ServerIdentity> {
     const { directory, names } = this.#config
     const { state, solver, clock } = this.#parts
-    const { kept, key } = await openAccount(state, directory)
-    const client = new AcmeClient(this.#config, key, { signal, clock })
+    const { client, kept } = await this.#openClient(signal)
     await signInAccount(client, kept, { config: this.#config, state })
-    const identity = await orderCertificate(client, { names, solver, now: clock })
+    const identity = await orderCertificate(client, { names, solver, now: clock, replaces: this.#plan.id })
     await state.writeCertificate({ directory: directory.href, names: [...names], ...identity })
     await state.removeAttempts()
     return identity
+  }
+
+  async #openClient(signal: AbortSignal): Promise<{ client: AcmeClient; kept: KeptAccount }> {
+    const { kept, key } = await openAccount(this.#parts.state, this.#config.directory)
+    return { client: new AcmeClient(this.#config, key, { signal, clock: this.#parts.clock }), kept }
   }
 
   async #fail(error: PosternError): Promise<void> {
@@ -160,13 +205,6 @@ export class CertificateKeeper implements AsyncDisposable {
   #retryMs(): number {
     const full = Math.min(MAX_RETRY_MS, this.#config.firstRetryMs * RETRY_GROWTH ** (this.#failures - 1))
     return Math.round(full * (0.5 + 0.5 * this.#random()))
-  }
-
-  /** When a third of the life is left, or up to a twelfth of it sooner. */
-  #renewAt(cert: string): number {
-    const { validFromDate, validToDate } = new X509Certificate(cert)
-    const lifeMs = validToDate.getTime() - validFromDate.getTime()
-    return Math.round(validToDate.getTime() - lifeMs * (1 / 3 + this.#random() / 12))
   }
 
   #isWanted({ directory, names }: KeptCertificate): boolean {

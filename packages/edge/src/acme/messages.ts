@@ -21,7 +21,27 @@ export const Directory = v.object({
   newNonce: url,
   newAccount: url,
   newOrder: url,
+  /** RFC 9773; one that cannot be used is as none. */
+  renewalInfo: v.optional(v.fallback(v.optional(url), undefined)),
   meta: v.optional(v.object({ externalAccountRequired: v.optional(v.boolean()) })),
+})
+
+/** RFC 3339. */
+const time = v.pipe(
+  v.string(),
+  v.regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/),
+  v.transform(Date.parse),
+  v.number(), // NaN is none
+)
+
+/** When a certificate should be replaced (RFC 9773 §4.2). */
+export const RenewalInfo = v.object({
+  suggestedWindow: v.pipe(
+    v.object({ start: time, end: time }),
+    v.check(({ start, end }) => start < end),
+  ),
+  /** A page that says why. */
+  explanationURL: v.optional(v.fallback(v.optional(url), undefined)),
 })
 
 export const Order = v.object({
@@ -51,6 +71,7 @@ export const Authorization = v.object({
 
 export type Problem = v.InferOutput<typeof Problem>
 export type Directory = v.InferOutput<typeof Directory>
+export type RenewalInfo = v.InferOutput<typeof RenewalInfo>
 export type Order = v.InferOutput<typeof Order>
 export type Authorization = v.InferOutput<typeof Authorization>
 

@@ -6,18 +6,27 @@ import type { ServerIdentity } from '../flow/rooms.ts'
 import { checkPair } from '../server-certificate/pair.ts'
 import type { ChallengeSolver } from './challenges.ts'
 import type { AcmeClient } from './client.ts'
-import { Authorization, describeProblem, Order, readChain, readMessage } from './messages.ts'
+import { type AcmeAnswer, Authorization, describeProblem, Order, readChain, readMessage } from './messages.ts'
 
 /** One order (RFC 8555 §7.4): every name is proven, then a new key is certified for all of them. Nothing is shown or
  *  kept here; what is returned is good, or this throws.
  *  @throws ACME_CHALLENGE_FAILED · ACME_HOOK_FAILED · what `AcmeClient` throws */
 export async function orderCertificate(
   client: AcmeClient,
-  { names, solver, now }: { names: readonly string[]; solver: ChallengeSolver; now: () => number },
+  {
+    names,
+    solver,
+    now,
+    replaces,
+  }: {
+    names: readonly string[]
+    solver: ChallengeSolver
+    now: () => number
+    /** What the CA calls the certificate before. */
+    replaces?: string | undefined
+  },
 ): Promise<ServerIdentity> {
-  const { newOrder } = await client.directory()
-  const identifiers = names.map((value) => ({ type: 'dns', value }))
-  const ordered = await client.post(newOrder, { identifiers })
+  const ordered = await placeOrder(client, names, replaces)
   const order = readMessage(Order, ordered, 'order')
   const url = locationOf(ordered.header('location'))
   await proveNames(client, order, solver)
@@ -40,6 +49,24 @@ export async function orderCertificate(
     throw new PosternError('ACME_PROTOCOL_INVALID', message, { cause })
   }
   return identity
+}
+
+/** Which certificate it replaces is said where the CA has a use for that (RFC 9773 §5). One that does not take it so may
+ *  know better, as when it was replaced before: a certificate is worth more than the remark. */
+async function placeOrder(
+  client: AcmeClient,
+  names: readonly string[],
+  replaces: string | undefined,
+): Promise<AcmeAnswer> {
+  const { newOrder, renewalInfo } = await client.directory()
+  const order = { identifiers: names.map((value) => ({ type: 'dns', value })) }
+  if (renewalInfo === undefined || replaces === undefined) return client.post(newOrder, order)
+  try {
+    return await client.post(newOrder, { ...order, replaces })
+  } catch (error) {
+    if (!(error instanceof PosternError && error.code === 'ACME_REFUSED')) throw error
+    return client.post(newOrder, order)
+  }
 }
 
 /** All proofs are in their places before the server looks for the first: a name and its wildcard share a DNS record. */

@@ -46,14 +46,20 @@ function rowsOf(
   { origin, pid, version, startedAt, certificate, keys }: EdgeStatus,
   now: number,
 ): [string, string][] {
-  const { source, names, notAfter, isAwaited, nextAttemptAt, failure } = certificate
+  const { source, challenge, names, notAfter, isAwaited, nextAttemptAt, suggestedWindow, failure } =
+    certificate
+  const by = challenge === undefined ? source : `${source}, ${challenge}`
   const rows: [string, string][] = [
     ['edge', `${origin}, version ${version}, process ${pid}, since ${time(startedAt)}`],
-    ['certificate', isAwaited ? `of the internal CA until the first by ${source} is there` : `by ${source}`],
+    ['certificate', isAwaited ? `of the internal CA until the first by ${by} is there` : `by ${by}`],
     ['names', names.join(', ')],
     ['valid until', `${time(notAfter)}, ${daysLeft(certificate, now)} days left`],
   ]
   if (nextAttemptAt !== undefined) rows.push(['next order', time(nextAttemptAt)])
+  if (suggestedWindow) {
+    const { start, end } = suggestedWindow
+    rows.push(['advised', `between ${time(start)} and ${time(end)}, by the CA`])
+  }
   if (failure) {
     const { at, inARow, message, code } = failure
     rows.push(['failed', `${time(at)}, ${inARow} in a row: ${message} (${code})`])
