@@ -102,18 +102,15 @@ for (const challenge of ['tls-alpn-01', 'http-01'] as const) {
   })
 }
 
-test('an edge with other login keys vouches for nobody, and says so; the one that ordered is told by the CA', async () => {
-  const store = await newDatabase()
-  const [port, otherPort] = [await findFreePort(), await findFreePort()]
-  // the CA meets the second edge only
-  await using pebble = await startPebble({ tlsPort: otherPort })
-  const configOf = (more: object) => ({ store, tls: { acme: { ...pebble.settings, ...more } } })
-  await using stranger = await startEdge({
-    port: otherPort,
-    config: configOf({ directory: 'https://ca.localhost:1/dir' }),
-  })
-  await using edge = await startEdge({ port, config: configOf({}) })
-  await until('the order fails', () => /ACME_CHALLENGE_FAILED/.test(edge.logs()))
-  assert.match(stranger.logs(), /"event":"acme\.proof_foreign"/)
-  assert.doesNotMatch(stranger.logs(), /acme\.vouches_for_another_edge/)
+test('whoever has only the database does not have the edge vouch for them', async () => {
+  const acme = { directory: 'https://ca.localhost:1/dir', accept_terms: true }
+  await using edge = await startEdge({ config: { store: await newDatabase(), tls: { acme } } })
+  await using store = await openStoreReader(edge, { mayWrite: true })
+  const sealed = `token.${'x'.repeat(43)}`
+  const expiresAt = Date.now() + 600_000
+  await store.rows(`insert into acme_proofs (name, token, sealed, expires_at)
+    values ('edge.localhost', 'token', '${sealed}', ${expiresAt})`)
+  await assert.rejects(knockAsCa(edge))
+  await until('it says so', () => /"event":"acme\.proof_foreign"/.test(edge.logs()))
+  assert.doesNotMatch(edge.logs(), /acme\.vouches_for_another_edge/)
 })
