@@ -10,6 +10,7 @@ import {
   knownFrom,
   learnAuthorities,
   linesOf,
+  signingOf,
   withoutEnded,
 } from './known-authorities.ts'
 import { type SetupState, writeState } from './state.ts'
@@ -72,14 +73,28 @@ async function askForLists(api: EdgeApi): Promise<SshAuthoritiesResponse | undef
   }
 }
 
+export function signingCasOf(
+  { userCas, hostCas }: ServerCas,
+  now: number,
+): Pick<SetupState, 'userCa' | 'hostCa'> {
+  return {
+    userCa: signingOf(userCas, now).ca,
+    ...(hostCas ? { hostCa: signingOf(hostCas, now).ca } : {}),
+  }
+}
+
 /** What stands in `TrustedUserCAKeys`. */
 export function userCasText(lines: readonly string[]): string {
   return lines.map((line) => `${line}\n`).join('')
 }
 
 /** sshd reads the file anew for each login. The state is first: what is written there becomes true in the end. */
-export function installCas(layout: SshdLayout, state: SetupState, cas: ServerCas): SetupState {
-  const after = { ...state, ...cas }
+export function installCas(
+  layout: SshdLayout,
+  state: SetupState,
+  { cas, now }: { cas: ServerCas; now: number },
+): SetupState {
+  const after = { ...state, ...cas, ...signingCasOf(cas, now) }
   if (JSON.stringify(after) !== JSON.stringify(state)) writeState(layout, after)
   const text = userCasText(linesOf(cas.userCas))
   if (readIfThere(layout.userCaFile) !== text) writePublicFile(layout.userCaFile, text)

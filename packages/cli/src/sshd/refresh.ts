@@ -44,11 +44,12 @@ export async function refreshSshd(
   const edge = edgeOf(state)
   const known = casOf(state)
   // what is over is over also while the edge is away
-  const current = installCas(layout, state, withoutEndedCas(known, edgeNow(edge)))
+  const now = edgeNow(edge)
+  const current = installCas(layout, state, { cas: withoutEndedCas(known, now), now })
   const { cas, problem } = await learnCas(casOf(current), edge)
   const { krl, isNew } = await refreshKrl(layout, cas, edge, acceptOlderList)
   // a new CA is let in once it is known what of it is revoked
-  const after = installCas(layout, current, cas)
+  const after = installCas(layout, current, { cas, now: edgeNow(edge) })
   const renewedHostCertificates = await renewHostCertificates(layout, after, edge)
   if (problem) throw problem
   const userCas = compareLines(linesOf(known.userCas), linesOf(cas.userCas))

@@ -4,8 +4,8 @@ import path from 'node:path'
 import { parseSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { EMPTY_KRL, parseKrl } from '@postern/shared/certs/ssh-krl'
 import { PosternError } from '@postern/shared/errors'
-import type { KnownEdge } from '../credentials/known-edge.ts'
-import { learnCas, type ServerCas, userCasText } from './authorities.ts'
+import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
+import { learnCas, type ServerCas, signingCasOf, userCasText } from './authorities.ts'
 import { applyChange, planChange, writePublicFile } from './change-file.ts'
 import { checkNewAccess, checkOldAccess, readAccount, recordAccess } from './check-access.ts'
 import { dropInText, layoutOf, principalsText, type SshdLayout } from './drop-in.ts'
@@ -102,7 +102,7 @@ export async function setUpSshd(given: SetupWishes): Promise<SetupState> {
   makeFolders(layout)
   using _lock = await lockSetup(layout)
   refuseSecondSetup(layout)
-  const state = { ...stateOf(wishes, plan), ...cas }
+  const state = stateOf(wishes, plan, cas)
   let isReloaded = false
   try {
     await installKrl(layout, krl)
@@ -171,13 +171,16 @@ async function issueHostCertificates(
   return requestHostCertificates(edge, { serviceHost, hostCas, hostKeys })
 }
 
-function stateOf(wishes: SetupWishes, plan: Awaited<ReturnType<typeof planSetup>>): SetupState {
+function stateOf(
+  wishes: SetupWishes,
+  plan: Awaited<ReturnType<typeof planSetup>>,
+  cas: ServerCas,
+): SetupState {
   const { edge, files, serviceHost, users, reloadCommand, scheduler } = wishes
-  const [userCa, hostCa] = [wishes.userCas[0]!, wishes.hostCas[0]]
   const { origin, domain, caPem } = edge
   return {
-    ...{ serviceHost, userCa, users: [...users], scheduler, ...files },
-    ...(hostCa === undefined ? {} : { hostCa }),
+    ...{ serviceHost, users: [...users], scheduler, ...files, ...cas },
+    ...signingCasOf(cas, edgeNow(edge)),
     ...(reloadCommand === undefined ? {} : { reloadCommand }),
     edge: { origin, domain, ...(caPem === undefined ? {} : { caPem }) },
     edgeFolder: edge.folder,

@@ -32,11 +32,11 @@ const Known = v.object({
 
 const SetupState = v.object({
   serviceHost: v.string(),
-  /** As it was named at the setup. */
+  /** The one that signs: all that versions know of which a CA was for good. */
   userCa: v.string(),
   /** Likewise; absent where the edge gives no certificates to servers. */
   hostCa: v.optional(v.string()),
-  /** What became of them; absent after a setup by a version that knew no others. */
+  /** All that are believed; absent after a setup by such a version. */
   userCas: v.optional(Known),
   hostCas: v.optional(Known),
   users: v.array(v.string()),
