@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test'
 import { type ConnectedService, connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
-import { type OwnSshd, opens, startOwnSshd } from './support/own-sshd.ts'
+import { makeKey, type OwnSshd, opens, startOwnSshd } from './support/own-sshd.ts'
 import { runPostern, spawnPostern } from './support/postern.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
 import { until } from './support/until.ts'
@@ -142,6 +142,22 @@ describe('nothing is changed', { concurrency: 3 }, () => {
     await using sshd = await startOwnSshd()
     writeFileSync(path.join(sshd.dropIns, '50-ca.conf'), 'TrustedUserCAKeys /etc/ssh/their-ca.pub\n')
     await refusal(sshd, /50-ca\.conf line 1 sets trustedusercakeys already/)
+  })
+
+  test('where the CA that is named is not the edge’s', async () => {
+    await using sshd = await startOwnSshd()
+    const untouched = photograph(sshd.folder)
+    const foreign = `${makeKey(path.join(makeTempFolder('ca'), 'ca'))}.pub`
+    const refused = await setup(sshd, ...wanted(sshd), '--user-ca', foreign)
+    assert.equal(refused.code, 5)
+    assert.match(
+      refused.stderr,
+      /does not vouch for the edge's \(SSH_CA_UNKNOWN\)\n {2}\S.*postern-edge ca ssh show/,
+    )
+    assert.deepEqual(photograph(sshd.folder), untouched)
+    const own = path.join(edge.dataDir, 'ca', 'ssh-user-ca.pub')
+    const done = await setup(sshd, ...wanted(sshd), '--user-ca', own)
+    assert.equal(done.code, 0, done.stderr)
   })
 
   test('where the new access would not work', async () => {
