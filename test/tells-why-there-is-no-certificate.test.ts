@@ -4,6 +4,7 @@ import path from 'node:path'
 import { test } from 'node:test'
 import { findFreePort } from '../demo/free-port.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
+import { METRICS_ON, readMetrics } from './support/metrics.ts'
 import { startPebble } from './support/pebble.ts'
 import { type Certificate, certificateOf, runPosternEdge } from './support/postern-edge.ts'
 import { shownCertificate } from './support/shown-certificate.ts'
@@ -24,11 +25,17 @@ async function failedCertificateOf(edge: EdgeProcess): Promise<Certificate & { f
 test('a CA that is away: the edge runs, waits over a restart, and has its certificate once the CA is back', async () => {
   const port = await findFreePort()
   await using pebble = await startPebble({ tlsPort: port })
-  const configOf = (retry: string) => ({ tls: { acme: { ...pebble.settings, retry } } })
+  const AWAITED = 'postern_server_certificate_awaited'
+  const configOf = (retry: string) => ({
+    metrics: METRICS_ON,
+    tls: { acme: { ...pebble.settings, retry } },
+  })
   await pebble.stop()
   const first = await startEdge({ port, config: configOf('2h') })
   const certificate = await failedCertificateOf(first)
   assert.equal(certificate.isAwaited, true)
+  assert.equal(certificate.challenge, 'tls-alpn-01')
+  assert.equal((await readMetrics(first)).get(AWAITED), 1)
   assert.ok(certificate.nextAttemptAt! > Date.now() + 30 * 60_000)
   assert.match(
     (await statusOf(first)).stdout,
@@ -48,16 +55,17 @@ test('a CA that is away: the edge runs, waits over a restart, and has its certif
   await second.stop()
 
   await pebble.start()
-  const changed = { tls: { acme: { ...pebble.settings, email: 'admin@mycorp.com' } } }
+  const changed = { metrics: METRICS_ON, tls: { acme: { ...pebble.settings, email: 'admin@mycorp.com' } } }
   await using third = await startEdge({ port, dataDir, config: changed })
   const root = await pebble.fetchRoot()
   await until('its certificate is shown', () => shownCertificate(third, 'edge.localhost', root))
   const had = await certificateOf(third)
   assert.equal(had.isAwaited, false)
+  assert.equal((await readMetrics(third)).get(AWAITED), 0)
   assert.ok(had.daysLeft > 1_000)
   assert.match(
     (await statusOf(third)).stdout,
-    /certificate {3}by ACME\n.*\nvalid until {3}\d.*Z, \d+(\.\d)? days left\n/,
+    /certificate {3}by ACME, tls-alpn-01\n.*\nvalid until {3}\d.*Z, \d+(\.\d)? days left\n/,
   )
 })
 

@@ -1,5 +1,4 @@
 /** Builds the edge from its parts: the only place that knows all of them. */
-import { X509Certificate } from 'node:crypto'
 import type { AddressInfo, Server } from 'node:net'
 import { PosternError } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
@@ -104,7 +103,7 @@ export async function startEdge(
     controlConnections: () => control.size,
     auditWaiting: () => kept.waiting,
     auditSinkLags: () => kept.sinkLags(),
-    serverCertificateExpiresAt: () => expiryOf(serverIdentity.current.cert),
+    serverCertificate: () => serverIdentity.describe(),
     now: clock,
   })
   await openAuthorities(config.dataDir, clock(), config.ca.keyLock)
@@ -433,11 +432,6 @@ function listen(server: Server, { listen: { host, port } }: EdgeConfig): Promise
       resolve((server.address() as AddressInfo).port)
     })
   })
-}
-
-/** When the first certificate of a file ends; epoch milliseconds. */
-function expiryOf(pem: string): number {
-  return new X509Certificate(pem).validToDate.getTime()
 }
 
 /** Whether the store, and with it the audit log, takes a write: one in five seconds, however often it is asked. */

@@ -27,7 +27,11 @@ const SOURCES: MetricSources = {
     { size: { idle: 1, inUse: 2 }, waiting: 0 },
     { size: { idle: 3, inUse: 4 }, waiting: 5 },
   ],
-  serverCertificateExpiresAt: () => 1_800_000_000_500,
+  serverCertificate: () => ({
+    notAfter: 1_800_000_000_500,
+    isAwaited: true,
+    nextAttemptAt: 1_790_000_000_000,
+  }),
   now: () => 1_800_000_000_500 - 30 * 86_400_000,
   controlConnections: () => 2,
   auditWaiting: () => 9,
@@ -74,6 +78,8 @@ describe('the metrics', () => {
         'postern_flows_waiting 5',
         'postern_server_certificate_expires_timestamp_seconds 1800000000.5',
         'postern_server_certificate_days_left 30',
+        'postern_server_certificate_awaited 1',
+        'postern_server_certificate_next_order_timestamp_seconds 1790000000',
         'postern_audit_waiting 9',
       ])
         assert.ok(now.includes(line), line)

@@ -8,6 +8,7 @@ import type { DataPool } from './connectors/data-pool.ts'
 import type { RefusedHttp } from './flow/bound-http.ts'
 import type { RefusedHandshake } from './flow/rooms.ts'
 import type { AddressLimit } from './limits/strangers.ts'
+import type { CertificateStatus } from './status.ts'
 import type { ObservedQuery } from './store/observe.ts'
 import type { RefusedTransport } from './transport/transport.ts'
 
@@ -29,7 +30,7 @@ export interface MetricSources {
   auditWaiting(): number
   auditSinkLags(): readonly number[]
   /** Epoch milliseconds. */
-  serverCertificateExpiresAt(): number
+  serverCertificate(): Pick<CertificateStatus, 'notAfter' | 'isAwaited' | 'nextAttemptAt'>
   /** Epoch milliseconds. */
   now(): number
 }
@@ -268,12 +269,22 @@ function addGauges(registry: Registry, sources: MetricSources): void {
   gauge(
     'postern_server_certificate_expires_timestamp_seconds',
     'End of the certificate that the edge shows, in seconds since 1970',
-    () => sources.serverCertificateExpiresAt() / 1_000,
+    () => sources.serverCertificate().notAfter / 1_000,
   )
   gauge(
     'postern_server_certificate_days_left',
     'Days until the end of the certificate that the edge shows',
-    () => (sources.serverCertificateExpiresAt() - sources.now()) / 86_400_000,
+    () => (sources.serverCertificate().notAfter - sources.now()) / 86_400_000,
+  )
+  gauge(
+    'postern_server_certificate_awaited',
+    '1 while the first certificate by ACME is still to come: one of the internal CA is shown',
+    () => Number(sources.serverCertificate().isAwaited),
+  )
+  gauge(
+    'postern_server_certificate_next_order_timestamp_seconds',
+    'When the edge orders the next certificate by ACME, in seconds since 1970; 0 without ACME',
+    () => (sources.serverCertificate().nextAttemptAt ?? 0) / 1_000,
   )
   gauge(
     'postern_transport_connections',

@@ -244,7 +244,8 @@ class ShownIdentity implements OpenServerIdentity {
       notAfter: validToDate.getTime(),
       isAwaited: this.isAwaited,
       ...(this.challenge === undefined ? {} : { challenge: this.challenge }),
-      ...(nextAttemptAt === undefined ? {} : { nextAttemptAt }),
+      // one that is overdue begins now, or when it is this edge's turn
+      ...(nextAttemptAt === undefined ? {} : { nextAttemptAt: Math.max(nextAttemptAt, this.#parts.clock()) }),
       ...(suggestedWindow ? { suggestedWindow } : {}),
       ...(this.#failure ? { failure: this.#failure } : {}),
     }

@@ -4,6 +4,7 @@ import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parser } from '@prometheus-io/lezer-promql'
+import { parse } from 'yaml'
 import { type EdgeStage, startEdgeStage } from './edge-stage.ts'
 
 /** docs/grafana-dashboard.json asks for nothing that an edge does not tell, and leaves nothing out unsaid. */
@@ -15,6 +16,7 @@ const PANELS = DASHBOARD.panels.filter(({ type }) => type !== 'row')
 /** Of these the dashboard shows others that say the same, or they are for somebody who looks for a leak. */
 const NOT_SHOWN: ReadonlySet<string> = new Set([
   'postern_server_certificate_expires_timestamp_seconds',
+  'postern_server_certificate_next_order_timestamp_seconds',
   'process_cpu_seconds_total',
   'process_start_time_seconds',
   'process_virtual_memory_bytes',
@@ -55,6 +57,12 @@ interface Panel {
   gridPos: { h: number; w: number; x: number; y: number }
   fieldConfig: { defaults: { unit: string } }
   targets: Target[]
+}
+
+interface Alarm {
+  alert: string
+  expr: string
+  annotations: { summary: string }
 }
 
 interface Target {
@@ -180,6 +188,23 @@ describe('docs/grafana-dashboard.json', () => {
     const shown = new Set(selected.map((name) => (names.has(name) ? name : name.replace(/_[a-z]+$/, ''))))
     const missing = [...names].filter((name) => !shown.has(name))
     assert.deepEqual(missing.toSorted(), [...NOT_SHOWN].toSorted())
+  })
+
+  it('and the alarms of docs/metrics.md ask for what there is', () => {
+    const page = readFileSync(path.join(ROOT, 'docs/metrics.md'), 'utf8')
+    const [, rules] = /^```yaml\n(groups:[\s\S]*?)^```$/m.exec(page)!
+    const { groups } = parse(rules!) as { groups: { name: string; rules: Alarm[] }[] }
+    const alarms = groups.flatMap((group) => group.rules)
+    assert.ok(alarms.length > 0)
+    for (const { alert, expr, annotations } of alarms) {
+      const { selected } = parseQuery(expr)
+      assert.ok(selected.length > 0 && annotations.summary, alert)
+      for (const { name, within } of selected) {
+        const metric = told.get(name)
+        assert.ok(metric, `${alert}: no edge tells ${name}`)
+        assert.equal(within.includes('increase'), metric.type === 'counter', `${alert}: ${name}`)
+      }
+    }
   })
 
   it('would notice a query that is none', () => {

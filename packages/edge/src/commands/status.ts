@@ -55,7 +55,8 @@ function rowsOf(
     ['names', names.join(', ')],
     ['valid until', `${time(notAfter)}, ${daysLeft(certificate, now)} days left`],
   ]
-  if (nextAttemptAt !== undefined) rows.push(['next order', time(nextAttemptAt)])
+  if (nextAttemptAt !== undefined)
+    rows.push(['next order', nextAttemptAt > now ? time(nextAttemptAt) : 'now'])
   if (suggestedWindow) {
     const { start, end } = suggestedWindow
     rows.push(['advised', `between ${time(start)} and ${time(end)}, by the CA`])
