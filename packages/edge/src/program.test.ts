@@ -18,6 +18,7 @@ import { after, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { loadAuthorities } from './ca/authorities.ts'
 import { loadConfig } from './config/load.ts'
+import { listKeys } from './config/schema.ts'
 import { runProgram } from './program.ts'
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'postern-edge-program-'))
@@ -137,6 +138,17 @@ describe('postern-edge config check', () => {
     assert.match(stderr, /nobody may expose a service/)
     const json = JSON.parse((await run(cwd, 'config', 'check', '--config', file, '--json')).stdout)
     assert.equal(json['certificates.ttl'], '5m')
+    const shown = Object.keys(json)
+    const hidden = listKeys().filter(
+      (key) => !shown.some((other) => key === other || key.startsWith(`${other}.`)),
+    )
+    // parts of others, and what there is none of beside a provider and without metrics
+    assert.deepEqual(hidden, [
+      'store_password_file',
+      'identity.dev',
+      'identity.unsafe_dev_identity',
+      'metrics.unsafe_other_addresses',
+    ])
     chmodSync(path.join(cwd, 'secret'), 0o644)
     await assert.rejects(run(cwd, 'config', 'check', '--config', file), { code: 'CONFIG_INVALID' })
   })

@@ -168,6 +168,12 @@ certificates:
 # tls:
 #   certificate_file: /etc/postern-edge/tls/fullchain.pem
 #   key_file: /etc/postern-edge/tls/privkey.pem
+# Or it gets one by itself, at Let's Encrypt or another CA that speaks ACME, and renews it:
+# tls:
+#   acme:
+#     directory: https://acme-v02.api.letsencrypt.org/directory
+#     accept_terms: true
+#     email: admin@mycorp.com
 `
 }
 
