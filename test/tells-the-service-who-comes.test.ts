@@ -19,6 +19,7 @@ import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { startHaproxy } from './support/haproxy.ts'
 import { requestEdge } from './support/oauth-peer.ts'
 import { runPostern } from './support/postern.ts'
+import { runPosternEdge } from './support/postern-edge.ts'
 import { startTcpService, type TcpService } from './support/tcp-services.ts'
 import { until } from './support/until.ts'
 
@@ -184,5 +185,57 @@ describe('the identity in the header', () => {
       headers: { authorization: `DPoP ${value!.value}` },
     })
     assert.equal(answer.status, 401)
+  })
+
+  test('is signed by the next key once that takes over, and services that follow notice nothing', async () => {
+    const rotate = (...args: string[]) =>
+      runPosternEdge(edge, ['ca', 'rotate', '--kind', 'flow-identity', ...args])
+    const soon = await rotate('--signs-in', '1s')
+    assert.deepEqual([soon.code, /learn of a new key/.test(soon.stderr)], [2, true], soon.stderr)
+    const rotated = await rotate('--signs-in', '5s', '--unsafe-short-overlap')
+    assert.equal(rotated.code, 0, rotated.stderr)
+    assert.equal((await rotate()).code, 1, 'one at a time')
+
+    const followed = await until('both are shown', async () => {
+      const all = await fetchKeys()
+      return all.length === 2 ? all : undefined
+    })
+    const [old, next] = followed.map(({ id }) => id) as [string, string]
+    assert.equal(old, keys[0]!.id)
+    const shown = await runPosternEdge(edge, ['ca', 'show'])
+    assert.ok(shown.stdout.includes(next), shown.stdout)
+
+    /** The header of one more flow of ann, and whose key has signed it. */
+    const visit = async () => {
+      const seen = reader.headers.length
+      const { stdout, stderr } = await reach(ann, service.host, 'hello')
+      assert.equal(stdout, 'hello', stderr)
+      const visited = reader.headers.slice(seen).find(({ command }) => command === 'proxy') as typeof header
+      const [head] = visited.values[0]!.value.toString().split('.')
+      const { kid } = JSON.parse(Buffer.from(head!, 'base64url').toString()) as { kid: string }
+      const read = (known: FlowIdentityKey[]) =>
+        readFlowIdentity(visited, { ...expected(), keys: known, now: Date.now() })
+      assert.equal(read(followed).email, 'ann@mycorp.com')
+      return { kid, read }
+    }
+    const { read } = await until('the next one signs', async () => {
+      const visited = await visit()
+      return visited.kid === next ? visited : undefined
+    })
+    const known = followed.filter(({ id }) => id === old)
+    assert.throws(() => read(known), { code: 'FLOW_IDENTITY_INVALID' }, 'whoever does not follow')
+
+    const ended = await rotate('--unsafe-end-overlap')
+    assert.equal(ended.code, 0, ended.stderr)
+    await until('the old one is gone', async () => (await fetchKeys()).map(({ id }) => id).join() === next)
+    assert.equal(
+      readFlowIdentity(header, expected()).email,
+      'ann@mycorp.com',
+      'it was good under the old one',
+    )
+    const current = await fetchKeys()
+    assert.throws(() => readFlowIdentity(header, { ...expected(), keys: current }), {
+      code: 'FLOW_IDENTITY_INVALID',
+    })
   })
 })

@@ -1,29 +1,40 @@
-import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
-import { readFile, stat } from 'node:fs/promises'
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { PosternError } from '@postern/shared/errors'
+import { encodeKey, type KeyLock, readKey } from './ca/key-file.ts'
 import { writeWhole } from './ca/ssh-authorities.ts'
+
+interface AboutKey {
+  /** Begins the message. */
+  what: string
+  /** How to get it back. */
+  hint: string
+}
 
 /** A private key with which the edge signs statements. Made when it is missing: an edge that is older than it gets it at
  *  its next start.
- *  @param about `what` begins the message, `hint` says how to get it back
- *  @throws CONFIG_INVALID it is open to others, of another kind, or cannot be made */
-export async function openEd25519Key(
-  file: string,
-  { what, hint }: { what: string; hint: string },
-): Promise<KeyObject> {
+ *  @param lock of keys that are encrypted
+ *  @throws CONFIG_INVALID it is open to others, of another kind, or cannot be made · CA_KEY_LOCKED */
+export async function openEd25519Key(file: string, about: AboutKey, lock?: KeyLock): Promise<KeyObject> {
+  const { privateKey } = generateKeyPairSync('ed25519')
+  await writeWhole(file, encodeKey(privateKey, lock)).catch((cause) => {
+    throw explain(file, about, cause)
+  })
+  return loadEd25519Key(file, about, lock)
+}
+
+/** The same for one that must be there. */
+export async function loadEd25519Key(file: string, about: AboutKey, lock?: KeyLock): Promise<KeyObject> {
   try {
-    const { privateKey } = generateKeyPairSync('ed25519')
-    await writeWhole(file, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
-    const { mode } = await stat(file)
-    if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
-      throw new Error(`other users can read it, run: chmod 600 ${file}`)
-    }
-    const key = createPrivateKey(await readFile(file, 'utf8'))
+    const key = await readKey(file, lock)
     if (key.asymmetricKeyType !== 'ed25519') throw new Error(`it is a key of ${key.asymmetricKeyType}`)
     return key
   } catch (cause) {
-    if (cause instanceof PosternError) throw cause // what the disk did
-    const reason = cause instanceof Error ? cause.message : String(cause)
-    throw new PosternError('CONFIG_INVALID', `${what} ${file} cannot be used: ${reason}`, { hint, cause })
+    throw explain(file, about, cause)
   }
+}
+
+function explain(file: string, { what, hint }: AboutKey, cause: unknown): PosternError {
+  if (cause instanceof PosternError) return cause // what the disk did, or the passphrase
+  const reason = cause instanceof Error ? cause.message : String(cause)
+  return new PosternError('CONFIG_INVALID', `${what} ${file} cannot be used: ${reason}`, { hint, cause })
 }

@@ -9,6 +9,7 @@ import { keepAudit } from './audit/keep.ts'
 import { AuditReads } from './audit/reads.ts'
 import type { AuditLog } from './audit/record.ts'
 import { openAuthorities } from './ca/authorities.ts'
+import { FlowIdentityKeys } from './ca/flow-identity-keys.ts'
 import { IssuingThread } from './ca/issuing-thread.ts'
 import { LiveAuthorities } from './ca/live-authorities.ts'
 import { LiveSshAuthorities } from './ca/live-ssh-authorities.ts'
@@ -25,7 +26,6 @@ import { heedOtherPrograms } from './fleet/other-programs.ts'
 import { openOwnKeys } from './fleet/own-keys.ts'
 import { openEnforcement } from './flow/enforce.ts'
 import { serveFlow } from './flow/flow.ts'
-import { openFlowIdentityKey } from './flow/identity-key.ts'
 import { openIngress } from './flow/ingress.ts'
 import { LiveFlows } from './flow/live-flows.ts'
 import { openRooms } from './flow/rooms.ts'
@@ -112,10 +112,10 @@ export async function startEdge(
   const sshAuthorities = opened.use(
     await LiveSshAuthorities.open(config.dataDir, config.ssh.caKeyType, caParts),
   )
-  const identityKey = await openFlowIdentityKey(config.dataDir)
+  const identityKeys = opened.use(await FlowIdentityKeys.open(config.dataDir, caParts))
   const issuing = opened.use(new IssuingThread(authorities.client, sshAuthorities.user))
   const store = opened.use(await openStore(config.store, clock, metrics.observeQuery))
-  const ownKeys = await openOwnKeys({ config, authorities, sshAuthorities, identityKey })
+  const ownKeys = await openOwnKeys({ config, authorities, sshAuthorities, identityKeys })
   const edge = store.changes?.edge
   const keyWatch =
     edge === undefined
@@ -206,7 +206,7 @@ export async function startEdge(
     issuing,
     authorities,
     sshAuthorities,
-    identityKey,
+    identityKeys,
     connectors,
     connectorIssuer: {
       trust,
@@ -274,7 +274,9 @@ export async function startEdge(
     audit,
     strangers,
     limits,
-    identityKey,
+    get identityKey() {
+      return identityKeys.signing
+    },
     origin: () => origin,
     flowRate: openRate('flows', limits.flowsPerMinute),
     log,

@@ -97,7 +97,8 @@ export async function writeGenerations(dataDir: string, kinds: GenerationsByKind
   }
 }
 
-/** The CAs of a kind that was never rotated. */
+/** Where a kind was never rotated there is its first CA, or its first key where it is none of a CA. */
 export function generationsOf(kinds: GenerationsByKind, kind: string): Generations {
-  return kinds.get(kind) ?? new Generations([{ name: `${kind}-ca`, signsFrom: 0, trustedUntil: null }])
+  const name = kind === 'flow-identity' ? kind : `${kind}-ca`
+  return kinds.get(kind) ?? new Generations([{ name, signsFrom: 0, trustedUntil: null }])
 }

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import { type AuthorityKind, addAuthority, fingerprintOf, loadAuthorities } from './authorities.ts'
+import { addFlowIdentityKey, FLOW_IDENTITY, type FlowIdentityKind } from './flow-identity-keys.ts'
 import {
   Generations,
   type GenerationsByKind,
@@ -29,7 +30,7 @@ export interface RotationTimes {
   overlapMs: (kind: RotatedKind) => number
 }
 
-export type RotatedKind = AuthorityKind | SshGenerationKind
+export type RotatedKind = AuthorityKind | SshGenerationKind | FlowIdentityKind
 
 /** Several kinds, or none when one of them cannot be.
  *  @throws CA_ROTATING one of them is being rotated · STATE_INVALID */
@@ -42,13 +43,21 @@ export async function rotateAuthorities(
   for (const kind of kinds) requireSettled(kind, generationsOf(before, kind), now)
   const after = new Map(before)
   for (const kind of kinds) {
-    const name = isSshGenerationKind(kind)
-      ? await addSshAuthority(dataDir, kind, { keyType: keys.sshKeyType, lock: keys.lock })
-      : await addAuthority(dataDir, kind, { now, lock: keys.lock })
+    const name = await addKey(dataDir, kind, { now, ...keys })
     const times = { signsFrom: now + signsInMs(kind), overlapMs: overlapMs(kind) }
     after.set(kind, stillOf(generationsOf(before, kind), now).succeededBy(name, times))
   }
   await replaceGenerations(dataDir, before, after)
+}
+
+function addKey(
+  dataDir: string,
+  kind: RotatedKind,
+  { now, sshKeyType: keyType, lock }: NewKeys & { now: number },
+): Promise<string> {
+  if (kind === FLOW_IDENTITY) return addFlowIdentityKey(dataDir, lock)
+  if (isSshGenerationKind(kind)) return addSshAuthority(dataDir, kind, { keyType, lock })
+  return addAuthority(dataDir, kind, { now, lock })
 }
 
 /** How new keys are made and kept. */

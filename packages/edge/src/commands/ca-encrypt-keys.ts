@@ -51,8 +51,8 @@ Examples:
     })
 }
 
-/** Other keys lie there too, and are not of a CA. */
-const CA_KEY = /-ca(?:-[0-9a-f]{8})?\.key$/
+/** Of CAs, and of flow identities. */
+const CA_KEY = /(?:-ca|^flow-identity)(?:-[0-9a-f]{8})?\.key$/
 
 async function listKeyFiles(folder: string): Promise<string[]> {
   const names = await readdir(folder).catch((cause: NodeJS.ErrnoException) => {

@@ -1,7 +1,9 @@
 import { formatExactDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
+import { FLOW_IDENTITY_TTL_SECONDS } from '@postern/shared/proxy-protocol/flow-identity'
 import { type Command, Option } from 'commander'
 import { ROTATED_KINDS } from '../ca/authorities.ts'
+import { FLOW_IDENTITY } from '../ca/flow-identity-keys.ts'
 import { endOverlap, type RotatedKind, rotateAuthorities } from '../ca/rotate.ts'
 import { isSshGenerationKind, SSH_GENERATION_KINDS } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
@@ -25,12 +27,12 @@ export function addCaRotate(group: Command, parts: ProgramParts): void {
     .addOption(configOption())
     .addOption(
       new Option('--kind <kind...>', 'which')
-        .choices([...ROTATED_KINDS, ...SSH_GENERATION_KINDS])
-        .default([...ROTATED_KINDS], 'all but those of ssh'),
+        .choices([...ROTATED_KINDS, ...SSH_GENERATION_KINDS, FLOW_IDENTITY])
+        .default([...ROTATED_KINDS], 'all but ssh and flow-identity'),
     )
     .option(
       '--signs-in <duration>',
-      'when the new one begins to sign (default: 0s, 1d for ssh; with a store on PostgreSQL say it yourself)',
+      'when the new one begins to sign (default: 0s, 1d for ssh and flow-identity; with a store on PostgreSQL say it yourself)',
       readDuration,
     )
     .option(
@@ -57,6 +59,8 @@ overlap has ended is deleted with the next rotation. See what is when with: post
 ssh-user: servers set up by "postern sshd setup" learn the new line within a minute, from the edge and signed by the old CA. One
 that is off until the overlap is over has to be set up again. Where you wrote TrustedUserCAKeys by hand, add the new line by
 hand before it signs: postern-edge ca ssh show. ssh-host: the same for lines @cert-authority that people wrote themselves.
+flow-identity is no CA but the key that says to services who comes: they fetch the new one, which is shown beside the old one
+from now on, before it signs.
 
 Examples:
   $ postern-edge ca rotate --config /etc/postern-edge/edge.yaml
@@ -79,7 +83,7 @@ Examples:
       const at = (ms: number) => new Date(now + ms).toISOString()
       for (const { kind, start, end } of times) {
         parts.stderr.write(
-          `postern-edge: a new ${kind} CA signs from ${at(start)} on, the old one is believed until ${at(start + end)}\n`,
+          `postern-edge: a new ${nameOf(kind)} signs from ${at(start)} on, the old one is believed until ${at(start + end)}\n`,
         )
       }
       if (
@@ -93,9 +97,18 @@ Examples:
     })
 }
 
-const USUAL_SSH_START_MS = 86_400_000
+function nameOf(kind: RotatedKind): string {
+  return kind === FLOW_IDENTITY ? 'key of flow identities' : `${kind} CA`
+}
+
+/** Somebody beside the edge has to learn of it before it signs. */
+function isFollowed(kind: RotatedKind): boolean {
+  return isSshGenerationKind(kind) || kind === FLOW_IDENTITY
+}
+
+const USUAL_FOLLOWED_START_MS = 86_400_000
 /** Servers ask once a minute. */
-const LEAST_SSH_START_MS = 5 * 60_000
+const LEAST_FOLLOWED_START_MS = 5 * 60_000
 
 /** Edges that share a database have files of their own; servers learn whom to believe before it signs.
  *  @throws USAGE_INVALID */
@@ -104,16 +117,15 @@ function chooseStart(
   { signsIn, unsafeShortOverlap }: RotateOptions,
   { store }: EdgeConfig,
 ): number {
-  const isSsh = isSshGenerationKind(kind)
   if (signsIn === undefined && !store.startsWith('sqlite:')) {
     throw new PosternError('USAGE_INVALID', 'other edges may share this store, and need the new keys first', {
       hint: 'say when the new CAs sign, and copy DATA_DIR/ca to every edge before: --signs-in 1h',
     })
   }
-  if (signsIn === undefined) return isSsh ? USUAL_SSH_START_MS : 0
-  if (!isSsh || signsIn >= LEAST_SSH_START_MS || unsafeShortOverlap) return signsIn
-  throw new PosternError('USAGE_INVALID', `servers learn of a new ${kind} CA before it signs`, {
-    hint: `--signs-in ${formatExactDuration(LEAST_SSH_START_MS)} or more, or --unsafe-short-overlap`,
+  if (signsIn === undefined) return isFollowed(kind) ? USUAL_FOLLOWED_START_MS : 0
+  if (!isFollowed(kind) || signsIn >= LEAST_FOLLOWED_START_MS || unsafeShortOverlap) return signsIn
+  throw new PosternError('USAGE_INVALID', `servers learn of a new ${nameOf(kind)} before it signs`, {
+    hint: `--signs-in ${formatExactDuration(LEAST_FOLLOWED_START_MS)} or more, or --unsafe-short-overlap`,
   })
 }
 
@@ -131,7 +143,7 @@ function chooseOverlap(
   if (overlap >= least || unsafeShortOverlap) return overlap
   throw new PosternError(
     'USAGE_INVALID',
-    `what the ${kind} CA has signed lives longer than the overlap: ${formatExactDuration(least)}`,
+    `what the ${nameOf(kind)} has signed lives longer than the overlap: ${formatExactDuration(least)}`,
     { hint: `--overlap ${formatExactDuration(least)} or more, or --unsafe-short-overlap` },
   )
 }
@@ -139,6 +151,7 @@ function chooseOverlap(
 function longestLife(kind: RotatedKind, { certificates, ssh }: EdgeConfig): number {
   if (kind === 'ssh-user') return ssh.ttlMs
   if (kind === 'ssh-host') return ssh.hostTtlMs
+  if (kind === FLOW_IDENTITY) return FLOW_IDENTITY_TTL_SECONDS * 1_000
   if (kind === 'workload') return certificates.workloadMaxTtlMs
   return Math.max(certificates.connectorTtlMs, certificates.sessionMs)
 }

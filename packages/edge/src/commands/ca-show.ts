@@ -1,6 +1,7 @@
 import { sshFingerprint } from '@postern/shared/certs/ssh-key'
 import type { Command } from 'commander'
 import { AUTHORITY_KINDS, fingerprintOf, loadAuthority } from '../ca/authorities.ts'
+import { FLOW_IDENTITY, loadFlowIdentityKey } from '../ca/flow-identity-keys.ts'
 import { generationsOf, readGenerations } from '../ca/generations.ts'
 import type { KeyLock } from '../ca/key-file.ts'
 import type { RotatedKind } from '../ca/rotate.ts'
@@ -41,7 +42,7 @@ Examples:
 async function describe(dataDir: string, lock: KeyLock | undefined) {
   const kinds = await readGenerations(dataDir)
   const now = Date.now()
-  const rows = [...AUTHORITY_KINDS, ...SSH_GENERATION_KINDS].flatMap((kind) => {
+  const rows = ([...AUTHORITY_KINDS, ...SSH_GENERATION_KINDS, FLOW_IDENTITY] as const).flatMap((kind) => {
     const generations = generationsOf(kinds, kind)
     return generations.all.map(async (generation) => {
       const state = generations.stateOf(generation, now)
@@ -55,7 +56,7 @@ async function describe(dataDir: string, lock: KeyLock | undefined) {
   return Promise.all(rows)
 }
 
-/** A CA of ssh is a key, which does not expire. */
+/** A CA of ssh is a key, which does not expire, and so is that of flow identities. */
 async function readFacts(
   dataDir: string,
   kind: RotatedKind,
@@ -64,6 +65,9 @@ async function readFacts(
   if (isSshGenerationKind(kind)) {
     const { publicKey } = await loadSshAuthority(dataDir, kind, named)
     return { expiresAt: null, fingerprint: sshFingerprint(publicKey.blob) }
+  }
+  if (kind === FLOW_IDENTITY) {
+    return { expiresAt: null, fingerprint: (await loadFlowIdentityKey(dataDir, named)).id }
   }
   const authority = await loadAuthority(dataDir, kind, named)
   return { expiresAt: authority.certificate.notAfter.getTime(), fingerprint: fingerprintOf(authority) }

@@ -1,6 +1,6 @@
 import { sshFingerprint } from '@postern/shared/certs/ssh-key'
-import type { FlowIdentityKey } from '@postern/shared/proxy-protocol/flow-identity'
 import { fingerprintOf } from '../ca/authorities.ts'
+import type { FlowIdentityKeys } from '../ca/flow-identity-keys.ts'
 import type { LiveAuthorities } from '../ca/live-authorities.ts'
 import type { LiveSshAuthorities } from '../ca/live-ssh-authorities.ts'
 import type { SshAuthority } from '../ca/ssh-authorities.ts'
@@ -12,7 +12,7 @@ export interface OwnKeyParts {
   config: Pick<EdgeConfig, 'dataDir' | 'tls'>
   authorities: LiveAuthorities
   sshAuthorities: LiveSshAuthorities
-  identityKey: FlowIdentityKey
+  identityKeys: FlowIdentityKeys
 }
 
 /** What has to be the same at every edge of a store, asked anew each time: keys come and go while an edge runs. */
@@ -20,20 +20,18 @@ export async function openOwnKeys({
   config,
   authorities,
   sshAuthorities,
-  identityKey,
+  identityKeys,
 }: OwnKeyParts): Promise<() => KeyRing> {
   const { signingKey } = await loadLoginKeys(config.dataDir)
-  const fixed: KeyRing = {
-    'flow-identity': onlyKey(identityKey.id),
-    login: onlyKey(signingKey.kid!),
-  }
+  const login = [{ name: signingKey.kid!, signsFrom: 0, trustedUntil: null }]
   return () => ({
-    ...fixed,
+    login,
     client: authorities.dated('client', fingerprintOf),
     connector: authorities.dated('connector', fingerprintOf),
     workload: authorities.dated('workload', fingerprintOf),
     'ssh-user': sshAuthorities.dated('user', sshFingerprintOf),
     'ssh-host': sshAuthorities.dated('host', sshFingerprintOf),
+    'flow-identity': identityKeys.dated(),
     // with a public certificate nobody sees it
     ...(config.tls ? {} : { edge: authorities.dated('edge', fingerprintOf) }),
   })
@@ -41,8 +39,4 @@ export async function openOwnKeys({
 
 function sshFingerprintOf({ publicKey }: SshAuthority): string {
   return sshFingerprint(publicKey.blob)
-}
-
-function onlyKey(name: string) {
-  return [{ name, signsFrom: 0, trustedUntil: null }]
 }

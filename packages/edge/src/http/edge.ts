@@ -1,5 +1,4 @@
 import type { EdgeResponse } from '@postern/shared/api/session'
-import { flowIdentityJwk } from '@postern/shared/proxy-protocol/flow-identity'
 import { CLIENT_ID } from '../login/issuer.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
 
@@ -14,9 +13,8 @@ export function describeEdge({ config, origin, version, clock }: ApiParts): ApiH
     } satisfies EdgeResponse)
 }
 
-/** `GET /v1/flow-identity-keys`: with which services check who comes. A list, so that there can be an old one and a new
- *  one. */
-export function showFlowIdentityKeys({ identityKey }: Pick<ApiParts, 'identityKey'>): ApiHandler {
-  const keys = { keys: [flowIdentityJwk(identityKey.key)] }
-  return (c) => c.json(keys)
+/** `GET /v1/flow-identity-keys`: with which services check who comes. While one takes over from another both are
+ *  there. */
+export function showFlowIdentityKeys({ identityKeys }: Pick<ApiParts, 'identityKeys'>): ApiHandler {
+  return (c) => c.json({ keys: identityKeys.jwks() })
 }

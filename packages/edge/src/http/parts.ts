@@ -3,11 +3,11 @@ import type { Socket } from 'node:net'
 import type { HttpBindings } from '@hono/node-server'
 import type { ErrorCode } from '@postern/shared/errors'
 import type { Logger } from '@postern/shared/logger'
-import type { FlowIdentityKey } from '@postern/shared/proxy-protocol/flow-identity'
 import type { Handler, MiddlewareHandler } from 'hono'
 import type { Kysely } from 'kysely'
 import type { AuditReads } from '../audit/reads.ts'
 import type { AuditLog } from '../audit/record.ts'
+import type { FlowIdentityKeys } from '../ca/flow-identity-keys.ts'
 import type { IssuingThread } from '../ca/issuing-thread.ts'
 import type { LiveAuthorities } from '../ca/live-authorities.ts'
 import type { LiveSshAuthorities } from '../ca/live-ssh-authorities.ts'
@@ -41,7 +41,7 @@ export interface ApiParts {
   authorities: LiveAuthorities
   sshAuthorities: LiveSshAuthorities
   /** Its public half is shown. */
-  identityKey: FlowIdentityKey
+  identityKeys: FlowIdentityKeys
   connectors: ConnectorRegistry
   connectorIssuer: ConnectorIssuer
   workloadIssuer: WorkloadIssuer
