@@ -225,7 +225,7 @@ const readList = (jws: string) =>
 /** Which CAs a server believes: what it takes was signed, and can be followed, whatever was signed. */
 const SSH_AUTHORITY_LIST_TARGET: Target = {
   name: 'ssh-authority-list',
-  cases: 8_000, // each checks a signature
+  cases: 4_000, // each checks a signature
   run(random) {
     if (random.oneIn(2)) {
       const read = readList(mutateText(LIST_JWS, random, ['.', '=', 'e30', '\n']))

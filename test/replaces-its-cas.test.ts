@@ -129,6 +129,7 @@ test('nobody notices that new CAs take over; what the old ones signed counts unt
 
   const rotated = await ca('rotate')
   assert.equal(rotated.code, 0, rotated.stderr)
+  assert.match(rotated.stderr, /those of ssh stay as they are/)
   await until('the edge knows', () => edge.logs().includes('"ca.changed"'))
   await Promise.all(working.map((worker) => worker.goesOn()))
   const [before, now] = await statesOf('client')
