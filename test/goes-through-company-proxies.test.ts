@@ -16,9 +16,11 @@ import { makeDevBrowser } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { readEvents, waitForEvent } from './support/event-lines.ts'
 import { type FarMachine, startFarMachine } from './support/far-machine.ts'
+import { endOfRefused, startListener } from './support/listen.ts'
 import { POSTERN, runPostern } from './support/postern.ts'
 import { startTcpService, type TcpService } from './support/tcp-services.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
+import { within } from './support/until.ts'
 
 /** A company's network: its machines know no name of the edge and have no way to it but the proxies at the border, which
  *  are Debian's tinyproxy and a real sshd. The edge is on loopback here, so whatever arrives there came through one. */
@@ -237,7 +239,7 @@ test('a SOCKS proxy, which is ssh -D, carries login, API, connector and tunnel, 
   assertFailed(result, 'PROXY_UNREACHABLE', 6)
 })
 
-describe('a proxy that is none', () => {
+describe('a proxy that is none, or does not want to', () => {
   /** What a connection to it gets. */
   async function startBadProxy(serve: (socket: Socket) => void, address = '127.0.0.1') {
     const sockets = new Set<Socket>()
@@ -250,6 +252,7 @@ describe('a proxy that is none', () => {
     })
     await new Promise<void>((resolve) => server.listen(0, address, resolve))
     return {
+      host: `${address}:${(server.address() as AddressInfo).port}`,
       url: `http://${address}:${(server.address() as AddressInfo).port}`,
       count: () => count,
       [Symbol.dispose]() {
@@ -259,51 +262,175 @@ describe('a proxy that is none', () => {
     }
   }
 
-  const cases = [
+  type Serve = (socket: Socket) => unknown
+  const PASSWORD = 'pass-of-bob-78'
+  /** Answers the first question, and then the second, of SOCKS. */
+  const socks =
+    (...answers: readonly number[][]): Serve =>
+    (socket) => {
+      let next = 0
+      const answer = () => socket.write(Buffer.from(answers[next++] ?? []))
+      socket.on('data', () => next < answers.length && answer())
+      answer()
+    }
+  const cases: readonly [what: string, scheme: string, serve: Serve, code: string, sentence: RegExp][] = [
+    [
+      'wants a login',
+      'http://',
+      (socket) => socket.end('HTTP/1.1 407 Login\r\nProxy-Authenticate: Basic realm="x"\r\n\r\n'),
+      'PROXY_LOGIN_REQUIRED',
+      /wants a user name and a password/,
+    ],
+    [
+      'does not believe the login',
+      `http://bob:${PASSWORD}@`,
+      (socket) => socket.end('HTTP/1.1 407 Login\r\nProxy-Authenticate: Basic realm="x"\r\n\r\n'),
+      'PROXY_LOGIN_REQUIRED',
+      /does not accept this user name and password/,
+    ],
+    [
+      'answers 403',
+      `http://bob:${PASSWORD}@`,
+      (socket) => socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nno!\n'),
+      'PROXY_REFUSED',
+      /does not connect to edge\.corp\.test:\d+: it answered 403/,
+    ],
     [
       'answers 502',
-      (socket: Socket) => socket.end('HTTP/1.1 502 Bad Gateway\r\n\r\n'),
+      'http://',
+      (socket) => socket.end('HTTP/1.1 502 Bad Gateway\r\n\r\n'),
       'PROXY_REFUSED',
       /it answered 502/,
     ],
     [
       'answers garbage',
-      (socket: Socket) => socket.end(randomBytes(100_000)),
+      'http://',
+      (socket) => socket.end(randomBytes(100_000)),
       'PROXY_INVALID',
       /no proxy says/,
     ],
     [
-      'talks on and on',
-      (socket: Socket) => socket.write(`HTTP/1.1 200 ${'x'.repeat(100_000)}`),
+      'begins an answer that is too long',
+      'http://',
+      (socket) => socket.write(`HTTP/1.1 200 ${'x'.repeat(100_000)}`),
+      'PROXY_INVALID',
+      /no proxy says/,
+    ],
+    [
+      'sends headers without end',
+      'http://',
+      (socket) => {
+        const more = () => {
+          while (!socket.destroyed && socket.write('Via: 1.1 proxy\r\n'.repeat(10)));
+        }
+        socket.write('HTTP/1.1 200 OK\r\n')
+        socket.on('drain', more)
+        more()
+      },
       'PROXY_INVALID',
       /no proxy says/,
     ],
     [
       'says more than it was asked',
-      (socket: Socket) => socket.write('HTTP/1.1 200 OK\r\n\r\nHello'),
+      'http://',
+      (socket) => socket.write('HTTP/1.1 200 OK\r\n\r\nHello'),
       'PROXY_INVALID',
       /says more/,
     ],
     [
       'closes the connection',
-      (socket: Socket) => socket.destroy(),
+      'http://',
+      (socket) => socket.destroy(),
       'PROXY_UNREACHABLE',
       /closed the connection/,
     ],
-    ['says nothing', () => undefined, 'PROXY_UNREACHABLE', /does not answer/],
-  ] as const
-  for (const [what, serve, code, sentence] of cases) {
-    test(`and ${what}: ${code}`, async () => {
+    ['says nothing', `http://bob:${PASSWORD}@`, () => undefined, 'PROXY_UNREACHABLE', /does not answer/],
+    [
+      'speaks no TLS',
+      `https://bob:${PASSWORD}@`,
+      (socket) => socket.end('HTTP/1.0 400 Bad Request\r\n\r\n'),
+      'PROXY_INVALID',
+      /speaks no TLS/,
+    ],
+    [
+      'has rules against it',
+      'socks5://',
+      socks([5, 0], [5, 2, 0, 1, 0, 0, 0, 0, 0, 0]),
+      'PROXY_REFUSED',
+      /its rules do not allow it/,
+    ],
+    [
+      'does not believe the login of SOCKS',
+      `socks5://bob:${PASSWORD}@`,
+      socks([5, 2], [1, 1]),
+      'PROXY_LOGIN_REQUIRED',
+      /does not accept/,
+    ],
+    [
+      'speaks no SOCKS',
+      'socks5://',
+      (socket) => socket.end('SSH-2.0-x\r\n'),
+      'PROXY_INVALID',
+      /no proxy says/,
+    ],
+  ]
+
+  /** Somebody with a certificate for a service, reached through a proxy that works. */
+  let person: Person & { host: string }
+
+  before(async () => {
+    await using good = await startTinyproxy(far.address)
+    const signedIn = await logIn({ HTTPS_PROXY: good.url })
+    const { connector, host } = await connect(signedIn, 'behind')
+    await assertCarriesEveryByte(signedIn, host)
+    await connector.stop()
+    person = { ...signedIn, host }
+  })
+
+  /** Each of them has to name the proxy, never its password. */
+  function assertTold(told: string, proxy: string, code: string, sentence: RegExp): void {
+    assert.match(told, sentence)
+    assert.ok(told.includes(code), told)
+    assert.ok(told.includes(proxy), told)
+    assert.ok(!told.includes('pass-of-'), told)
+  }
+
+  for (const [what, scheme, serve, code, sentence] of cases) {
+    test(`and ${what}: ${code}, at a login, a tunnel and a listener, each after one attempt`, async () => {
       using proxy = await startBadProxy((socket) => {
         socket.once('data', () => serve(socket))
       })
-      const words = ['login', '--edge', edge.origin, '--ca-file', edge.caFile, '--proxy', proxy.url]
-      const result = await runPostern(words, { home: makeTempFolder('home') })
-      assertFailed(result, code, 6)
-      assert.match(result.stderr, sentence)
-      assert.equal(proxy.count(), 1)
+      const env = { POSTERN_PROXY: `${scheme}${proxy.host}` }
+      const { home, host } = person
+      const words = ['login', '--edge', edge.origin, '--ca-file', edge.caFile]
+      const login = runPostern(words, { home: makeTempFolder('home'), env })
+      const tunnel = runPostern(['client', 'tls', '--host', host], { home, env, stdin: 'hello' })
+      await using listener = await startListener({ home, env, host, args: ['--batch'] })
+      assert.equal(await within('the program is told', endOfRefused(listener.port)), 'ECONNRESET')
+      const refused = await listener.event('flow.refused')
+      assertTold(JSON.stringify(refused), proxy.host, code, sentence)
+      for (const result of [await login, await tunnel]) {
+        assertFailed(result, code, 6)
+        assertTold(result.stderr, proxy.host, `(${code})`, sentence)
+      }
+      assert.equal(proxy.count(), 3)
     })
   }
+
+  test('and has a name that nobody knows: PROXY_UNREACHABLE', async () => {
+    const env = { POSTERN_PROXY: `http://bob:${PASSWORD}@proxy.invalid:3128` }
+    const { stderr, ...result } = await runPostern(['client', 'tls', '--host', person.host], {
+      home: person.home,
+      env,
+    })
+    assertFailed({ ...result, stderr }, 'PROXY_UNREACHABLE', 6)
+    assertTold(
+      stderr,
+      'proxy.invalid:3128',
+      '(PROXY_UNREACHABLE)',
+      /its name (is unknown|cannot be looked up now)/,
+    )
+  })
 
   test('keeps a connector waiting, and lets it in once it works', async () => {
     await using good = await startTinyproxy(far.address)

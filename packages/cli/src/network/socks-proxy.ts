@@ -13,11 +13,14 @@ const ADDRESS = { v4: 1, name: 3, v6: 4 } as const
 
 /** RFC 1928 §6 */
 const REFUSALS: Readonly<Record<number, string>> = {
+  1: 'it failed, and does not say why',
   2: 'its rules do not allow it',
   3: 'there is no route to its network',
   4: 'it cannot be reached, or its name is unknown there',
   5: 'nothing listens there',
   6: 'it does not answer',
+  7: 'it makes no connections for others',
+  8: 'it looks up no names',
 }
 
 /** @throws PROXY_LOGIN_REQUIRED · PROXY_REFUSED · what `talk` throws */

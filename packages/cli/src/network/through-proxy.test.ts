@@ -58,9 +58,13 @@ describe('a SOCKS proxy', () => {
 
   test('says no in its own words, or something that no proxy says', async () => {
     const begin = [Buffer.from([5, 1, 0]), Buffer.from([5, 0])] as const
-    const refusal = Buffer.from([5, 5, 0, 1, 0, 0, 0, 0, 0, 0])
-    process.env.POSTERN_PROXY = `socks5://${await startProxy(begin, [REQUEST, refusal])}`
-    await assert.rejects(openTcp(PLACE), { code: 'PROXY_REFUSED', message: /nothing listens there/ })
+    const sentences = ['it failed', 'rules', 'no route', 'cannot be reached', 'nothing listens', 'not answer']
+    const all = [...sentences, 'makes no connections', 'looks up no names', 'it answered 9']
+    for (const [index, sentence] of all.entries()) {
+      const refusal = Buffer.from([5, index + 1, 0, 1, 0, 0, 0, 0, 0, 0])
+      process.env.POSTERN_PROXY = `socks5://${await startProxy(begin, [REQUEST, refusal])}`
+      await assert.rejects(openTcp(PLACE), { code: 'PROXY_REFUSED', message: new RegExp(sentence) })
+    }
     process.env.POSTERN_PROXY = `socks5://${await startProxy([Buffer.from([5, 1, 0]), Buffer.from([5, 2])])}`
     await assert.rejects(openTcp(PLACE), { code: 'PROXY_INVALID', message: /nobody offered/ })
     process.env.POSTERN_PROXY = `socks5://${await startProxy([Buffer.from([5, 1, 0]), Buffer.from('HTTP')])}`
