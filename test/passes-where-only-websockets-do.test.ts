@@ -93,7 +93,7 @@ describe('--transport ws', () => {
   test('is refused where what ends TLS is not trusted, and where no WebSocket is opened', async () => {
     const words = ['client', 'tls', '--host', connected.host]
     const untrusted = await runPostern(words, { home, env: { POSTERN_TRANSPORT: 'ws' } })
-    assert.match(untrusted.stderr, /\(EDGE_UNTRUSTED\)/)
+    assert.match(untrusted.stderr, /\(EDGE_UNTRUSTED\)\n.*--transport-ca FILE/)
     // nginx speaks no Postern, and has no certificate of the edge
     const without = await runPostern(words, { home })
     assert.match(without.stderr, /\(EDGE_UN(TRUSTED|REACHABLE)\)/)

@@ -1,5 +1,5 @@
 import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
-import { isMisspelling } from '@postern/shared/misspelling'
+import { suggest } from '@postern/shared/misspelling'
 import { type Document, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
 
 /** YAML files that list what a command is to run, an entry each. A bad entry is named with its line and leaves the
@@ -129,7 +129,11 @@ function readValues(node: unknown, document: Document, shape: EntryShape, tell: 
     const name = nameOf(key)
     const kind = Object.hasOwn(shape, name) ? KINDS[shape[name]!.replace('?', '')] : undefined
     const read = isScalar(value) ? value.toJS(document) : readTexts(value)
-    if (!kind) tell(startOf(key), `${JSON.stringify(name)} is not a key of an entry${suggest(name, shape)}`)
+    if (!kind)
+      tell(
+        startOf(key),
+        `${JSON.stringify(name)} is not a key of an entry${suggest(name, Object.keys(shape))}`,
+      )
     else if (!kind.types.includes(typeof read)) tell(startOf(key), `${name} must be ${kind.words}`)
     else values[name] = read
   }
@@ -137,11 +141,6 @@ function readValues(node: unknown, document: Document, shape: EntryShape, tell: 
     if (!kind.endsWith('?') && !node.has(name)) tell(startOf(node), `the entry has no ${name}`)
   }
   return values
-}
-
-function suggest(name: string, shape: EntryShape): string {
-  const near = Object.keys(shape).filter((known) => isMisspelling(name, known))
-  return near.length === 0 ? '' : `, did you mean ${near.join(' or ')}?`
 }
 
 /** @returns undefined for anything but a list of texts */

@@ -3,6 +3,15 @@ export function isMisspelling(typed: string, known: string): boolean {
   return Math.abs(known.length - typed.length) <= MAX_SLIPS && distance(known, typed) <= MAX_SLIPS
 }
 
+/** What a complaint about an unknown word ends with: `, did you mean local?`, or nothing. */
+export function suggest(typed: string, known: readonly string[]): string {
+  return askWhether(known.filter((word) => isMisspelling(typed, word)))
+}
+
+export function askWhether(meant: readonly string[]): string {
+  return meant.length === 0 ? '' : `, did you mean ${meant.join(' or ')}?`
+}
+
 const MAX_SLIPS = 2
 
 /** Levenshtein. */

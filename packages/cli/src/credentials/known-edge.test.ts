@@ -3,8 +3,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
+import { PosternError } from '@postern/shared/errors'
 import { stateFolder } from './home.ts'
-import { findEdgeOfHost, pickEdge, saveEdge } from './known-edge.ts'
+import { findEdgeOfHost, pickEdge, saveEdge, withOrigin } from './known-edge.ts'
 
 let home = ''
 beforeEach(() => {
@@ -118,4 +119,13 @@ test('the state folder of each platform', () => {
   assert.equal(stateFolder({ XDG_CONFIG_HOME: '/c' }, 'linux'), '/c/postern')
   assert.match(stateFolder({ XDG_CONFIG_HOME: 'relative' }, 'linux'), /\/\.config\/postern$/)
   assert.match(stateFolder({}, 'darwin'), /Library\/Application Support\/postern$/)
+})
+
+test('a hint names the edge, and no proxy is taken for it', () => {
+  const hintOf = (hint: string) => {
+    const told = withOrigin(new PosternError('USAGE_INVALID', 'x', { hint }), 'https://edge.example.com')
+    return (told as PosternError).hint
+  }
+  assert.equal(hintOf('postern login --edge https://HOST'), 'postern login --edge https://edge.example.com')
+  assert.equal(hintOf('write it as https://HOST:PORT'), 'write it as https://HOST:PORT')
 })

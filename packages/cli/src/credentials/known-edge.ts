@@ -75,13 +75,15 @@ export function loginLine(origin: string): string {
 
 /** The table's hints name no edge; the person gets a line that can be pasted as it is. */
 export function withOrigin(error: unknown, origin: string): unknown {
-  if (!(error instanceof PosternError) || !error.hint.includes(ANY_ORIGIN)) return error
-  const hint = error.hint.replaceAll(ANY_ORIGIN, origin)
+  if (!(error instanceof PosternError)) return error
+  const hint = error.hint.replaceAll(ANY_ORIGIN, () => origin)
+  if (hint === error.hint) return error
   const { code, message, cause, details } = error
   return new PosternError(code, message, { hint, cause, ...(details ? { details } : {}) })
 }
 
-const ANY_ORIGIN = 'https://HOST'
+/** Not the address of any proxy, `https://HOST:PORT`. */
+const ANY_ORIGIN = /https:\/\/HOST(?!:PORT)/g
 
 /** The first tool of this kind had ssh call itself with such an end, so that the inner call finds another block of the
  *  configuration. */

@@ -51,7 +51,16 @@ export function openWebSocket({ host, port }: Place, { signal }: OpenOptions): P
     )
     ws.terminate()
   })
-  ws.on('error', (cause) => reject(explainNetworkError(cause, where)))
+  ws.on('error', (cause) => reject(explainOuter(explainNetworkError(cause, where))))
   ws.once('close', settle)
   return promise
+}
+
+/** It is not the edge's certificate that was shown, so the edge's CA is not what is missing. */
+function explainOuter(error: PosternError): PosternError {
+  if (error.code !== 'EDGE_UNTRUSTED') return error
+  return new PosternError(error.code, error.message, {
+    cause: error,
+    hint: 'with --transport ws that is whatever ends TLS in front of the edge; if its CA is not a public one, name it: --transport-ca FILE',
+  })
 }

@@ -63,8 +63,11 @@ describe('a policy file', () => {
     ['- a', /document 1 is not a section/],
     ['allow: []', /must say for whom it is/],
     ['service: a\ndefaults: true', /must say for whom it is/],
-    ['service: a\nalow: []', /document 1: alow is not a key/],
-    ['service: a\nallow: [{ email_domain: [x.org] }]', /allow\[0\]: email_domain is not a key/],
+    ['service: a\nalow: []', /document 1: alow is not a key of a policy, did you mean allow\?/],
+    [
+      'service: a\nallow: [{ email_domain: [x.org] }]',
+      /allow\[0\]: email_domain is not a key of a policy, did you mean email_domains\?/,
+    ],
     ['service: a\nallow: { groups: [x] }', /allow must be a list/],
     ['service: a\nrequire: { hours: [{ tz: UTC }] }', /require: hours\[0\]: tz is not a key/],
     ['service: a\nrequire: { max_login_age: 8 }', /must be a duration like 8h, not 8/],

@@ -1,5 +1,6 @@
 import { formatExactDuration, parseDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
+import { suggest } from '@postern/shared/misspelling'
 import type { Policy } from '@postern/shared/policy'
 import { parseAllDocuments, stringify } from 'yaml'
 
@@ -123,8 +124,10 @@ function readSection(
     const place = `${where}: ${key}`
     if (Object.hasOwn(keys, key)) result[keys[key]!] = readValue(keys[key]!, value, place, problems)
     else if (Object.hasOwn(sections, key)) result[key] = readSection(value, sections[key]!, place, problems)
-    else if (!Object.hasOwn(lists, key)) problems.push(`${place} is not a key of a policy`)
-    else if (!Array.isArray(value)) problems.push(`${place} must be a list`)
+    else if (!Object.hasOwn(lists, key)) {
+      const known = [keys, sections, lists].flatMap((one) => Object.keys(one))
+      problems.push(`${place} is not a key of a policy${suggest(key, known)}`)
+    } else if (!Array.isArray(value)) problems.push(`${place} must be a list`)
     else {
       result[lists[key]!.member ?? key] = value.map((entry, index) =>
         readSection(entry, lists[key]!, `${place}[${index}]`, problems),

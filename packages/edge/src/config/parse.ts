@@ -1,6 +1,6 @@
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
-import { isMisspelling } from '@postern/shared/misspelling'
+import { askWhether, isMisspelling } from '@postern/shared/misspelling'
 import * as v from 'valibot'
 import { defaultCheckpointKeyFile } from '../audit/chain.ts'
 import type { KeyLock } from '../ca/key-file.ts'
@@ -414,7 +414,7 @@ const KNOWN_KEYS = [...new Set([...Object.keys(ConfigFile.entries), ...listKeys(
 function suggestion(key: string): string {
   const last = key.split('.').at(-1)!
   const near = KNOWN_KEYS.filter((known) => known.split('.').at(-1) === last || isMisspelling(key, known))
-  if (near.length > 0) return `, did you mean ${near.join(' or ')}?`
+  if (near.length > 0) return askWhether(near)
   return last === 'client_secret' ? ': write it into a file and name that in client_secret_file' : ''
 }
 
