@@ -65,10 +65,16 @@ before(async () => {
       usage: 'serverAuth',
     }),
     workload: await makeWorkload(),
+    server: forgeCertificate({
+      ca: caFiles('server'),
+      subjectAltName: 'DNS:db.internal',
+      usage: 'serverAuth',
+    }),
     'client CA': caOf('client'),
     'connector CA': caOf('connector'),
     'edge CA': caOf('edge'),
     'workload CA': caOf('workload'),
+    'server CA': caOf('server'),
   }
 })
 after(async () => {
@@ -194,7 +200,7 @@ describe('certificates', () => {
   })
 
   test('a leaf brings its own intermediate along in vain', async () => {
-    for (const kind of ['connector', 'edge']) {
+    for (const kind of ['connector', 'edge', 'server']) {
       const leaf = certificates[kind]!
       const withCa = { ...leaf, cert: leaf.cert + certificates[`${kind} CA`]!.cert }
       assert.equal(await isLetIn('flow, framed', withCa), false)
@@ -277,6 +283,8 @@ describe('certificates', () => {
       ['client', certificates.workload!],
       ['workload', certificates.client!],
       ['connector', certificates.workload!],
+      ['server', certificates.workload!],
+      ['server', certificates.client!],
     ] as const) {
       const forged = forgeCertificate({ ca: caFiles(ca), subjectAltName: namesOf(real) })
       await makeKnown(forged, real)

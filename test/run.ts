@@ -24,6 +24,7 @@ const ONCE: readonly string[] = [
   'brings-a-fleet-back', // sockets of fifty connectors
   'carries-changes-to-every-edge', // on PostgreSQL by itself: several edges share one
   'carries-metrics-and-databases', // programs of a person's machine, and 200 MB
+  'certifies-private-services', // what PostgreSQL and OpenSSL make of files
   'completes-commands',
   'demo-does-the-whole-round',
   'exposes-any-private-service', // what stands behind a connector

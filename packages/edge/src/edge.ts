@@ -106,7 +106,7 @@ export async function startEdge(
     serverCertificate: () => serverIdentity.describe(),
     now: clock,
   })
-  await openAuthorities(config.dataDir, clock(), config.ca.keyLock)
+  await openAuthorities(config.dataDir, clock(), { lock: config.ca.keyLock, domain })
   const caParts = { lock: config.ca.keyLock, domain, clock, log }
   const authorities = opened.use(await new LiveAuthorities(config.dataDir, caParts).start())
   const sshAuthorities = opened.use(

@@ -7,6 +7,7 @@ import { addCaExport } from './commands/ca-export.ts'
 import { addCaInit } from './commands/ca-init.ts'
 import { addCaIssueClient } from './commands/ca-issue-client.ts'
 import { addCaIssueIntermediate } from './commands/ca-issue-intermediate.ts'
+import { addCaIssueServer } from './commands/ca-issue-server.ts'
 import { addCaList } from './commands/ca-list.ts'
 import { addCaRevoke } from './commands/ca-revoke.ts'
 import { addCaRotate } from './commands/ca-rotate.ts'
@@ -74,6 +75,7 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
   addCaShow(ca, parts)
   addCaList(ca, parts)
   addCaExport(ca, parts)
+  addCaIssueServer(ca, parts)
   addCaIssueClient(ca, parts)
   addCaRevoke(ca, parts)
   addCaRotate(ca, parts)

@@ -17,6 +17,7 @@ export const COMMANDS: readonly string[] = [
   'ca show',
   'ca list',
   'ca export',
+  'ca issue-server',
   'ca issue-client',
   'ca revoke',
   'ca rotate',

@@ -149,8 +149,8 @@ export interface SessionEnded {
 }
 
 interface CertificateSubject {
-  /** `ssh` for users, `ssh-host` for servers. */
-  kind: 'client' | 'connector' | 'workload' | 'ssh' | 'ssh-host'
+  /** `ssh` for users, `ssh-host` for servers; `server` for private services. */
+  kind: 'client' | 'connector' | 'workload' | 'server' | 'ssh' | 'ssh-host'
   /** Who asked: of a workload's first certificate its maker, of the next ones itself. */
   identityId: string
   email: string
@@ -169,7 +169,9 @@ export interface CertificateIssued extends CertificateSubject {
   fingerprint?: Maybe<string>
   /** ssh: the names in it. */
   principals?: Maybe<readonly string[]>
-  serviceId: string
+  /** Left out of one for a private service, which has `names`: DNS names and IP addresses. */
+  serviceId?: Maybe<string>
+  names?: Maybe<readonly string[]>
   label?: Maybe<string>
   sessionId?: Maybe<string>
   connectorId?: Maybe<string>

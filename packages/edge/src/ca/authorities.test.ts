@@ -57,14 +57,19 @@ describe('authorities', () => {
     assert.equal((await openAuthorities(folder, Date.now())).edge.certificatePem, one!.edge.certificatePem)
   })
 
-  it('of an edge that is older than workloads get that kind, and keep the others', async () => {
+  it('of an edge that is older than a kind get that kind, and keep the others', async () => {
     const folder = newFolder()
     const before = await createAuthorities(folder, Date.now())
     const file = (name: string) => path.join(folder, 'ca', `workload-ca.${name}`)
-    for (const name of ['key', 'pem']) rmSync(file(name))
+    for (const name of ['key', 'pem']) {
+      rmSync(file(name))
+      rmSync(path.join(folder, 'ca', `server-ca.${name}`))
+    }
     const [one, two] = await Promise.all([1, 2].map(() => openAuthorities(folder, Date.now())))
     assert.equal(one!.workload.certificatePem, two!.workload.certificatePem)
     assert.notEqual(one!.workload.certificatePem, before.workload.certificatePem)
+    assert.equal(one!.server.certificatePem, two!.server.certificatePem)
+    assert.notEqual(one!.server.certificatePem, before.server.certificatePem)
     assert.equal(one!.client.certificatePem, before.client.certificatePem)
     for (const name of ['key', 'pem']) assert.equal(statSync(file(name)).mode & 0o777, 0o600)
     // it died between the two files

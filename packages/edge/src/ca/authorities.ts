@@ -21,8 +21,11 @@ import { x509 } from './x509.ts'
  *  trusts one kind cannot be entered with another (with a common root, OpenSSL accepts a leaf of the wrong kind as
  *  soon as it brings its own intermediate). This folder signs; it does not decide who gets a certificate and does
  *  not store any. */
-export const AUTHORITY_KINDS = ['client', 'connector', 'edge', 'workload'] as const
+export const AUTHORITY_KINDS = ['client', 'connector', 'edge', 'workload', 'server'] as const
 export type AuthorityKind = (typeof AUTHORITY_KINDS)[number]
+
+/** Folders may be older than these. */
+const LATER_KINDS = ['workload', 'server'] as const satisfies readonly AuthorityKind[]
 
 /** Those whose certificates only the edge looks at. */
 export const ROTATED_KINDS = ['client', 'connector', 'workload'] as const satisfies readonly AuthorityKind[]
@@ -64,22 +67,27 @@ export function rootOf(certificatePem: string): string {
 const FOLDER = 'ca'
 const LIFETIME_MS = 10 * 365 * 86_400_000
 
+export interface AuthoritySettings {
+  /** Of the keys, where they are encrypted. */
+  lock?: KeyLock | undefined
+  /** Of the edge. The CA for private services may sign no name in it. */
+  domain?: string | undefined
+}
+
 /** Creates all kinds, in files that only this user reads: `DATA_DIR/ca/<kind>-ca.pem` and `<kind>-ca.key`. The
  *  folder appears whole or not at all.
- *  @param root signs the CA of the edge's own certificate; without one that is a root itself
  *  @throws CONFIG_INVALID when there is one: keys are never overwritten, every certificate hangs on them */
 export async function createAuthorities(
   dataDir: string,
   now: number,
-  lock?: KeyLock,
-  root?: OfflineRoot,
+  { lock, root, domain }: AuthoritySettings & { root?: OfflineRoot | undefined } = {},
 ): Promise<Authorities> {
   const folder = path.join(dataDir, FOLDER)
   const draft = `${folder}.new-${randomBytes(6).toString('hex')}`
   await makePrivateFolder(draft)
   try {
     for (const kind of AUTHORITY_KINDS) {
-      const made = await makeAuthority(kind, now, kind === 'edge' ? root : undefined)
+      const made = await makeAuthority(kind, { now, domain, root: kind === 'edge' ? root : undefined })
       await writeFiles(draft, firstName(kind), made, lock)
     }
     await rename(draft, folder) // fails on a folder that has files
@@ -104,20 +112,28 @@ export async function loadAuthorities(
 ): Promise<Authorities> {
   const kinds = await readGenerations(dataDir)
   const signing = (kind: AuthorityKind) => generationsOf(kinds, kind).signing(now).name
-  const [client, connector, edge, workload] = await Promise.all(
-    AUTHORITY_KINDS.map((kind) => loadAuthority(dataDir, kind, { name: signing(kind), lock })),
+  const all = await Promise.all(
+    AUTHORITY_KINDS.map(
+      async (kind) => [kind, await loadAuthority(dataDir, kind, { name: signing(kind), lock })] as const,
+    ),
   )
-  return { client: client!, connector: connector!, edge: edge!, workload: workload! }
+  return Object.fromEntries(all) as Authorities
 }
 
 /** Loads them, or creates them in a `dataDir` that has none. One that is older than a kind gets that kind. */
-export async function openAuthorities(dataDir: string, now: number, lock?: KeyLock): Promise<Authorities> {
+export async function openAuthorities(
+  dataDir: string,
+  now: number,
+  settings: AuthoritySettings = {},
+): Promise<Authorities> {
+  const { lock } = settings
   const folder = path.join(dataDir, FOLDER)
   if (await exists(folder)) {
-    if (!(await readGenerations(dataDir)).has('workload')) await addKind(folder, 'workload', now, lock)
+    const kinds = await readGenerations(dataDir)
+    for (const kind of LATER_KINDS) if (!kinds.has(kind)) await addKind(folder, kind, now, settings)
     return loadAuthorities(dataDir, lock, now)
   }
-  return createAuthorities(dataDir, now, lock).catch((error: unknown) => {
+  return createAuthorities(dataDir, now, settings).catch((error: unknown) => {
     // another process was faster
     if (error instanceof PosternError && error.code === 'CONFIG_INVALID')
       return loadAuthorities(dataDir, lock)
@@ -130,10 +146,10 @@ export async function openAuthorities(dataDir: string, now: number, lock?: KeyLo
 export async function addAuthority(
   dataDir: string,
   kind: AuthorityKind,
-  { now, lock, root }: { now: number; lock: KeyLock | undefined; root?: OfflineRoot },
+  { now, lock, root, domain }: { now: number; root?: OfflineRoot } & AuthoritySettings,
 ): Promise<string> {
   const folder = path.join(dataDir, FOLDER)
-  const made = await makeAuthority(kind, now, root)
+  const made = await makeAuthority(kind, { now, root, domain })
   const name = `${firstName(kind)}-${made.id.slice(0, 8)}`
   await writeFiles(folder, name, made, lock)
   return name
@@ -145,12 +161,12 @@ async function addKind(
   folder: string,
   kind: AuthorityKind,
   now: number,
-  lock: KeyLock | undefined,
+  { lock, domain }: AuthoritySettings,
 ): Promise<void> {
   const [key, file] = [keyFile(folder, firstName(kind)), certificateFile(folder, firstName(kind))]
   if (await exists(file)) return // without its key it was lost, and loading says so
   await writeWhole(key, encodeKey(generateKey(), lock))
-  const { certificatePem } = await certify(await readKey(key, lock), kind, { now })
+  const { certificatePem } = await certify(await readKey(key, lock), kind, { now, domain })
   await writeWhole(file, certificatePem)
 }
 
@@ -166,18 +182,27 @@ function generateKey(): KeyObject {
   return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
 }
 
-function makeAuthority(kind: AuthorityKind, now: number, root?: OfflineRoot): Promise<MadeAuthority> {
-  return certify(generateKey(), kind, { now, root })
+interface CaFacts {
+  now: number
+  /** Signs it; without one it is a root itself. */
+  root?: OfflineRoot | undefined
+  domain?: string | undefined
+}
+
+function makeAuthority(kind: AuthorityKind, facts: CaFacts): Promise<MadeAuthority> {
+  return certify(generateKey(), kind, facts)
 }
 
 async function certify(
   privateKey: KeyObject,
   kind: AuthorityKind,
-  { now, root }: { now: number; root?: OfflineRoot | undefined },
+  { now, root, domain }: CaFacts,
 ): Promise<MadeAuthority> {
   const title = `Postern ${kind} CA`
   const lifetimeMs = LIFETIME_MS
-  const certificate = await signCa(privateKey, { title, now, lifetimeMs, pathLength: 0, issuer: root })
+  const excludedDomain = kind === 'server' ? domain : undefined
+  const profile = { title, now, lifetimeMs, pathLength: 0, issuer: root, excludedDomain }
+  const certificate = await signCa(privateKey, profile)
   const certificatePem = `${certificate.toString('pem')}\n${root?.certificatePem ?? ''}`
   return { id: keyIdOf(privateKey), privateKey, certificatePem }
 }

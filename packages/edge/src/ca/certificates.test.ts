@@ -20,6 +20,7 @@ import {
   issueEdgeCertificate,
   renewEdgeCertificate,
 } from './issue-edge.ts'
+import { issueServerCertificate } from './issue-server.ts'
 import { issueWorkloadCertificate, workloadSubjectAltName } from './issue-workload.ts'
 import type { IssuedLeaf } from './leaf.ts'
 import { spkiHash } from './public-key.ts'
@@ -61,7 +62,17 @@ const workload = () =>
     { ...WORKLOAD, publicKey, notAfter: now + HOUR_MS, backdateMs: 300_000 },
     now,
   )
-const issue: Record<AuthorityKind, () => Promise<IssuedLeaf>> = { client, connector, edge, workload }
+const SERVER = {
+  names: [
+    { type: 'dns', value: 'db.internal' },
+    { type: 'dns', value: '*.db.internal' },
+    { type: 'ip', value: '10.0.0.5' },
+    { type: 'ip', value: '2001:db8::7' },
+  ],
+  ...{ publicKey, notAfter: now + HOUR_MS, backdateMs: 300_000 },
+} as const
+const server = () => issueServerCertificate(authorities.server, SERVER, now)
+const issue: Record<AuthorityKind, () => Promise<IssuedLeaf>> = { client, connector, edge, workload, server }
 
 function openssl(leaf: IssuedLeaf, command: 'verify' | 'text', ...args: string[]) {
   const file = path.join(scratch, `${leaf.serial}.pem`)
@@ -81,6 +92,7 @@ describe('certificates', () => {
     connector: ['sslclient', 'sslserver'],
     edge: ['sslserver', 'sslclient'],
     workload: ['sslclient', 'sslserver'],
+    server: ['sslserver', 'sslclient'],
   }
   for (const kind of AUTHORITY_KINDS) {
     it(`of kind ${kind} verify under their own CA, for their one purpose`, async () => {
@@ -107,7 +119,7 @@ describe('certificates', () => {
       const { output } = openssl(await issue[kind](), 'text')
       assert.match(output, /Basic Constraints: critical\s+CA:FALSE\n/)
       assert.match(output, /Key Usage: critical\s+Digital Signature\n/)
-      const usage = kind === 'edge' ? 'TLS Web Server Authentication' : 'TLS Web Client Authentication'
+      const usage = `TLS Web ${purposes[kind][0] === 'sslserver' ? 'Server' : 'Client'} Authentication`
       assert.match(output, new RegExp(`Extended Key Usage: *\\n\\s+${usage}\\n`))
     })
 
@@ -127,6 +139,36 @@ describe('certificates', () => {
     await assert.rejects(issueEdgeCertificate(authorities.client, DOMAIN, now), TypeError)
     const request = { ...WORKLOAD, publicKey, notAfter: now + HOUR_MS, backdateMs: 0 }
     await assert.rejects(issueWorkloadCertificate(authorities.client, request, now), TypeError)
+    await assert.rejects(issueServerCertificate(authorities.edge, SERVER, now), TypeError)
+  })
+})
+
+describe('a certificate of a private service', () => {
+  it('has its names and addresses where programs look for them, and nothing that looks like a name elsewhere', async () => {
+    const leaf = await server()
+    const parsed = new X509Certificate(leaf.certificate)
+    assert.equal(
+      parsed.subjectAltName,
+      'DNS:db.internal, DNS:*.db.internal, IP Address:10.0.0.5, IP Address:2001:DB8:0:0:0:0:0:7',
+    )
+    assert.equal(parsed.subject, 'CN=a private service')
+    assert.equal(parsed.checkHost('db.internal'), 'db.internal')
+    assert.equal(parsed.checkHost('one.db.internal'), '*.db.internal')
+    assert.equal(parsed.checkHost('other.internal'), undefined)
+    for (const address of ['10.0.0.5', '2001:db8::7']) assert.equal(parsed.checkIP(address), address)
+  })
+
+  it('does not verify with a name of the edge, though the CA has signed it', async () => {
+    const own = await createAuthorities(path.join(scratch, 'of-a-domain'), now, { domain: DOMAIN })
+    const sign = (name: string) =>
+      issueServerCertificate(own.server, { ...SERVER, names: [{ type: 'dns', value: name }] }, now)
+    const verify = async (name: string) =>
+      openssl(await sign(name), 'verify', '-CAfile', own.server.certificateFile)
+    const right = await verify('db.internal')
+    assert.ok(right.ok, right.output)
+    for (const name of [DOMAIN, `mtls.${DOMAIN}`, `crimson-thunder-8434.${DOMAIN}`, `*.${DOMAIN}`]) {
+      assert.match((await verify(name)).output, /excluded subtree violation/, name)
+    }
   })
 })
 

@@ -1,4 +1,5 @@
 import { der } from '@postern/shared/certs/der'
+import { bytesOfAddress } from '@postern/shared/ip-address'
 import { x509 } from './x509.ts'
 
 /** The bytes of a leaf certificate (RFC 5280 §4.1), written and not read: the library makes an object of each part, writes
@@ -15,7 +16,7 @@ export interface LeafParts {
   /** SubjectPublicKeyInfo, DER. */
   spki: Uint8Array
   usage: 'clientAuth' | 'serverAuth'
-  names: readonly { type: 'email' | 'url' | 'dns'; value: string }[]
+  names: readonly { type: 'email' | 'url' | 'dns' | 'ip'; value: string }[]
   /** Extension that names the key of the authority, DER. */
   authorityKey: Uint8Array
   /** Lower-case hex. */
@@ -31,7 +32,7 @@ const INTEGER = 0x02
 /** X.509 v3, in its context tag 0. */
 const VERSION_3 = der(0xa0, der(INTEGER, Buffer.of(2)))
 const EXTENSIONS = 0xa3
-const GENERAL_NAMES = { email: 0x81, dns: 0x82, url: 0x86 } as const
+const GENERAL_NAMES = { email: 0x81, dns: 0x82, url: 0x86, ip: 0x87 } as const
 /** ecdsa-with-SHA256, RFC 5758 §3.2. */
 const ECDSA_SHA256 = der(SEQUENCE, Buffer.from('06082a8648ce3d040302', 'hex'))
 const COMMON_NAME = Buffer.from('0603550403', 'hex')
@@ -90,6 +91,7 @@ function extension(id: Buffer, value: Buffer): Buffer {
 
 /** @throws TypeError for what its string type cannot hold: it would be cut to something else */
 function generalName({ type, value }: LeafParts['names'][number]): Buffer {
+  if (type === 'ip') return der(GENERAL_NAMES.ip, bytesOfAddress(value))
   if (!/^[\x20-\x7e]+$/.test(value)) throw new TypeError('a name of a certificate is printable ASCII')
   return der(GENERAL_NAMES[type], Buffer.from(value, 'latin1'))
 }

@@ -22,7 +22,7 @@ export interface LeafProfile {
   commonName: string
   /** Goes into the one extended key usage. */
   usage: 'clientAuth' | 'serverAuth'
-  names: readonly { type: 'email' | 'url' | 'dns'; value: string }[]
+  names: readonly { type: 'email' | 'url' | 'dns' | 'ip'; value: string }[]
   publicKey: KeyObject
   /** Epoch milliseconds; both are cut to whole seconds, so a certificate never outlives what was asked for. */
   notBefore: number

@@ -38,6 +38,9 @@ export class LiveAuthorities implements Authorities, Disposable {
   get workload(): Authority {
     return this.#live.signing('workload')
   }
+  get server(): Authority {
+    return this.#live.signing('server')
+  }
   get edge(): Authority {
     return this.#live.signing('edge')
   }

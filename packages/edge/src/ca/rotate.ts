@@ -1,7 +1,13 @@
 import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
-import { type AuthorityKind, addAuthority, fingerprintOf, loadAuthorities } from './authorities.ts'
+import {
+  type AuthorityKind,
+  type AuthoritySettings,
+  addAuthority,
+  fingerprintOf,
+  loadAuthorities,
+} from './authorities.ts'
 import { addFlowIdentityKey, FLOW_IDENTITY, type FlowIdentityKind } from './flow-identity-keys.ts'
 import {
   Generations,
@@ -53,17 +59,16 @@ export async function rotateAuthorities(
 function addKey(
   dataDir: string,
   kind: RotatedKind,
-  { now, sshKeyType: keyType, lock }: NewKeys & { now: number },
+  { now, sshKeyType: keyType, lock, domain }: NewKeys & { now: number },
 ): Promise<string> {
   if (kind === FLOW_IDENTITY) return addFlowIdentityKey(dataDir, lock)
   if (isSshGenerationKind(kind)) return addSshAuthority(dataDir, kind, { keyType, lock })
-  return addAuthority(dataDir, kind, { now, lock })
+  return addAuthority(dataDir, kind, { now, lock, domain })
 }
 
 /** How new keys are made and kept. */
-export interface NewKeys {
+export interface NewKeys extends AuthoritySettings {
   sshKeyType: SshCaKeyType
-  lock: KeyLock | undefined
 }
 
 function stillOf(generations: Generations, now: number): Generations {

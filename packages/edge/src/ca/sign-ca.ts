@@ -1,4 +1,5 @@
 import { createHash, createPublicKey, type KeyObject, type webcrypto } from 'node:crypto'
+import { der } from '@postern/shared/certs/der'
 import { nameOf, randomSerial, SIGNING_ALGORITHM } from './leaf.ts'
 import { x509 } from './x509.ts'
 
@@ -16,6 +17,8 @@ export interface CaProfile {
   /** How many CAs may stand below it. */
   pathLength: number
   issuer?: Issuer | undefined
+  /** It may sign no such name, and none below it. */
+  excludedDomain?: string | undefined
 }
 
 const BACKDATE_MS = 3_600_000
@@ -23,7 +26,7 @@ const BACKDATE_MS = 3_600_000
 /** The certificate of a CA: self-signed, or by the issuer. */
 export async function signCa(
   privateKey: KeyObject,
-  { title, now, lifetimeMs, pathLength, issuer }: CaProfile,
+  { title, now, lifetimeMs, pathLength, issuer, excludedDomain }: CaProfile,
 ): Promise<InstanceType<typeof x509.X509Certificate>> {
   const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
   const signer = new x509.PublicKey(spki)
@@ -40,10 +43,19 @@ export async function signCa(
     extensions: [
       new x509.BasicConstraintsExtension(true, pathLength, true),
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      ...(excludedDomain === undefined ? [] : [exclude(excludedDomain)]),
       await x509.SubjectKeyIdentifierExtension.create(signer),
       ...(issuer ? [await x509.AuthorityKeyIdentifierExtension.create(issuer.certificate.publicKey)] : []),
     ],
   })
+}
+
+const NAME_CONSTRAINTS = '2.5.29.30'
+
+/** RFC 5280 §4.2.1.10: whoever verifies refuses the name, whatever the CA has signed. */
+function exclude(domain: string): InstanceType<typeof x509.Extension> {
+  const excludedSubtrees = der(0xa1, der(0x30, der(0x82, Buffer.from(domain, 'latin1'))))
+  return new x509.Extension(NAME_CONSTRAINTS, true, der(0x30, excludedSubtrees))
 }
 
 /** Tells CAs of one kind apart, in their names and files. */

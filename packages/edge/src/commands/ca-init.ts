@@ -27,9 +27,9 @@ Examples:
       --offline-root /media/stick/postern-root --root-passphrase-file /media/stick/passphrase`,
     )
     .action(async (options: { config: string } & RootOptions) => {
-      const { dataDir, ca, ssh } = loadConfig(options.config)
+      const { dataDir, domain, ca, ssh } = loadConfig(options.config)
       const root = await makeRoot(options, parts.cwd)
-      const { edge } = await createAuthorities(dataDir, Date.now(), ca.keyLock, root)
+      const { edge } = await createAuthorities(dataDir, Date.now(), { lock: ca.keyLock, root, domain })
       await openSshAuthorities(dataDir, ssh.caKeyType, ca.keyLock)
       const how = ca.keyLock ? 'encrypted' : 'not encrypted'
       parts.stderr.write(

@@ -76,7 +76,8 @@ async function runIssueClient(options: IssueClientOptions, parts: ProgramParts):
   await using host = await openOnHost(config)
   const { db, audit, by } = host
   const { id: serviceId, label } = await findService(options.host, config, db)
-  const { workload: authority } = await openAuthorities(config.dataDir, Date.now(), config.ca.keyLock)
+  const settings = { lock: config.ca.keyLock, domain: config.domain }
+  const { workload: authority } = await openAuthorities(config.dataDir, Date.now(), settings)
   // before it is signed: a certificate that cannot be written down is lost
   using folder = prepareFolder(path.resolve(parts.cwd, options.out), own?.keyPem)
   const issued = await issueFirst(

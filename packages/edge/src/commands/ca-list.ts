@@ -1,9 +1,12 @@
 import { type Command, Option } from 'commander'
+import type { Kysely } from 'kysely'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
 import { CRL_KINDS, type CrlKind } from '../revocation/crl.ts'
 import { type IssuedCertificate, listIssuedCertificates } from '../store/certificates.ts'
 import { openStore } from '../store/open.ts'
+import type { Database } from '../store/schema.ts'
+import { listServerCertificates, type ServerCertificateRecord } from '../store/server-certificates.ts'
 import { configOption } from './options.ts'
 
 interface ListOptions {
@@ -36,14 +39,32 @@ Examples:
     )
     .action(async ({ config, kind, all, json }: ListOptions) => {
       await using store = await openStore(loadConfig(config).store)
-      const endsAfter = all ? 0 : Date.now()
-      const certificates = await listIssuedCertificates(store.db, { kind, endsAfter, limit: MAX_LISTED })
+      const certificates = await listAll(store.db, { kind, endsAfter: all ? 0 : Date.now() })
       if (json) return void parts.stdout.write(`${JSON.stringify({ certificates }, null, 2)}\n`)
       for (const certificate of certificates) parts.stdout.write(`${describe(certificate)}\n`)
     })
 }
 
-function describe({ serial, kind, email, label, notAfter, revokedAt }: IssuedCertificate): string {
+/** Those of private services have names of their own and belong to no service. */
+type Listed = IssuedCertificate | (ServerCertificateRecord & { kind: 'server'; email: string })
+
+async function listAll(
+  db: Kysely<Database>,
+  { kind, endsAfter }: { kind: CrlKind | undefined; endsAfter: number },
+): Promise<Listed[]> {
+  const limit = MAX_LISTED
+  const listed: Listed[] = []
+  if (kind !== 'server') listed.push(...(await listIssuedCertificates(db, { kind, endsAfter, limit })))
+  if (kind === undefined || kind === 'server') {
+    const servers = await listServerCertificates(db, { endsAfter, limit })
+    listed.push(...servers.map((one) => ({ ...one, kind: 'server' as const })))
+  }
+  return listed.sort((a, b) => b.issuedAt - a.issuedAt).slice(0, limit)
+}
+
+function describe(listed: Listed): string {
+  const { serial, kind, email, notAfter, revokedAt } = listed
+  const label = 'names' in listed ? listed.names.join(',') : listed.label
   const at = (ms: number) => new Date(ms).toISOString()
   const state = revokedAt === undefined ? `until ${at(notAfter)}` : `revoked ${at(revokedAt)}`
   return [serial, kind.padEnd(9), label, email, state].join('  ')

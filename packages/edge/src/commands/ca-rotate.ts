@@ -4,6 +4,7 @@ import { FLOW_IDENTITY_TTL_SECONDS } from '@postern/shared/proxy-protocol/flow-i
 import { type Command, Option } from 'commander'
 import { ROTATED_KINDS } from '../ca/authorities.ts'
 import { FLOW_IDENTITY } from '../ca/flow-identity-keys.ts'
+import { MAX_SERVER_TTL_MS } from '../ca/issue-server.ts'
 import { endOverlap, type RotatedKind, rotateAuthorities } from '../ca/rotate.ts'
 import { isSshGenerationKind, SSH_GENERATION_KINDS } from '../ca/ssh-authorities.ts'
 import type { EdgeConfig } from '../config/config.ts'
@@ -27,8 +28,8 @@ export function addCaRotate(group: Command, parts: ProgramParts): void {
     .addOption(configOption())
     .addOption(
       new Option('--kind <kind...>', 'which')
-        .choices([...ROTATED_KINDS, ...SSH_GENERATION_KINDS, FLOW_IDENTITY])
-        .default([...ROTATED_KINDS], 'all but ssh and flow-identity'),
+        .choices([...ROTATED_KINDS, 'server', ...SSH_GENERATION_KINDS, FLOW_IDENTITY])
+        .default([...ROTATED_KINDS], 'all but server, ssh and flow-identity'),
     )
     .option(
       '--signs-in <duration>',
@@ -78,7 +79,7 @@ Examples:
       const signsInMs = (kind: RotatedKind) => chooseStart(kind, options, config)
       const overlapMs = (kind: RotatedKind) => chooseOverlap(kind, options, config)
       const times = options.kind.map((kind) => ({ kind, start: signsInMs(kind), end: overlapMs(kind) }))
-      const keys = { sshKeyType: config.ssh.caKeyType, lock: ca.keyLock }
+      const keys = { sshKeyType: config.ssh.caKeyType, lock: ca.keyLock, domain: config.domain }
       await rotateAuthorities(dataDir, options.kind, { now, signsInMs, overlapMs, ...keys })
       const at = (ms: number) => new Date(now + ms).toISOString()
       for (const { kind, start, end } of times) {
@@ -117,6 +118,11 @@ function chooseStart(
   { signsIn, unsafeShortOverlap }: RotateOptions,
   { store }: EdgeConfig,
 ): number {
+  if (signsIn === undefined && kind === 'server') {
+    throw new PosternError('USAGE_INVALID', 'programs verify private services with the CA that signs now', {
+      hint: 'say when the new one signs, and give them postern-edge ca export --kind server before: --signs-in 30d',
+    })
+  }
   if (signsIn === undefined && !store.startsWith('sqlite:')) {
     throw new PosternError('USAGE_INVALID', 'other edges may share this store, and need the new keys first', {
       hint: 'say when the new CAs sign, and copy DATA_DIR/ca to every edge before: --signs-in 1h',
@@ -153,5 +159,6 @@ function longestLife(kind: RotatedKind, { certificates, ssh }: EdgeConfig): numb
   if (kind === 'ssh-host') return ssh.hostTtlMs
   if (kind === FLOW_IDENTITY) return FLOW_IDENTITY_TTL_SECONDS * 1_000
   if (kind === 'workload') return certificates.workloadMaxTtlMs
+  if (kind === 'server') return MAX_SERVER_TTL_MS
   return Math.max(certificates.connectorTtlMs, certificates.sessionMs)
 }

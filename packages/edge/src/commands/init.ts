@@ -63,7 +63,7 @@ async function runInit(options: InitOptions, parts: ProgramParts): Promise<void>
   const made = [file] // ours, a moment old: with half of the keys all of it would only be in the way
   let caFingerprint: string
   try {
-    const { edge } = await createAuthorities(config.dataDir, Date.now()) // refuses where there are some
+    const { edge } = await createAuthorities(config.dataDir, Date.now(), { domain: config.domain }) // refuses where there are some
     made.push(path.join(config.dataDir, 'ca'))
     caFingerprint = fingerprintOf(edge)
     await openSshAuthorities(config.dataDir, config.ssh.caKeyType)

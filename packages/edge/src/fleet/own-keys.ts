@@ -29,6 +29,7 @@ export async function openOwnKeys({
     client: authorities.dated('client', fingerprintOf),
     connector: authorities.dated('connector', fingerprintOf),
     workload: authorities.dated('workload', fingerprintOf),
+    server: authorities.dated('server', fingerprintOf),
     'ssh-user': sshAuthorities.dated('user', sshFingerprintOf),
     'ssh-host': sshAuthorities.dated('host', sshFingerprintOf),
     'flow-identity': identityKeys.dated(),

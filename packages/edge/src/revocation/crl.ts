@@ -4,9 +4,10 @@ import { type RevokedSerial, signCrl } from '../ca/crl.ts'
 import type { EdgeConfig } from '../config/config.ts'
 import { listRevokedSerials } from '../store/certificates.ts'
 import type { Database } from '../store/schema.ts'
+import { listRevokedServerSerials } from '../store/server-certificates.ts'
 
 /** Kinds of certificates that are revoked one by one; the edge's own is short-lived and lies in memory. */
-export const CRL_KINDS = ['client', 'connector', 'workload'] as const
+export const CRL_KINDS = ['client', 'connector', 'workload', 'server'] as const
 export type CrlKind = (typeof CRL_KINDS)[number]
 
 /** A certificate stays listed this long after its end: readers' clocks may be behind. */
@@ -28,7 +29,11 @@ export async function writeCrl(
   { db, clock, config }: CrlParts,
 ): Promise<Buffer> {
   const now = clock()
-  const revoked: RevokedSerial[] = await listRevokedSerials(db, kind, now - KEPT_AFTER_END_MS)
+  const endsAfter = now - KEPT_AFTER_END_MS
+  const revoked: RevokedSerial[] =
+    kind === 'server'
+      ? await listRevokedServerSerials(db, endsAfter)
+      : await listRevokedSerials(db, kind, endsAfter)
   const { backdateMs } = config.certificates
   return signCrl(authority, revoked, { now, backdateMs, lifetimeMs: config.ca.crlLifetimeMs })
 }

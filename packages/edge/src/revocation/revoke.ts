@@ -40,6 +40,11 @@ import { tellEdges } from '../store/changes.ts'
 import { listIdentitiesByEmail } from '../store/identities.ts'
 import { type Lock, lockAddress } from '../store/locks.ts'
 import type { Database } from '../store/schema.ts'
+import {
+  findServerCertificate,
+  revokeServerCertificate,
+  type ServerCertificateRecord,
+} from '../store/server-certificates.ts'
 import { findServiceById, type ServiceRecord } from '../store/services.ts'
 import { findSession, isLive, listLiveSessions } from '../store/sessions.ts'
 import {
@@ -94,18 +99,22 @@ async function revokeSerial(
   )
   const found = await findBySerial(parts.db, serial)
   if (!found) throw unknown
-  await requireRight(found.serviceId, unknown, by, parts)
+  // one of a private service belongs to none: administrators
+  await requireRight('names' in found ? '' : found.serviceId, unknown, by, parts)
   await revokeFound(found, REASON, receipt, parts)
 }
 
-type FoundCertificate = SshCertificateRecord | CertificateRecord
+type FoundCertificate = SshCertificateRecord | CertificateRecord | ServerCertificateRecord
 
 /** @param serial of ssh in decimal, of TLS in hex */
 export async function findBySerial(
   db: Kysely<Database>,
   serial: string,
 ): Promise<FoundCertificate | undefined> {
-  return (await findBySshSerial(db, serial)) ?? findCertificate(db, serial.toLowerCase())
+  const hex = serial.toLowerCase()
+  return (
+    (await findBySshSerial(db, serial)) ?? (await findCertificate(db, hex)) ?? findServerCertificate(db, hex)
+  )
 }
 
 type EndingParts = Pick<RevocationParts, 'db' | 'clock'> & {
@@ -124,6 +133,10 @@ export async function revokeFound(
   const revocation = { reason, now: clock() }
   if ('keyId' in found) {
     receipt.note('sshCertificates', await revokeSshCertificates(db, { serial: found.serial }, revocation))
+    return
+  }
+  if ('names' in found) {
+    receipt.note('tlsCertificates', await revokeServerCertificate(db, found.serial, revocation))
     return
   }
   // one key leads to the next: all of them end

@@ -15,6 +15,7 @@ const TABLES: Readonly<Record<keyof Database, readonly string[]>> = {
   services: ['id'],
   labels: ['label'],
   certificates: ['serial'],
+  server_certificates: ['serial'],
   enroll_tokens: ['token_hash'],
   policies: ['scope'],
   policy_history: ['scope', 'revision'],

@@ -17,6 +17,13 @@ import { findLock, listLocks, lockAddress, unlockAddress } from './locks.ts'
 import { account, NOW, type StoreFactory } from './login-suite.ts'
 import type { Store } from './open.ts'
 import {
+  findServerCertificate,
+  insertServerCertificate,
+  listRevokedServerSerials,
+  listServerCertificates,
+  revokeServerCertificate,
+} from './server-certificates.ts'
+import {
   createService,
   deleteService,
   findServiceById,
@@ -213,6 +220,32 @@ export function describeDomainTables(name: string, openEmpty: StoreFactory): voi
       ])
       assert.deepEqual(await list('connector'), [{ serial: '0a', revokedAt: NOW + 5, reason: 'revoked' }])
       assert.deepEqual(await list('client', certificate.notAfter), [])
+    })
+
+    it('keeps those of private services apart: found, listed, and revoked once', async () => {
+      await using store = await openEmpty()
+      const identityId = (await clientCertificate(store)).identityId
+      const facts = { keyHash: 'ab', names: ['db.internal', '10.0.0.5'], identityId }
+      const times = { notBefore: NOW, notAfter: NOW + 10, issuedAt: NOW }
+      await insertServerCertificate(store.db, { serial: '0a', ...facts, ...times })
+      await insertServerCertificate(store.db, { serial: '0b', ...facts, ...times, issuedAt: NOW + 1 })
+      assert.deepEqual((await findServerCertificate(store.db, '0a'))?.names, facts.names)
+      assert.equal(await findServerCertificate(store.db, '0c'), undefined)
+      const revocation = { reason: 'keyCompromise', now: NOW + 2 }
+      assert.equal(await revokeServerCertificate(store.db, '0a', revocation), 1)
+      assert.equal(await revokeServerCertificate(store.db, '0a', { ...revocation, now: NOW + 3 }), 0)
+      assert.deepEqual(await listRevokedServerSerials(store.db, NOW), [
+        { serial: '0a', revokedAt: NOW + 2, reason: 'keyCompromise' },
+      ])
+      assert.deepEqual(await listRevokedServerSerials(store.db, NOW + 10), [])
+      const listed = await listServerCertificates(store.db, { endsAfter: NOW, limit: 10 })
+      assert.deepEqual(
+        listed.map(({ serial, revokedAt }) => [serial, revokedAt]),
+        [
+          ['0b', undefined],
+          ['0a', NOW + 2],
+        ],
+      )
     })
 
     it('lists what was issued, of one kind or all, newest first', async () => {

@@ -18,6 +18,7 @@ import * as trustedCas from './migrations/0010-trusted-cas.ts'
 import * as policyLast from './migrations/0011-policy-last.ts'
 import * as acmeFleet from './migrations/0012-acme-fleet.ts'
 import * as edgeKeys from './migrations/0013-edge-keys.ts'
+import * as serverCertificates from './migrations/0014-server-certificates.ts'
 import { nodeSqliteDialect } from './node-sqlite.ts'
 import { type ObserveQuery, observing } from './observe.ts'
 import { watchOtherWriters } from './other-writers.ts'
@@ -55,6 +56,7 @@ export const MIGRATIONS = {
   '0011-policy-last': policyLast,
   '0012-acme-fleet': acmeFleet,
   '0013-edge-keys': edgeKeys,
+  '0014-server-certificates': serverCertificates,
 }
 
 /** Opens the database, creating a file and migrating either kind as needed. Several processes may do so at once.

@@ -27,6 +27,10 @@ export async function purgeExpired(db: Kysely<Database>, now: number): Promise<n
       .where('not_after', '<=', now - CERTIFICATE_KEPT_MS)
       .executeTakeFirst(),
     await db
+      .deleteFrom('server_certificates')
+      .where('not_after', '<=', now - CERTIFICATE_KEPT_MS)
+      .executeTakeFirst(),
+    await db
       .deleteFrom('ssh_certificates')
       .where('not_after', '<=', now - CERTIFICATE_KEPT_MS)
       .executeTakeFirst(),

@@ -12,6 +12,7 @@ export interface Database {
   services: ServicesTable
   labels: LabelsTable
   certificates: CertificatesTable
+  server_certificates: ServerCertificatesTable
   enroll_tokens: EnrollTokensTable
   policies: PoliciesTable
   policy_history: PoliciesTable
@@ -142,6 +143,20 @@ export interface CertificatesTable {
   workload_id: Generated<string | null>
   workload: Generated<string | null>
   renewable_until: Generated<number | null>
+}
+
+/** Every certificate ever issued to a private service. */
+export interface ServerCertificatesTable {
+  serial: string
+  key_hash: string
+  /** JSON list. */
+  names: string
+  identity_id: string
+  not_before: number
+  not_after: number
+  issued_at: number
+  revoked_at: number | null
+  revoked_reason: string | null
 }
 
 /** Tokens with which a server becomes a connector of one service, once. */

@@ -144,6 +144,19 @@ const WITH_FLEET: Rows = {
   acme_proofs: [{ name: 'edge.co', token: 't', sealed: 's', expires_at: 1_800_000_000_000 }],
   leases: [{ name: 'acme-order', holder: 'e', until: 1_800_000_000_000 }],
 }
+const WITH_EDGE_KEYS: Rows = {
+  ...WITH_FLEET,
+  edge_keys: [{ edge: 'e', place: 'edge-1, process 7', keys: '{}', seen_at: 1_800_000_000_005 }],
+}
+const SERVER_CERTIFICATE = {
+  ...{
+    serial: '0c',
+    key_hash: 'cd',
+    names: '["db.internal"]',
+    identity_id: INITIAL.certificates![0]!.identity_id,
+  },
+  ...{ not_before: 1, not_after: 1_800_000_000_006, issued_at: 2, revoked_at: 3, revoked_reason: 'revoked' },
+}
 const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0001-initial': INITIAL,
   '0002-enroll-tokens': WITH_ENROLL_TOKENS,
@@ -160,12 +173,13 @@ const DATA: Readonly<Record<keyof typeof MIGRATIONS, Rows>> = {
   '0010-trusted-cas': WITH_TRUST,
   '0011-policy-last': WITH_TRUST,
   '0012-acme-fleet': WITH_FLEET,
-  '0013-edge-keys': {
-    ...WITH_FLEET,
-    edge_keys: [{ edge: 'e', place: 'edge-1, process 7', keys: '{}', seen_at: 1_800_000_000_005 }],
+  '0013-edge-keys': WITH_EDGE_KEYS,
+  '0014-server-certificates': {
+    ...WITH_EDGE_KEYS,
+    server_certificates: [SERVER_CERTIFICATE],
   },
 }
-const NEWEST = '0013-edge-keys'
+const NEWEST = '0014-server-certificates'
 
 /** Makes the store as it was at one version, with its data. */
 async function makeStore(location: string, version: keyof typeof MIGRATIONS): Promise<void> {

@@ -24,7 +24,9 @@ const NAMES = {
   chain: 'chain.pem',
   /** Key and certificate in one file: it is replaced at once, and nobody reads a key with the certificate of another. */
   client: 'client.pem',
-  /** Who signs the edge's own certificate; missing where a public CA does. */
+  /** The same of a private service. */
+  server: 'server.pem',
+  /** Who signs the edge's own certificate; missing where a public CA does. Of a private service, who signs its own. */
   ca: 'ca.pem',
   /** Key of a renewal that was begun: it must be asked for again with the same one. */
   nextKey: 'next-key.pem',
@@ -37,6 +39,9 @@ interface WrittenCertificate {
   chain: string
 }
 
+/** Which file has key and certificate in one. */
+type Together = 'client' | 'server'
+
 const PUBLIC_MODE = 0o644
 const CERTIFICATE = '-----BEGIN CERTIFICATE-----'
 
@@ -45,6 +50,7 @@ const CERTIFICATE = '-----BEGIN CERTIFICATE-----'
 export function prepareFolder(
   folder: string,
   keyPem: string | undefined,
+  together: Together = 'client',
 ): Disposable & {
   write(issued: WrittenCertificate, caPem: string | undefined): void
 } {
@@ -69,7 +75,7 @@ export function prepareFolder(
   return {
     write(issued, caPem) {
       if (caPem !== undefined) replaceFile(file('ca'), caPem, PUBLIC_MODE)
-      writeCertificate(folder, issued, keyPem)
+      writeCertificate(folder, issued, keyPem, together)
       made = []
     },
     [Symbol.dispose]: removeAll,
@@ -142,11 +148,12 @@ export function writeCertificate(
   folder: string,
   { certificate, chain }: WrittenCertificate,
   keyPem: string | undefined,
+  together: Together = 'client',
 ): void {
   const write = (name: keyof typeof NAMES, text: string, mode: number) =>
     replaceFile(path.join(folder, NAMES[name]), text, mode)
   if (keyPem !== undefined) {
-    write('client', `${keyPem}${certificate}`, 0o600)
+    write(together, `${keyPem}${certificate}`, 0o600)
     write('key', keyPem, 0o600)
   }
   write('certificate', certificate, PUBLIC_MODE)
