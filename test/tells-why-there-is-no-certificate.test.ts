@@ -8,7 +8,7 @@ import { METRICS_ON, readMetrics } from './support/metrics.ts'
 import { startPebble } from './support/pebble.ts'
 import { type Certificate, certificateOf, runPosternEdge } from './support/postern-edge.ts'
 import { shownCertificate } from './support/shown-certificate.ts'
-import { startSink } from './support/tcp-services.ts'
+import { startGreeter, startSink } from './support/tcp-services.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
 import { until } from './support/until.ts'
 
@@ -39,8 +39,13 @@ test('a CA that is away: the edge runs, waits over a restart, and has its certif
   assert.ok(certificate.nextAttemptAt! > Date.now() + 30 * 60_000)
   assert.match(
     (await statusOf(first)).stdout,
-    /failed {8}.*1 in a row: cannot reach the ACME server .*ACME_UNREACHABLE/,
+    /failed {8}.*1 in a row: cannot reach the ACME server .*ACME_UNREACHABLE\)\nwhat to do {4}look at the network/,
   )
+  assert.match(
+    first.logs(),
+    /ready at .*\n {2}its first certificate is still to come, how far it is: postern-edge status/,
+  )
+  assert.match(first.logs(), /"nextAttemptAt":"\d{4}-\d\d-\d\dT[\d:.]+Z"/)
   await shownCertificate(first, 'edge.localhost', first.caFile) // of its own CA meanwhile
   await first.kill9()
   const gone = await statusOf(first)
@@ -72,6 +77,8 @@ test('a CA that is away: the edge runs, waits over a restart, and has its certif
 test('what the CA refuses, cannot see, or a program cannot do, each with its code', async () => {
   const nobody = await findFreePort()
   await using pebble = await startPebble({ tlsPort: nobody, blockedDomains: ['evil.localhost'] })
+  await using nameless = await startPebble({ knowsNoAddress: true })
+  await using plain = await startGreeter('SMTP here\n')
   const hook = path.join(makeTempFolder('hook'), 'hook')
   writeFileSync(hook, '#!/bin/sh\necho "the zone is not mine" >&2\nexit 3\n')
   chmodSync(hook, 0o755)
@@ -86,15 +93,32 @@ test('what the CA refuses, cannot see, or a program cannot do, each with its cod
       'ACME_HOOK_FAILED',
       /hook present failed \(3\): the zone is not mine/,
     ],
-    [{ ca_file: undefined }, 'ACME_UNREACHABLE', /certificate/],
+    [{ ca_file: undefined }, 'ACME_UNREACHABLE', /its certificate is of no CA that is known here$/],
+    [
+      { directory: pebble.settings.directory.replace(/dir$/, 'directory') },
+      'ACME_PROTOCOL_INVALID',
+      /\/directory is no directory of an ACME server: it answers with status 404$/,
+    ],
+    [
+      { directory: `https://ca.localhost:${plain.port}/dir` },
+      'ACME_UNREACHABLE',
+      /ca\.localhost:\d+: it speaks no TLS, or none that is understood here$/,
+    ],
+    [
+      { directory: nameless.settings.directory, ca_file: nameless.settings.ca_file },
+      'ACME_CHALLENGE_FAILED',
+      /could not be proven by tls-alpn-01: /,
+    ],
   ]
-  for (const [more, code, message] of rows) {
+  const tryOut = async ([more, code, message]: (typeof rows)[number]) => {
     await using edge = await startEdge({ config: { tls: { acme: { ...pebble.settings, ...more } } } })
     const { failure } = (await failedCertificateOf(edge)) as Certificate
     assert.equal(failure?.code, code)
     assert.match(failure.message, message)
+    assert.ok(failure.hint, code)
     await shownCertificate(edge, 'edge.localhost', edge.caFile)
   }
+  await Promise.all(rows.map(tryOut))
   const acme = { ...pebble.settings }
   await using edge = await startEdge({ config: { domain: 'evil.localhost', tls: { acme } } })
   const { failure } = (await failedCertificateOf(edge)) as Certificate

@@ -23,6 +23,8 @@ export interface PebbleOptions {
   validitySeconds?: number
   /** Of a hundred good nonces so many are refused; none when left out. */
   refusedNonces?: number
+  /** Its DNS has no address for any name. */
+  knowsNoAddress?: boolean
   /** It certifies nothing of these. */
   blockedDomains?: readonly string[]
   /** Key ids with their keys, base64url: then no account is made without one. */
@@ -60,6 +62,7 @@ export async function startPebble(options: PebbleOptions): Promise<Pebble> {
   const dns = cleanup.use(
     new Program('pebble-challtestsrv', [
       ...['-dns01', `127.0.0.1:${dnsPort}`, '-management', `127.0.0.1:${dnsManagementPort}`],
+      ...(options.knowsNoAddress ? ['-defaultIPv4', ''] : []),
       ...['-defaultIPv6', '', '-http01', '', '-https01', '', '-tlsalpn01', ''],
     ]),
   )

@@ -71,6 +71,8 @@ export interface RunningEdge {
   caFile: string | undefined
   /** `sha256:HEX` of that CA. */
   caFingerprint: string | undefined
+  /** It shows one of its internal CA, which nobody trusts who waits for the one of a public CA. */
+  isCertificateAwaited: boolean
   /** Takes no new flows, lets live ones finish until the deadline, ends the rest.
    *  @returns whether all of them finished */
   close(options?: { deadlineMs: number }): Promise<{ drained: boolean }>
@@ -413,7 +415,9 @@ export async function startEdge(
     closing ??= drainAndClose(deadlineMs)
     return closing
   }
-  return { origin, port, caFile: serverIdentity.caFile, caFingerprint: serverIdentity.caFingerprint, close }
+  const { caFile, caFingerprint } = serverIdentity
+  const isCertificateAwaited = serverIdentity.describe().isAwaited
+  return { origin, port, caFile, caFingerprint, isCertificateAwaited, close }
 }
 
 /** Codes of handshakes that nobody refused: the client went away or never finished. */

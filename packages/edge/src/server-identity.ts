@@ -217,16 +217,19 @@ class ShownIdentity implements OpenServerIdentity {
   /** The one there is stays. */
   fail(error: PosternError, more: { nextAttemptAt?: number } = {}): void {
     this.#parts.countFailed?.(error.code)
-    this.#parts.log.error('edge.certificate_renewal_failed', { error, ...more })
-    const { code, message } = error
+    const { nextAttemptAt } = more
+    const next = nextAttemptAt === undefined ? {} : { nextAttemptAt: timeOf(nextAttemptAt) }
+    this.#parts.log.error('edge.certificate_renewal_failed', { error, ...next })
+    const { code, message, hint } = error
     const inARow = (this.#failure?.inARow ?? 0) + 1
-    this.#failure = { code, message, at: this.#parts.clock(), inARow }
+    this.#failure = { code, message, hint, at: this.#parts.clock(), inARow }
     this.#onStatus()
   }
 
   /** The CA has its reasons to name a time; they may be ours too. */
-  tellAdvice({ window: { start, end }, ...more }: RenewalAdvice): void {
-    this.#parts.log.info('edge.certificate_advice', { start, end, ...more })
+  tellAdvice({ window, nextAttemptAt, explanationUrl }: RenewalAdvice): void {
+    const [start, end, next] = [window.start, window.end, nextAttemptAt].map(timeOf)
+    this.#parts.log.info('edge.certificate_advice', { start, end, nextAttemptAt: next, explanationUrl })
     this.#onStatus()
   }
 
@@ -262,6 +265,11 @@ class ShownIdentity implements OpenServerIdentity {
   async [Symbol.asyncDispose](): Promise<void> {
     await using _renewal = this.renewal
   }
+}
+
+/** In the log, for people. */
+function timeOf(ms: number): string {
+  return new Date(ms).toISOString()
 }
 
 /** The CA goes along, so that who knows its fingerprint can find it in the handshake. */

@@ -26,7 +26,9 @@ const CertificateStatus = v.object({
   /** When the CA advises to get it. */
   suggestedWindow: v.optional(v.object({ start: time, end: time })),
   /** Why there is no newer one. */
-  failure: v.optional(v.object({ code: v.string(), message: v.string(), at: time, inARow: v.number() })),
+  failure: v.optional(
+    v.object({ code: v.string(), message: v.string(), hint: v.string(), at: time, inARow: v.number() }),
+  ),
 })
 
 /** How the keys of this edge compare with those of others on its store. */

@@ -53,7 +53,7 @@ export class AcmeClient {
   async directory(): Promise<Directory> {
     if (this.#directory) return this.#directory
     const answer = await this.#request(this.#server.directory.href, 'GET')
-    if (answer.status !== 200) throw this.#explain(answer)
+    if (answer.status !== 200) throw this.#explainNoDirectory(answer)
     this.#directory = readMessage(Directory, answer, 'directory')
     return this.#directory
   }
@@ -152,6 +152,17 @@ export class AcmeClient {
     if (nonce !== undefined && /^[A-Za-z0-9_-]{1,512}$/.test(nonce) && this.#nonces.length < MAX_KEPT_NONCES)
       this.#nonces.push(nonce)
     return answer
+  }
+
+  /** Whatever answers there with words of its own: who has mistyped the address looks for the mistake in the CA. */
+  #explainNoDirectory(answer: AcmeAnswer): PosternError {
+    const explained = this.#explain(answer)
+    if (explained.code !== 'ACME_REFUSED') return explained
+    const { href } = this.#server.directory
+    return new PosternError(
+      'ACME_PROTOCOL_INVALID',
+      `${href} is no directory of an ACME server: it answers with status ${answer.status}`,
+    )
   }
 
   #explain(answer: AcmeAnswer): PosternError {

@@ -295,6 +295,7 @@ describe('an ACME server that', () => {
         const renewalInfo = `${origin}/renewal-info`
         return void response.end(JSON.stringify({ ...directory(), renewalInfo }))
       }
+      if (request.url?.startsWith('/renewal-info')) return problem(response, 404, 'malformed')
       if (request.url !== '/order') return accountOf(request, response)
       const { payload } = (await json(request)) as { payload: string }
       orders.push(JSON.parse(Buffer.from(payload, 'base64url').toString()))
@@ -312,14 +313,18 @@ describe('an ACME server that', () => {
 
   it('sends elsewhere is not followed', async () => {
     answer = (_request, response) => response.writeHead(302, { location: 'https://evil.test/' }).end()
-    assert.equal((await attempt()).error.code, 'ACME_REFUSED')
+    const { error } = await attempt()
+    assert.equal(error.code, 'ACME_PROTOCOL_INVALID')
+    assert.match(error.message, /\/dir is no directory of an ACME server: it answers with status 302$/)
+    assert.equal(requests, 1)
   })
 
   it('has a certificate of nobody we know is told nothing', async () => {
     onOrder((response) => response.end('{}'))
     const { error } = await attempt(configOf({ caPem: undefined }))
     assert.equal(error.code, 'ACME_UNREACHABLE')
-    assert.match(error.message, /self-signed certificate in certificate chain|unable to/)
+    assert.match(error.message, /its certificate is of no CA that is known here$/)
+    assert.match(error.hint, /tls\.acme\.ca_file$/)
     assert.equal(requests, 0)
   })
 })

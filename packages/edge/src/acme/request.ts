@@ -20,8 +20,16 @@ export async function requestAcme(
   } catch (cause) {
     if (cause instanceof PosternError) throw cause
     const { message, code } = cause as NodeJS.ErrnoException
-    const reason = signal.aborted ? 'it does not answer' : (REASONS[code ?? ''] ?? message)
-    throw new PosternError('ACME_UNREACHABLE', `cannot reach the ACME server ${host}: ${reason}`, { cause })
+    const isUntrusted = UNTRUSTED.has(code ?? '')
+    const reason = signal.aborted
+      ? 'it does not answer'
+      : isUntrusted
+        ? 'its certificate is of no CA that is known here'
+        : (REASONS[code ?? ''] ?? message)
+    throw new PosternError('ACME_UNREACHABLE', `cannot reach the ACME server ${host}: ${reason}`, {
+      cause,
+      ...(isUntrusted ? { hint: hintForTrust(wanted.caPem) } : {}),
+    })
   }
 }
 
@@ -30,6 +38,21 @@ const REASONS: Readonly<Record<string, string>> = {
   ECONNRESET: 'it closed the connection',
   ENOTFOUND: 'its name is unknown',
   EAI_AGAIN: 'its name cannot be looked up now',
+  EPROTO: 'it speaks no TLS, or none that is understood here',
+}
+
+const UNTRUSTED: ReadonlySet<string> = new Set([
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+])
+
+function hintForTrust(caPem: string | undefined): string {
+  return caPem === undefined
+    ? "with a CA of your company, name who signs its server's certificate: tls.acme.ca_file"
+    : 'tls.acme.ca_file has another CA than the one that signs its certificate'
 }
 
 function exchange(

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { loadConfig } from '../config/load.ts'
+import type { RunningEdge } from '../edge.ts'
 import { createLogger, type LogLevel } from '../logger.ts'
 import type { Finish, ProgramParts } from '../program.ts'
 import { configOption, drainOption, logLevelOption } from './options.ts'
@@ -29,8 +30,16 @@ Examples:
         stop: parts.takeStopSignal(),
         drainMs: options.drain,
         onReady: (edge) =>
-          parts.stderr.write(`postern-edge: ready at ${edge.origin}\n  sign in: ${loginLine(edge)}\n`),
+          parts.stderr.write(
+            `postern-edge: ready at ${edge.origin}\n${awaitedLine(edge, options)}  sign in: ${loginLine(edge)}\n`,
+          ),
       })
       finish(exitCode)
     })
+}
+
+/** Whoever signs in too soon hears that the edge is not to be trusted. */
+function awaitedLine({ isCertificateAwaited }: RunningEdge, { config }: { config: string }): string {
+  if (!isCertificateAwaited) return ''
+  return `  its first certificate is still to come, how far it is: postern-edge status --config ${config}\n`
 }

@@ -62,8 +62,8 @@ function rowsOf(
     rows.push(['advised', `between ${time(start)} and ${time(end)}, by the CA`])
   }
   if (failure) {
-    const { at, inARow, message, code } = failure
-    rows.push(['failed', `${time(at)}, ${inARow} in a row: ${message} (${code})`])
+    const { at, inARow, message, code, hint } = failure
+    rows.push(['failed', `${time(at)}, ${inARow} in a row: ${message} (${code})`], ['what to do', hint])
   }
   if (keys) rows.push(...describeKeys(keys))
   return rows
