@@ -8,7 +8,8 @@ import { type ConnectedService, connectService } from './support/connect-service
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { connectTo } from './support/listen.ts'
-import { runPostern } from './support/postern.ts'
+import { startNotifySocket } from './support/notify-socket.ts'
+import { runPostern, spawnPostern } from './support/postern.ts'
 import { startGreeter, type TcpService } from './support/tcp-services.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
 import { until, within } from './support/until.ts'
@@ -128,6 +129,53 @@ test('a connector does too', async () => {
   const remove = ['connector', 'install-service', '--unit', 'postern-greeter', '--uninstall']
   assert.equal((await runPostern(remove, { home, env })).code, 0)
   assert.equal(existsSync(unitOf('postern-greeter')), false)
+})
+
+describe('whoever starts it as systemd does is told', () => {
+  test('of listeners in a file: that they are there, are read again, and leave', async () => {
+    await using manager = await startNotifySocket()
+    const file = path.join(makeTempFolder('listeners'), 'listeners.yaml')
+    writeListeners(file, ['first.sock'])
+    const options = { home, env: manager.env }
+    await using listeners = spawnPostern(['client', 'listen', '-f', file, '--batch'], options)
+    await manager.hears(/^READY=1 STATUS=1 listener$/)
+    writeListeners(file, ['first.sock', 'second.sock'])
+    await manager.hears(/^READY=1 STATUS=2 listeners$/)
+    listeners.signal('SIGTERM')
+    await manager.hears(/^STOPPING=1 /)
+    await listeners.ended
+    const [ready, reloading, again, ...last] = manager.said()
+    assert.match(reloading!, /^RELOADING=1 MONOTONIC_USEC=[1-9]\d*$/)
+    assert.deepEqual(
+      [ready, again, ...last],
+      ['READY=1 STATUS=1 listener', 'READY=1 STATUS=2 listeners', 'STOPPING=1 STATUS=leaving'],
+    )
+  })
+
+  test('of one listener and of a connector: that it is there, and leaves', async () => {
+    const target = ['--port', String(greeter.port), '--allowed-email-domains', 'mycorp.com']
+    const commands = [
+      ['client', 'listen', '--host', service.host, '--local', '0', '--batch'],
+      ['connect', '--name', 'told', ...target, '--batch'],
+    ]
+    for (const command of commands) {
+      await using manager = await startNotifySocket()
+      await using program = spawnPostern(command, { home, env: manager.env })
+      await manager.hears(/^READY=1 STATUS=\S+ is (ready|at 127\.0\.0\.1:\d+)$/)
+      program.signal('SIGTERM')
+      await manager.hears(/^STOPPING=1 STATUS=leaving$/)
+      await program.ended
+      assert.equal(manager.said().length, 2, manager.said().join('\n'))
+    }
+  })
+
+  test('nothing where nobody is, and goes on', async () => {
+    const nowhere = { NOTIFY_SOCKET: path.join(makeTempFolder('notify'), 'gone') }
+    const command = ['client', 'listen', '--host', service.host, '--local', '0', '--batch']
+    await using program = spawnPostern(command, { home, env: nowhere })
+    await program.matches(/cannot tell the service manager/)
+    assert.ok(program.isRunning)
+  })
 })
 
 describe('nothing is left behind', () => {

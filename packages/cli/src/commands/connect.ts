@@ -78,6 +78,7 @@ async function runConnect(options: ConnectOptions, parts: ProgramParts): Promise
     const { connectAll } = await import('./connect-all.ts')
     await connectAll(options.file!, { ...run, onReload: parts.onReload })
   }
+  await manager.stopping()
   if (!options.json) tell('the connector has left; the service stays, offline')
 }
 

@@ -9,7 +9,7 @@ export interface ServiceManager {
   /** Others may start now. @param status what `systemctl status` shows */
   ready(status: string): void
   reloading(): void
-  /** Settles when it has been told. */
+  /** Settles when it has been told, which is once, however often this is called. The process must not end before. */
   stopping(): Promise<void>
 }
 
@@ -23,6 +23,7 @@ export function findServiceManager(env: NodeJS.ProcessEnv = process.env): Servic
   delete env.NOTIFY_SOCKET
   if (!address) return { ready() {}, reloading() {}, async stopping() {} }
   let sending = Promise.resolve()
+  let stopping: Promise<void> | undefined
   const send = (...words: string[]) => {
     sending = sending.then(() => notify(address, words))
     return sending
@@ -33,7 +34,10 @@ export function findServiceManager(env: NodeJS.ProcessEnv = process.env): Servic
       const microseconds = process.hrtime.bigint() / 1_000n
       void send('RELOADING=1', `MONOTONIC_USEC=${microseconds}`)
     },
-    stopping: () => send('STOPPING=1', 'STATUS=leaving'),
+    stopping() {
+      stopping ??= send('STOPPING=1', 'STATUS=leaving')
+      return stopping
+    },
   }
 }
 

@@ -70,6 +70,7 @@ async function listenAtOne(options: ListenOptions, run: Run): Promise<void> {
   signal.addEventListener('abort', () => void manager.stopping())
   try {
     await serveListener(server, { place, certificate, unsafeAnyLocalUser, report, signal })
+    await manager.stopping()
   } catch (error) {
     throw withOrigin(error, place.edge.origin)
   }
