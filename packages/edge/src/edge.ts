@@ -207,6 +207,7 @@ export async function startEdge(
     roles,
     issuing,
     authorities,
+    edgeRoots: () => (config.tls ? [] : authorities.edgeCa.roots),
     sshAuthorities,
     identityKeys,
     connectors,
@@ -287,7 +288,7 @@ export async function startEdge(
     isStoreLost: () => storeWatch.isLost,
   }
   const serverIdentity = opened.use(
-    await openServerIdentity(config, authorities.edge, {
+    await openServerIdentity(config, authorities.edgeCa, {
       dataDir: config.dataDir,
       clock,
       log,
@@ -358,7 +359,7 @@ export async function startEdge(
     replaceKeys()
     rooms.replaceServerIdentity(serverIdentity.current) // who is believed is read with it
     serverIdentity
-      .useAuthority(authorities.edge)
+      .useCa(authorities.edgeCa)
       .catch((error: unknown) => log.error('edge.certificate_renewal_failed', { error }))
   })
   const { acceptProxyProtocol } = config

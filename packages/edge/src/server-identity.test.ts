@@ -6,7 +6,8 @@ import path from 'node:path'
 import { after, before, describe, it, mock } from 'node:test'
 import type { PosternError } from '@postern/shared/errors'
 import { Heard, TestLog } from '../test/edge-stage.ts'
-import { type Authority, createAuthorities } from './ca/authorities.ts'
+import { createAuthorities } from './ca/authorities.ts'
+import { describeEdgeCa, type EdgeCa } from './ca/edge-ca.ts'
 import { issueEdgeCertificate } from './ca/issue-edge.ts'
 import type { ServerIdentity } from './flow/rooms.ts'
 import { openServerIdentity } from './server-identity.ts'
@@ -16,9 +17,10 @@ const DAY_MS = 86_400_000
 const scratch = mkdtempSync(path.join(tmpdir(), 'postern-identity-'))
 
 describe('the certificate of the edge', () => {
-  let authority: Authority
+  let ca: EdgeCa
   before(async () => {
-    authority = (await createAuthorities(scratch, Date.now())).edge
+    const authority = (await createAuthorities(scratch, Date.now())).edge
+    ca = describeEdgeCa(authority, [{ name: 'edge-ca', signsFrom: 0, authority, trustedUntil: null }])
   })
   after(() => rmSync(scratch, { recursive: true }))
 
@@ -28,7 +30,7 @@ describe('the certificate of the edge', () => {
     const heard = new Heard()
     let renewed: ServerIdentity | undefined
     const log = new TestLog()
-    await using identity = await openServerIdentity({ domain: DOMAIN, tls: undefined }, authority, {
+    await using identity = await openServerIdentity({ domain: DOMAIN, tls: undefined }, ca, {
       dataDir: scratch,
       clock: () => clock.now,
       log,
@@ -39,7 +41,7 @@ describe('the certificate of the edge', () => {
     })
     const first = new X509Certificate(identity.current.cert)
     assert.equal(first.subjectAltName, `DNS:${DOMAIN}, DNS:*.${DOMAIN}`)
-    assert.equal(identity.caFile, authority.certificateFile)
+    assert.equal(identity.caFile, ca.signing.certificateFile)
     mock.timers.tick(3_600_000)
     clock.now += 21 * DAY_MS
     mock.timers.tick(3_600_000)
@@ -55,7 +57,7 @@ describe('the certificate of the edge', () => {
   describe('in files', () => {
     const [certificateFile, keyFile] = [path.join(scratch, 'cert.pem'), path.join(scratch, 'key.pem')]
     const config = { domain: DOMAIN, tls: { kind: 'files' as const, certificateFile, keyFile } }
-    const issue = () => issueEdgeCertificate(authority, DOMAIN, Date.now())
+    const issue = () => issueEdgeCertificate(ca.signing, DOMAIN, Date.now())
     const write = ({ certificate, key }: { certificate: string; key: string }) => {
       writeFileSync(certificateFile, certificate)
       writeFileSync(keyFile, key)
@@ -74,7 +76,7 @@ describe('the certificate of the edge', () => {
         log,
         countFailed: (code: string) => void failed.push(code),
       }
-      await using identity = await openServerIdentity(config, authority, parts)
+      await using identity = await openServerIdentity(config, ca, parts)
       assert.equal(serialOf(identity.current), first.serial)
       assert.equal(identity.caFile, undefined)
       const shown: string[] = []
@@ -93,8 +95,8 @@ describe('the certificate of the edge', () => {
       const bad: [string, { certificate: string; key: string }, RegExp][] = [
         ['another key', { ...second, key: first.key }, /does not belong to the key/],
         ['no certificate', { ...second, certificate: 'CERT' }, /is not a certificate in PEM/],
-        ['other names', await issueEdgeCertificate(authority, 'x.example.com', Date.now()), /not valid for/],
-        ['expired', await issueEdgeCertificate(authority, DOMAIN, Date.now() - 31 * DAY_MS), /has expired/],
+        ['other names', await issueEdgeCertificate(ca.signing, 'x.example.com', Date.now()), /not valid for/],
+        ['expired', await issueEdgeCertificate(ca.signing, DOMAIN, Date.now() - 31 * DAY_MS), /has expired/],
         ['too long', { ...second, certificate: ' '.repeat(300_000) }, /more than 262144 bytes/],
       ]
       for (const [index, [what, pair, reason]] of bad.entries()) {
@@ -118,12 +120,12 @@ describe('the certificate of the edge', () => {
         ...config,
         tls: { kind: 'files' as const, certificateFile, keyFile: path.join(scratch, 'missing.pem') },
       }
-      await assert.rejects(openServerIdentity(missing, authority, parts), {
+      await assert.rejects(openServerIdentity(missing, ca, parts), {
         code: 'CONFIG_INVALID',
         message: /missing\.pem cannot be read \(ENOENT\)/,
       })
       writeFileSync(certificateFile, 'CERT')
-      await assert.rejects(openServerIdentity(config, authority, parts), {
+      await assert.rejects(openServerIdentity(config, ca, parts), {
         code: 'CONFIG_INVALID',
         message: /cert\.pem is not a certificate/,
       })

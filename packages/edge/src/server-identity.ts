@@ -10,7 +10,8 @@ import type { RenewalWindow } from './acme/renewal-plan.ts'
 import { SharedProofs, sharing } from './acme/shared-proofs.ts'
 import { AcmeState } from './acme/state.ts'
 import { type AlpnFleet, TlsAlpnChallenge } from './acme/tls-alpn-challenge.ts'
-import { type Authority, fingerprintOf } from './ca/authorities.ts'
+import { fingerprintOf } from './ca/authorities.ts'
+import type { EdgeCa } from './ca/edge-ca.ts'
 import { type EdgeCertificate, issueEdgeCertificate, renewEdgeCertificate } from './ca/issue-edge.ts'
 import type { AcmeConfig, EdgeConfig } from './config/config.ts'
 import type { ServerIdentity } from './flow/rooms.ts'
@@ -32,8 +33,8 @@ export interface OpenServerIdentity extends AsyncDisposable {
   /** `sha256:HEX` of that CA, see `fingerprintOf`. */
   caFingerprint: string | undefined
   onRenewed(listener: (identity: ServerIdentity) => void): void
-  /** Another one of the edge's own CAs signs from now on. */
-  useAuthority(authority: Authority): Promise<void>
+  /** Another one of the edge's own CAs signs from now on, or others are believed. */
+  useCa(ca: EdgeCa): Promise<void>
   /** What there is to say about it; `onStatus` is told when that has changed. */
   describe(): CertificateStatus
   onStatus(listener: () => void): void
@@ -57,18 +58,18 @@ export interface IdentityParts {
 /** @throws CONFIG_INVALID a file cannot be used */
 export async function openServerIdentity(
   { domain, tls }: Pick<EdgeConfig, 'domain' | 'tls'>,
-  authority: Authority,
+  ca: EdgeCa,
   parts: IdentityParts,
 ): Promise<OpenServerIdentity> {
-  if (!tls) return identityFromOwnCa(authority, domain, parts)
+  if (!tls) return identityFromOwnCa(ca, domain, parts)
   if (tls.kind === 'files') return identityFromFiles(tls, domain, parts)
-  return identityByAcme(tls, authority, { ...parts, domain })
+  return identityByAcme(tls, ca, { ...parts, domain })
 }
 
 /** Until the first certificate is there the edge shows one of its own CA: it has to answer for the CA to look at it. */
 async function identityByAcme(
   config: AcmeConfig,
-  authority: Authority,
+  ca: EdgeCa,
   parts: IdentityParts & { domain: string },
 ): Promise<OpenServerIdentity> {
   await using opened = new AsyncDisposableStack()
@@ -88,7 +89,7 @@ async function identityByAcme(
     }),
   )
   const kept = await keeper.open()
-  const first = kept ?? withCa(await issueEdgeCertificate(authority, parts.domain, parts.clock()), authority)
+  const first = kept ?? withCa(await issueEdgeCertificate(ca.signing, parts.domain, parts.clock()), ca)
   const shown = new ShownIdentity(first, 'ACME', parts)
   shown.isAwaited = kept === undefined
   shown.nextAttemptAt = () => keeper.nextAttemptAt
@@ -151,29 +152,31 @@ async function identityFromFiles(
 }
 
 async function identityFromOwnCa(
-  authority: Authority,
+  ca: EdgeCa,
   domain: string,
   parts: IdentityParts,
 ): Promise<OpenServerIdentity> {
-  const first = await issueEdgeCertificate(authority, domain, parts.clock())
-  const shown = new ShownIdentity(withCa(first, authority), 'internal CA', parts)
-  shown.caFile = authority.certificateFile
-  shown.caFingerprint = fingerprintOf(authority)
-  const renew = (by: Authority, current: EdgeCertificate) =>
-    renewEdgeCertificate(by, current, {
+  const first = await issueEdgeCertificate(ca.signing, domain, parts.clock())
+  const shown = new ShownIdentity(withCa(first, ca), 'internal CA', parts)
+  shown.caFile = ca.signing.certificateFile
+  shown.caFingerprint = fingerprintOf(ca.signing)
+  shown.overlapUntil = ca.overlapUntil
+  const renew = (by: EdgeCa, current: EdgeCertificate) =>
+    renewEdgeCertificate(by.signing, current, {
       domain,
       clock: parts.clock,
       onRenewed: (renewed) => shown.replace(withCa(renewed, by)),
       onError: (error) =>
         shown.fail(toPosternError(error, 'INTERNAL', 'the edge cannot sign its certificate')),
     })
-  let [signing, renewal] = [authority, renew(authority, first)]
-  shown.useAuthority = async (next) => {
-    if (next === signing) return
-    signing = next
-    const certificate = await issueEdgeCertificate(next, domain, parts.clock())
+  let [used, renewal] = [ca, renew(ca, first)]
+  shown.useCa = async (next) => {
+    if (next.chainPem === used.chainPem) return
+    used = next
+    const certificate = await issueEdgeCertificate(next.signing, domain, parts.clock())
     renewal[Symbol.dispose]()
     renewal = renew(next, certificate)
+    shown.overlapUntil = next.overlapUntil
     shown.replace(withCa(certificate, next))
   }
   shown.renewal = { [Symbol.dispose]: () => renewal[Symbol.dispose]() }
@@ -185,6 +188,7 @@ class ShownIdentity implements OpenServerIdentity {
   current: ServerIdentity
   caFile: string | undefined
   caFingerprint: string | undefined
+  overlapUntil: number | undefined
   renewal: Disposable | AsyncDisposable | undefined
   isAwaited = false
   alpnChallenge: AlpnAnswers | undefined
@@ -250,6 +254,7 @@ class ShownIdentity implements OpenServerIdentity {
       // one that is overdue begins now, or when it is this edge's turn
       ...(nextAttemptAt === undefined ? {} : { nextAttemptAt: Math.max(nextAttemptAt, this.#parts.clock()) }),
       ...(suggestedWindow ? { suggestedWindow } : {}),
+      ...(this.overlapUntil === undefined ? {} : { caOverlapUntil: this.overlapUntil }),
       ...(this.#failure ? { failure: this.#failure } : {}),
     }
   }
@@ -258,7 +263,7 @@ class ShownIdentity implements OpenServerIdentity {
     this.#onStatus = listener
   }
 
-  async useAuthority(_authority: Authority): Promise<void> {}
+  async useCa(_ca: EdgeCa): Promise<void> {}
 
   start(): void {}
 
@@ -273,6 +278,6 @@ function timeOf(ms: number): string {
 }
 
 /** The CA goes along, so that who knows its fingerprint can find it in the handshake. */
-function withCa({ certificate, key }: EdgeCertificate, authority: Authority): ServerIdentity {
-  return { key, cert: `${certificate.trimEnd()}\n${authority.certificatePem}` }
+function withCa({ certificate, key }: EdgeCertificate, { chainPem }: EdgeCa): ServerIdentity {
+  return { key, cert: `${certificate.trimEnd()}\n${chainPem}` }
 }

@@ -25,6 +25,8 @@ const CertificateStatus = v.object({
   nextAttemptAt: v.optional(time),
   /** When the CA advises to get it. */
   suggestedWindow: v.optional(v.object({ start: time, end: time })),
+  /** While another CA of the edge's takes over: when the one before is believed no more. */
+  caOverlapUntil: v.optional(time),
   /** Why there is no newer one. */
   failure: v.optional(
     v.object({ code: v.string(), message: v.string(), hint: v.string(), at: time, inARow: v.number() }),

@@ -27,7 +27,7 @@ export type AuthorityKind = (typeof AUTHORITY_KINDS)[number]
 /** Folders may be older than these. */
 const LATER_KINDS = ['workload', 'server'] as const satisfies readonly AuthorityKind[]
 
-/** Those whose certificates only the edge looks at. */
+/** Those whose certificates only the edge looks at: nobody else is to notice when they are rotated. */
 export const ROTATED_KINDS = ['client', 'connector', 'workload'] as const satisfies readonly AuthorityKind[]
 
 /** What an authority is made of. */
@@ -37,6 +37,8 @@ export interface KeptAuthority {
   certificatePem: string
   /** Where the PEM lies. */
   certificateFile: string
+  /** The same CA, signed by the one that it succeeds and that clients pin. */
+  crossPem?: string
   /** A handle: nothing gets the key out of it. */
   signingKey: webcrypto.CryptoKey
 }
@@ -66,6 +68,11 @@ export function rootOf(certificatePem: string): string {
 
 const FOLDER = 'ca'
 const LIFETIME_MS = 10 * 365 * 86_400_000
+
+/** Whether a root stands above it, and clients trust that one. */
+export function isBelowRoot({ certificatePem }: Pick<Authority, 'certificatePem'>): boolean {
+  return rootOf(certificatePem) !== certificatePem
+}
 
 export interface AuthoritySettings {
   /** Of the keys, where they are encrypted. */
@@ -141,17 +148,35 @@ export async function openAuthorities(
   })
 }
 
+/** A CA that clients pin, and how long they are to follow it to the next one. */
+export interface Predecessor {
+  authority: Authority
+  believedUntil: number
+}
+
+interface NewAuthorityFacts {
+  now: number
+  root?: OfflineRoot
+  predecessor?: Predecessor | undefined
+}
+
 /** Makes one more CA of a kind, beside those that there are. Nobody uses it before a generation names it.
+ *  @param predecessor signs it too, see `EdgeCa`
  *  @returns the name of its files */
 export async function addAuthority(
   dataDir: string,
   kind: AuthorityKind,
-  { now, lock, root, domain }: { now: number; root?: OfflineRoot } & AuthoritySettings,
+  { now, lock, root, domain, predecessor }: NewAuthorityFacts & AuthoritySettings,
 ): Promise<string> {
   const folder = path.join(dataDir, FOLDER)
-  const made = await makeAuthority(kind, { now, root, domain })
+  const subject = predecessor?.authority.certificate.subjectName
+  const made = await makeAuthority(kind, { now, root, domain, subject })
   const name = `${firstName(kind)}-${made.id.slice(0, 8)}`
   await writeFiles(folder, name, made, lock)
+  if (predecessor) {
+    const crossPem = await signCross(made.privateKey, predecessor, now)
+    await writePrivateFile(crossFile(folder, name), crossPem)
+  }
   return name
 }
 
@@ -187,6 +212,8 @@ interface CaFacts {
   /** Signs it; without one it is a root itself. */
   root?: OfflineRoot | undefined
   domain?: string | undefined
+  /** Its name, where that is not to be its own. */
+  subject?: InstanceType<typeof x509.Name> | undefined
 }
 
 function makeAuthority(kind: AuthorityKind, facts: CaFacts): Promise<MadeAuthority> {
@@ -196,15 +223,31 @@ function makeAuthority(kind: AuthorityKind, facts: CaFacts): Promise<MadeAuthori
 async function certify(
   privateKey: KeyObject,
   kind: AuthorityKind,
-  { now, root, domain }: CaFacts,
+  { now, root, domain, subject }: CaFacts,
 ): Promise<MadeAuthority> {
-  const title = `Postern ${kind} CA`
+  const name = subject ?? `Postern ${kind} CA`
   const lifetimeMs = LIFETIME_MS
+  // room for the one that takes its place, which it signs: GnuTLS and Go count it, although it has the same name
+  const pathLength = kind === 'edge' && !root ? 1 : 0
   const excludedDomain = kind === 'server' ? domain : undefined
-  const profile = { title, now, lifetimeMs, pathLength: 0, issuer: root, excludedDomain }
+  const profile = { name, now, lifetimeMs, pathLength, issuer: root, excludedDomain }
   const certificate = await signCa(privateKey, profile)
   const certificatePem = `${certificate.toString('pem')}\n${root?.certificatePem ?? ''}`
   return { id: keyIdOf(privateKey), privateKey, certificatePem }
+}
+
+/** The new CA as the one before it signs it: for clients that believe only that one. It has the name of its issuer
+ *  (RFC 4210, 4.4.1: new with old), because a CA that may have none below it may still sign its own successor. */
+async function signCross(
+  privateKey: KeyObject,
+  { authority, believedUntil }: Predecessor,
+  now: number,
+): Promise<string> {
+  const certificate = await signCa(privateKey, {
+    ...{ name: authority.certificate.subjectName, now, lifetimeMs: believedUntil - now },
+    ...{ pathLength: 0, issuer: authority },
+  })
+  return `${certificate.toString('pem')}\n`
 }
 
 async function writeFiles(
@@ -231,9 +274,11 @@ export async function loadAuthority(
     const parsed = new X509Certificate(certificatePem)
     if (!parsed.checkPrivateKey(privateKey)) throw new Error('the key belongs to another certificate')
     const signingKey = toSigningKey(privateKey)
+    const isSuccessor = kind === 'edge' && name !== firstName(kind) && !isBelowRoot({ certificatePem })
     return await openAuthority({
       kind,
       certificatePem,
+      ...(isSuccessor ? { crossPem: await readCross(folder, name) } : {}),
       certificateFile: certificateFile(folder, name),
       signingKey,
     })
@@ -274,6 +319,17 @@ function keyFile(folder: string, name: string): string {
 
 function certificateFile(folder: string, name: string): string {
   return path.join(folder, `${name}.pem`)
+}
+
+function crossFile(folder: string, name: string): string {
+  return path.join(folder, `${name}.cross.pem`)
+}
+
+/** Missing in a copy of the folder that is not whole yet. */
+async function readCross(folder: string, name: string): Promise<string> {
+  const pem = await readFile(crossFile(folder, name), 'utf8')
+  new X509Certificate(pem)
+  return pem
 }
 
 async function exists(file: string): Promise<boolean> {

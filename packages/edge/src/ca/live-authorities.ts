@@ -7,6 +7,7 @@ import {
   type AuthorityKind,
   loadAuthority,
 } from './authorities.ts'
+import { describeEdgeCa, type EdgeCa } from './edge-ca.ts'
 import type { Generation } from './generations.ts'
 import type { KeyLock } from './key-file.ts'
 import { LiveGenerations } from './live-generations.ts'
@@ -22,11 +23,15 @@ export class LiveAuthorities implements Authorities, Disposable {
   readonly #live: LiveGenerations<AuthorityKind, Authority>
   /** Of those that are believed now, for looking at leaves. */
   readonly #certificates = new Map<AuthorityKind, readonly X509Certificate[]>()
+  #edgeCa: EdgeCa | undefined
 
   constructor(dataDir: string, { lock, clock, log }: LiveAuthoritiesParts) {
     const load = (kind: AuthorityKind, name: string) => loadAuthority(dataDir, kind, { name, lock })
     this.#live = new LiveGenerations(dataDir, { kinds: AUTHORITY_KINDS, load, clock, log })
-    this.#live.onChanged(() => this.#certificates.clear())
+    this.#live.onChanged(() => {
+      this.#certificates.clear()
+      this.#edgeCa = undefined
+    })
   }
 
   get client(): Authority {
@@ -43,6 +48,12 @@ export class LiveAuthorities implements Authorities, Disposable {
   }
   get edge(): Authority {
     return this.#live.signing('edge')
+  }
+
+  /** The same, with what clients are shown of it. */
+  get edgeCa(): EdgeCa {
+    this.#edgeCa ??= describeEdgeCa(this.edge, this.#live.trusted('edge'))
+    return this.#edgeCa
   }
 
   /** Oldest first; the one that signs is among them. */

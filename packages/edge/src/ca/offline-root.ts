@@ -20,7 +20,7 @@ const LIFETIME_MS = 20 * 365 * 86_400_000
 export async function createRoot(folder: string, now: number, lock: KeyLock): Promise<OfflineRoot> {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const certificate = await signCa(privateKey, {
-    ...{ title: 'Postern root CA', now, lifetimeMs: LIFETIME_MS },
+    ...{ name: 'Postern root CA', now, lifetimeMs: LIFETIME_MS },
     pathLength: 1,
   })
   await makePrivateFolder(folder)

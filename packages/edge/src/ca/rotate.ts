@@ -6,7 +6,9 @@ import {
   type AuthoritySettings,
   addAuthority,
   fingerprintOf,
+  isBelowRoot,
   loadAuthorities,
+  type Predecessor,
 } from './authorities.ts'
 import { addFlowIdentityKey, FLOW_IDENTITY, type FlowIdentityKind } from './flow-identity-keys.ts'
 import {
@@ -39,7 +41,7 @@ export interface RotationTimes {
 export type RotatedKind = AuthorityKind | SshGenerationKind | FlowIdentityKind
 
 /** Several kinds, or none when one of them cannot be.
- *  @throws CA_ROTATING one of them is being rotated · STATE_INVALID */
+ *  @throws CA_ROTATING one of them is being rotated · STATE_INVALID · CONFIG_INVALID a root stands above it */
 export async function rotateAuthorities(
   dataDir: string,
   kinds: readonly RotatedKind[],
@@ -47,10 +49,13 @@ export async function rotateAuthorities(
 ): Promise<void> {
   const before = await readGenerations(dataDir)
   for (const kind of kinds) requireSettled(kind, generationsOf(before, kind), now)
+  const followed = kinds.includes('edge') ? await findPredecessor(dataDir, keys.lock, now) : undefined
   const after = new Map(before)
   for (const kind of kinds) {
-    const name = await addKey(dataDir, kind, { now, ...keys })
     const times = { signsFrom: now + signsInMs(kind), overlapMs: overlapMs(kind) }
+    const believedUntil = times.signsFrom + times.overlapMs
+    const predecessor = kind === 'edge' && followed ? { authority: followed, believedUntil } : undefined
+    const name = await addKey(dataDir, kind, { now, predecessor, ...keys })
     after.set(kind, stillOf(generationsOf(before, kind), now).succeededBy(name, times))
   }
   await replaceGenerations(dataDir, before, after)
@@ -59,16 +64,35 @@ export async function rotateAuthorities(
 function addKey(
   dataDir: string,
   kind: RotatedKind,
-  { now, sshKeyType: keyType, lock, domain }: NewKeys & { now: number },
+  {
+    now,
+    predecessor,
+    sshKeyType: keyType,
+    lock,
+    domain,
+  }: NewKeys & { now: number; predecessor: Predecessor | undefined },
 ): Promise<string> {
   if (kind === FLOW_IDENTITY) return addFlowIdentityKey(dataDir, lock)
   if (isSshGenerationKind(kind)) return addSshAuthority(dataDir, kind, { keyType, lock })
-  return addAuthority(dataDir, kind, { now, lock, domain })
+  return addAuthority(dataDir, kind, { now, lock, domain, predecessor })
 }
 
 /** How new keys are made and kept. */
 export interface NewKeys extends AuthoritySettings {
   sshKeyType: SshCaKeyType
+}
+
+/** Clients pin the edge's own CA: it has to lead them to the next one. */
+async function findPredecessor(
+  dataDir: string,
+  lock: KeyLock | undefined,
+  now: number,
+): Promise<Predecessor['authority']> {
+  const { edge } = await loadAuthorities(dataDir, lock, now)
+  if (!isBelowRoot(edge)) return edge
+  throw new PosternError('CONFIG_INVALID', 'the edge CA stands below a root, which people trust', {
+    hint: 'have that root sign a new one, and nobody notices: postern-edge ca issue-intermediate',
+  })
 }
 
 function stillOf(generations: Generations, now: number): Generations {
@@ -86,7 +110,7 @@ async function replaceGenerations(
     const kept = new Set(all.map(({ name }) => name))
     for (const { name } of generationsOf(before, kind).all) {
       if (kept.has(name)) continue
-      for (const suffix of ['key', 'pem', 'pub']) {
+      for (const suffix of ['key', 'pem', 'cross.pem', 'pub']) {
         await rm(path.join(dataDir, 'ca', `${name}.${suffix}`), { force: true })
       }
     }

@@ -10,8 +10,8 @@ export interface Issuer {
 }
 
 export interface CaProfile {
-  /** Followed by the id of its key. */
-  title: string
+  /** Followed by the id of its key; or a name that there is, of the CA that it takes the place of. */
+  name: string | InstanceType<typeof x509.Name>
   now: number
   lifetimeMs: number
   /** How many CAs may stand below it. */
@@ -26,11 +26,11 @@ const BACKDATE_MS = 3_600_000
 /** The certificate of a CA: self-signed, or by the issuer. */
 export async function signCa(
   privateKey: KeyObject,
-  { title, now, lifetimeMs, pathLength, issuer, excludedDomain }: CaProfile,
+  { name, now, lifetimeMs, pathLength, issuer, excludedDomain }: CaProfile,
 ): Promise<InstanceType<typeof x509.X509Certificate>> {
   const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
   const signer = new x509.PublicKey(spki)
-  const subject = nameOf(`${title} ${keyIdOf(privateKey)}`)
+  const subject = typeof name === 'string' ? nameOf(`${name} ${keyIdOf(privateKey)}`) : name
   return x509.X509CertificateGenerator.create({
     serialNumber: randomSerial(),
     issuer: issuer?.certificate.subjectName ?? subject,

@@ -2,7 +2,7 @@ import { formatExactDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
 import { FLOW_IDENTITY_TTL_SECONDS } from '@postern/shared/proxy-protocol/flow-identity'
 import { type Command, Option } from 'commander'
-import { ROTATED_KINDS } from '../ca/authorities.ts'
+import { AUTHORITY_KINDS, ROTATED_KINDS } from '../ca/authorities.ts'
 import { FLOW_IDENTITY } from '../ca/flow-identity-keys.ts'
 import { MAX_SERVER_TTL_MS } from '../ca/issue-server.ts'
 import { endOverlap, type RotatedKind, rotateAuthorities } from '../ca/rotate.ts'
@@ -27,9 +27,9 @@ export function addCaRotate(group: Command, parts: ProgramParts): void {
     .description('make new CAs that take over without an outage: for a time old and new are believed')
     .addOption(configOption())
     .addOption(
-      new Option('--kind <kind...>', 'which')
-        .choices([...ROTATED_KINDS, 'server', ...SSH_GENERATION_KINDS, FLOW_IDENTITY])
-        .default([...ROTATED_KINDS], 'all but server, ssh and flow-identity'),
+      new Option('--kind <kind...>', 'which; edge is the one that clients pin')
+        .choices([...AUTHORITY_KINDS, ...SSH_GENERATION_KINDS, FLOW_IDENTITY])
+        .default([...ROTATED_KINDS], 'client, connector and workload'),
     )
     .option(
       '--signs-in <duration>',
@@ -38,7 +38,7 @@ export function addCaRotate(group: Command, parts: ProgramParts): void {
     )
     .option(
       '--overlap <duration>',
-      'how long the old one is believed after that (default: 30d, and as long as what it signed lives)',
+      'how long the old one is believed after that (default: 30d, edge 90d, and as long as what it signed lives)',
       readDuration,
     )
     .option(
@@ -56,6 +56,8 @@ export function addCaRotate(group: Command, parts: ProgramParts): void {
       `
 A running edge reads it within a second. Several edges: copy DATA_DIR/ca to each of them before the new CA signs. What the
 overlap has ended is deleted with the next rotation. See what is when with: postern-edge ca show.
+The CA of the edge's own certificate signs its successor: who talks to the edge within the overlap follows by itself, who
+was away has to sign in with the new fingerprint. One below an offline root: postern-edge ca issue-intermediate.
 
 ssh-user: servers set up by "postern sshd setup" learn the new line within a minute, from the edge and signed by the old CA. One
 that is off until the overlap is over has to be set up again. Where you wrote TrustedUserCAKeys by hand, add the new line by
@@ -66,6 +68,7 @@ from now on, before it signs.
 Examples:
   $ postern-edge ca rotate --config /etc/postern-edge/edge.yaml
   $ postern-edge ca rotate --config /etc/postern-edge/edge.yaml --kind connector --signs-in 1d --overlap 7d
+  $ postern-edge ca rotate --config /etc/postern-edge/edge.yaml --kind edge
   $ postern-edge ca rotate --config /etc/postern-edge/edge.yaml --kind ssh-user ssh-host`,
     )
     .action(async (options: RotateOptions) => {
@@ -136,6 +139,8 @@ function chooseStart(
 }
 
 const USUAL_OVERLAP_MS = 30 * 86_400_000
+/** Who has not been here for that long must be told the new fingerprint. */
+const USUAL_EDGE_OVERLAP_MS = 90 * 86_400_000
 
 /** Whoever has a certificate of the old CA has got one of the new CA before the overlap ends.
  *  @throws USAGE_INVALID */
@@ -145,11 +150,14 @@ function chooseOverlap(
   config: EdgeConfig,
 ): number {
   const least = longestLife(kind, config)
-  if (overlap === undefined) return Math.max(USUAL_OVERLAP_MS, least)
+  const usual = kind === 'edge' ? USUAL_EDGE_OVERLAP_MS : USUAL_OVERLAP_MS
+  if (overlap === undefined) return Math.max(usual, least)
   if (overlap >= least || unsafeShortOverlap) return overlap
   throw new PosternError(
     'USAGE_INVALID',
-    `what the ${nameOf(kind)} has signed lives longer than the overlap: ${formatExactDuration(least)}`,
+    kind === 'edge'
+      ? `sessions and connectors may be away for longer than the overlap: ${formatExactDuration(least)}`
+      : `what the ${nameOf(kind)} has signed lives longer than the overlap: ${formatExactDuration(least)}`,
     { hint: `--overlap ${formatExactDuration(least)} or more, or --unsafe-short-overlap` },
   )
 }

@@ -46,8 +46,17 @@ function rowsOf(
   { origin, pid, version, startedAt, certificate, keys }: EdgeStatus,
   now: number,
 ): [string, string][] {
-  const { source, challenge, names, notAfter, isAwaited, nextAttemptAt, suggestedWindow, failure } =
-    certificate
+  const {
+    source,
+    challenge,
+    names,
+    notAfter,
+    isAwaited,
+    nextAttemptAt,
+    suggestedWindow,
+    caOverlapUntil,
+    failure,
+  } = certificate
   const by = challenge === undefined ? source : `${source}, ${challenge}`
   const rows: [string, string][] = [
     ['edge', `${origin}, version ${version}, process ${pid}, since ${time(startedAt)}`],
@@ -61,6 +70,7 @@ function rowsOf(
     const { start, end } = suggestedWindow
     rows.push(['advised', `between ${time(start)} and ${time(end)}, by the CA`])
   }
+  if (caOverlapUntil !== undefined) rows.push(['old CA', `believed until ${time(caOverlapUntil)}`])
   if (failure) {
     const { at, inARow, message, code, hint } = failure
     rows.push(['failed', `${time(at)}, ${inARow} in a row: ${message} (${code})`], ['what to do', hint])

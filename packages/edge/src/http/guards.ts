@@ -1,17 +1,20 @@
 import { randomUUID } from 'node:crypto'
+import { EDGE_CAS_HEADER } from '@postern/shared/api/session'
 import { PosternError } from '@postern/shared/errors'
 import { type AnswerParts, answerError } from './errors.ts'
 import type { ApiMiddleware, ApiParts } from './parts.ts'
 
 /** Every request: meant for this host, not sent by somebody else's page; every answer, errors too: never cached,
- *  with a fresh nonce for the next proof. */
-export function guardRequest(parts: AnswerParts & Pick<ApiParts, 'origin'>): ApiMiddleware {
-  const { origin, login } = parts
+ *  with a fresh nonce for the next proof, and with the CAs that the edge may be known by. */
+export function guardRequest(parts: AnswerParts & Pick<ApiParts, 'origin' | 'edgeRoots'>): ApiMiddleware {
+  const { origin, login, edgeRoots } = parts
   return async (c, next) => {
     c.set('requestId', randomUUID())
     c.header('Cache-Control', 'no-store')
     c.header('X-Content-Type-Options', 'nosniff')
     for (const [name, value] of Object.entries(login.headersFor())) c.header(name, value)
+    const cas = edgeRoots().map(({ fingerprint }) => fingerprint)
+    if (cas.length > 0) c.header(EDGE_CAS_HEADER, cas.join(' '))
     const own = new URL(origin())
     const { servername } = c.env.incoming.socket as { servername?: string | false | null }
     const host = c.req.header('host')?.toLowerCase()

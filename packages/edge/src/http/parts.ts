@@ -7,6 +7,7 @@ import type { Handler, MiddlewareHandler } from 'hono'
 import type { Kysely } from 'kysely'
 import type { AuditReads } from '../audit/reads.ts'
 import type { AuditLog } from '../audit/record.ts'
+import type { EdgeRoot } from '../ca/edge-ca.ts'
 import type { FlowIdentityKeys } from '../ca/flow-identity-keys.ts'
 import type { IssuingThread } from '../ca/issuing-thread.ts'
 import type { LiveAuthorities } from '../ca/live-authorities.ts'
@@ -39,6 +40,8 @@ export interface ApiParts {
   roles: Roles
   issuing: IssuingThread
   authorities: LiveAuthorities
+  /** Whom clients may believe; nobody where the edge's certificate is of somebody else's CA. */
+  edgeRoots: () => readonly EdgeRoot[]
   sshAuthorities: LiveSshAuthorities
   /** Its public half is shown. */
   identityKeys: FlowIdentityKeys
