@@ -3,6 +3,7 @@ import { BINARY_TARGETS } from './binary-targets.ts'
 import { CHANGES_TARGET } from './changes-target.ts'
 import { COMPANY_PROXY_TARGET } from './company-proxy-target.ts'
 import { CRL_TARGET } from './crl-target.ts'
+import { EDGE_CAS_TARGET } from './edge-cas-target.ts'
 import { FOREIGN_CRL_TARGET } from './foreign-crl-target.ts'
 import { KRL_TARGET } from './krl-target.ts'
 import { LISTENERS_TARGET } from './listeners-target.ts'
@@ -27,6 +28,7 @@ export const TARGETS: readonly Target[] = [
   ACME_TARGET,
   SUBJECT_TARGET,
   FOREIGN_CRL_TARGET,
+  EDGE_CAS_TARGET,
   ...SSH_TARGETS,
   ...PROXY_TARGETS,
 ]

@@ -1,4 +1,3 @@
-import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { PosternError } from '@postern/shared/errors'
 import { unreadableFile } from '@postern/shared/unreadable-file'
@@ -20,9 +19,4 @@ export function readCaFile(file: string, hint = ABOUT_CA): string {
     throw new PosternError('USAGE_INVALID', `${file} holds no certificate in PEM`, { hint })
   }
   return pem
-}
-
-/** As `--ca-fingerprint` takes it. */
-export function fingerprintOf(caPem: string): string {
-  return `sha256:${new X509Certificate(caPem).fingerprint256.replaceAll(':', '').toLowerCase()}`
 }

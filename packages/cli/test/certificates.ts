@@ -1,4 +1,4 @@
-import { generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
+import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
 import { toPem } from '@postern/shared/certs/der'
 
 /** X.509 certificates for the fake edge, in the few lines of DER that tests need (RFC 5280 §4.1). */
@@ -24,10 +24,21 @@ const HOUR_MS = 3_600_000
 export function createCa(name: string): TestCa {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const spki = publicKey.export({ type: 'spki', format: 'der' })
-  const extensions = [extension('551d13', der(0x30, der(0x01, Buffer.of(0xff))), true)]
   const validity: [number, number] = [Date.now() - HOUR_MS, Date.now() + HOUR_MS]
-  const { pem } = certify({ issuer: name, subject: name, key: privateKey, spki, validity, extensions })
-  return { name, key: privateKey, certificatePem: pem }
+  const content = { issuer: name, subject: name, key: privateKey, spki, validity, extensions: [IS_CA] }
+  return { name, key: privateKey, certificatePem: certify(content).pem }
+}
+
+/** The CA as another one signs it. */
+export function crossSign(
+  ca: TestCa,
+  by: TestCa,
+  { notBefore = Date.now() - HOUR_MS, notAfter = Date.now() + HOUR_MS, isCa = true } = {},
+): string {
+  const spki = createPublicKey(ca.key).export({ type: 'spki', format: 'der' })
+  const validity: [number, number] = [notBefore, notAfter]
+  const content = { issuer: by.name, subject: ca.name, key: by.key, spki, validity }
+  return certify({ ...content, extensions: isCa ? [IS_CA] : [] }).pem
 }
 
 export function issueLeaf(
@@ -143,3 +154,6 @@ function headerLength(element: Buffer): number {
 function contentLength(element: Buffer): number {
   return element[1]! < 0x80 ? element[1]! : element.readUIntBE(2, element[1]! & 0x7f)
 }
+
+/** Basic constraints; after the functions that write it. */
+const IS_CA = extension('551d13', der(0x30, der(0x01, Buffer.of(0xff))), true)

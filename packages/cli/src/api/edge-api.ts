@@ -21,7 +21,7 @@ import {
   ServiceResponse,
   type UpdateServiceRequest,
 } from '@postern/shared/api/services'
-import { EdgeResponse, ErrorResponse, SessionResponse } from '@postern/shared/api/session'
+import { EDGE_CAS_HEADER, EdgeResponse, ErrorResponse, SessionResponse } from '@postern/shared/api/session'
 import {
   SshAuthoritiesResponse,
   type SshCertificateRequest,
@@ -55,6 +55,8 @@ export class EdgeApi {
   readonly origin: string
   readonly agent: Agent
   readonly memory: ApiMemory
+  /** The CAs that the last answer named, see EDGE_CAS_HEADER. */
+  toldCas: string | undefined
   readonly #onMemory: ((memory: ApiMemory) => void) | undefined
 
   /** @param onMemory called after an answer that changed what is worth keeping */
@@ -238,6 +240,8 @@ export class EdgeApi {
     const renonced = typeof nonce === 'string' && nonce !== memory.dpopNonce
     if (moved) memory.clockOffsetMs = answer.clockOffsetMs!
     if (renonced) memory.dpopNonce = nonce
+    const cas = answer.headers[EDGE_CAS_HEADER]
+    if (typeof cas === 'string') this.toldCas = cas
     if (moved || renonced) this.#onMemory?.(memory)
   }
 

@@ -40,8 +40,12 @@ export function createAgent(
   caPem: string | undefined,
   identity: { key: string; cert: string } | undefined = undefined,
 ): https.Agent {
-  const ends = usesWebSocket() ? outerCa() : caPem // who ends TLS in front of the edge answers in its name
-  return new EdgeAgent({ keepAlive: true, minVersion: 'TLSv1.2', ...identity }, ends)
+  const options = { keepAlive: true, minVersion: 'TLSv1.2', ...identity } as const
+  // who ends TLS in front of the edge answers in its name
+  if (usesWebSocket()) return new EdgeAgent(options, outerCa())
+  const agent = new EdgeAgent(options, caPem)
+  agent.isPinned = caPem !== undefined
+  return agent
 }
 
 /** For the WebSockets of `--transport ws`: one connection each. */
@@ -51,6 +55,8 @@ export function createOuterAgent(): https.Agent {
 
 /** Lets TLS begin on a connection that was opened the way this network wants it. */
 export class EdgeAgent extends https.Agent {
+  /** Believes a CA of the edge itself, and no other. */
+  isPinned = false
   readonly #open: (place: Place, options: OpenOptions) => Promise<Duplex>
 
   constructor(
@@ -102,7 +108,10 @@ export function requestHttps(agent: https.Agent, url: URL, wanted: HttpsRequest)
     const explain = (cause: unknown) =>
       agent.options.cert && shown && !isAnswered
         ? explainUnanswered(cause, url.host)
-        : explainNetworkError(cause, url.host, shown)
+        : explainNetworkError(cause, url.host, {
+            shown,
+            isPinned: agent instanceof EdgeAgent && agent.isPinned,
+          })
     const fail = (cause: unknown) => {
       request.destroy()
       reject(explain(cause))

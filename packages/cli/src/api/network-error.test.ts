@@ -32,9 +32,16 @@ test('several addresses were tried: each reason once', () => {
   assert.equal(error.message, 'cannot reach edge:443: nothing listens there, there is no route to it')
 })
 
+test('who believes a CA that was named once hears what to do when the edge has another one', () => {
+  const hintOf = (isPinned: boolean) =>
+    explainNetworkError(failure('SELF_SIGNED_CERT_IN_CHAIN'), 'edge:443', { isPinned }).hint
+  assert.match(hintOf(true), /--ca-fingerprint sha256:HEX; .*--public-ca/)
+  assert.doesNotMatch(hintOf(false), /--public-ca/)
+})
+
 test('a wrong clock is told with its distance', () => {
   const now = Date.now()
   const shown = { validFromMs: now + 3 * 86_400_000 + 1_000, validToMs: now + 9 * 86_400_000 }
-  const error = explainNetworkError(failure('CERT_NOT_YET_VALID'), 'edge:443', shown)
+  const error = explainNetworkError(failure('CERT_NOT_YET_VALID'), 'edge:443', { shown })
   assert.match(error.message, /clock says \d{4}-.*edge:443 begins 3 d later/)
 })

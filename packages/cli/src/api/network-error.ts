@@ -35,8 +35,16 @@ export function readShownCertificate(socket: TLSSocket): ShownCertificate | unde
   return valid_from ? { validFromMs: Date.parse(valid_from), validToMs: Date.parse(valid_to) } : undefined
 }
 
+/** For who believes a CA that was named once, and no other. */
+export const OTHER_CA_HINT =
+  'it shows another CA than the one named before: ask its administrator for the fingerprint of the new one, and sign in with it: postern login --edge https://HOST --ca-fingerprint sha256:HEX; if its certificate is a public one now: postern login --edge https://HOST --public-ca'
+
 /** @param host the edge's host and port, for the message */
-export function explainNetworkError(cause: unknown, host: string, shown?: ShownCertificate): PosternError {
+export function explainNetworkError(
+  cause: unknown,
+  host: string,
+  { shown, isPinned = false }: { shown?: ShownCertificate | undefined; isPinned?: boolean } = {},
+): PosternError {
   if (cause instanceof PosternError) return cause
   const error = cause as ForeignError
   const code = error.code ?? ''
@@ -44,6 +52,7 @@ export function explainNetworkError(cause: unknown, host: string, shown?: ShownC
   if (isUntrustedCertificate(error)) {
     return new PosternError('EDGE_UNTRUSTED', `the certificate of ${host} is not trusted: ${error.message}`, {
       cause,
+      ...(isPinned ? { hint: OTHER_CA_HINT } : {}),
     })
   }
   if (REFUSED_CERTIFICATE.test(code)) {

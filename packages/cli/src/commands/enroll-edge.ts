@@ -1,8 +1,9 @@
-import { X509Certificate } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { ERRORS, PosternError } from '@postern/shared/errors'
 import { EdgeApi } from '../api/edge-api.ts'
+import { OTHER_CA_HINT } from '../api/network-error.ts'
 import { readCaFile } from '../ca-file.ts'
+import { fingerprintsOf, followCas } from '../credentials/follow-cas.ts'
 import { edgeFolder, stateFolder } from '../credentials/home.ts'
 import {
   type KnownEdge,
@@ -41,6 +42,7 @@ async function learn(home: string, origin: string, caPem: string | undefined): P
   using api = new EdgeApi({ origin, caPem }, readRemembered({ folder: edgeFolder(home, origin) }))
   const edge = saveEdge(home, await learnEdge(api, caPem))
   saveRemembered(edge, api.memory)
+  await followCas(edge, api)
   return edge
 }
 
@@ -49,22 +51,22 @@ function onlyEdge(home: string): KnownEdge | undefined {
   return edges.length === 1 ? edges[0] : undefined
 }
 
-/** A file that has gone since says nothing against the CA that was read from it. */
-function namesOtherCa({ caFile, caFingerprint, publicCa }: CaOptions, { caPem }: KnownEdge): boolean {
-  if (publicCa) return caPem !== undefined
-  if (caFile !== undefined) return existsSync(caFile) && !isSameText(caFile, caPem)
+/** A file that has gone since says nothing against the CA that was read from it; neither does a CA that the edge has led away
+ *  from: the command line is older than that. */
+function namesOtherCa({ caFile, caFingerprint, publicCa }: CaOptions, edge: KnownEdge): boolean {
+  if (publicCa) return edge.caPem !== undefined
+  const known = [edge.caPem, edge.namedCaPem].filter((pem) => pem !== undefined)
+  if (caFile !== undefined) return existsSync(caFile) && !known.includes(readCaFile(caFile))
   if (!caFingerprint) return false
-  const known = caPem && new X509Certificate(caPem).fingerprint256.replaceAll(':', '')
-  return known?.toLowerCase() !== caFingerprint.toString('hex')
+  const fingerprint = `sha256:${caFingerprint.toString('hex')}`
+  return !known.some((pem) => fingerprintsOf(pem).split(' ').includes(fingerprint))
 }
 
-function isSameText(caFile: string, caPem: string | undefined): boolean {
-  return readCaFile(caFile) === caPem
-}
+const LOGIN_HINTS: ReadonlySet<string> = new Set([ERRORS.EDGE_UNTRUSTED.hint, OTHER_CA_HINT])
 
 /** Login's own hint leads to a sign-in, and nobody is there to do that. */
 function withCaHint(error: unknown): unknown {
-  if (!(error instanceof PosternError) || error.hint !== ERRORS.EDGE_UNTRUSTED.hint) return error
+  if (!(error instanceof PosternError) || !LOGIN_HINTS.has(error.hint)) return error
   const { code, message, cause } = error
   return new PosternError(code, message, {
     hint: 'if the edge has its own CA, name it: --ca-file FILE, or --ca-fingerprint as postern-edge prints it',

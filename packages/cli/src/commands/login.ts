@@ -2,6 +2,7 @@ import { formatDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { EdgeApi } from '../api/edge-api.ts'
+import { followCas } from '../credentials/follow-cas.ts'
 import { callSignedIn, sessionLock, signInRequired, storeLogin } from '../credentials/fresh.ts'
 import { edgeFolder, stateFolder } from '../credentials/home.ts'
 import {
@@ -37,9 +38,7 @@ async function runLogin(options: LoginOptions): Promise<void> {
   const known = loadEdge(home, options.edge)?.caPem
   const caPem = await readCa(options.edge, options, known)
   using api = new EdgeApi({ origin: options.edge, caPem }, readRemembered({ folder }))
-  const facts = await learnEdge(api, caPem).catch((error: unknown) => {
-    throw caPem !== undefined && caPem === known ? withPublicHint(error) : error
-  })
+  const facts = await learnEdge(api, caPem)
 
   using _lock = await sessionLock({ folder })
   const browser = options.browser === true ? undefined : options.browser
@@ -47,18 +46,9 @@ async function runLogin(options: LoginOptions): Promise<void> {
   const edge = saveEdge(home, facts)
   saveRemembered(edge, api.memory)
   storeLogin(edge, session)
+  await followCas(edge, api)
   const left = formatDuration(session.expiresAt - api.now())
   tell(`signed in to ${edge.origin} as ${printable(session.email)}, for ${left}`)
-}
-
-/** A CA that was named once is the only one that is trusted: an edge that has a public certificate since is refused. */
-function withPublicHint(error: unknown): unknown {
-  if (!(error instanceof PosternError) || error.code !== 'EDGE_UNTRUSTED') return error
-  const { code, message, cause } = error
-  return new PosternError(code, message, {
-    hint: 'it has another CA than the one named before; ask its administrator, and if the certificate is a public one now: postern login --edge https://HOST --public-ca',
-    cause,
-  })
 }
 
 /** `--batch`: nobody can be asked, so a session there is will do, and no other helps.

@@ -8,7 +8,7 @@ import {
 import { generateKey } from '@postern/shared/certs/csr'
 import { signCompactJws } from '../api/dpop.ts'
 import type { EdgeApi } from '../api/edge-api.ts'
-import { openApi } from '../credentials/fresh.ts'
+import { callEdge } from '../credentials/fresh.ts'
 import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
 import type { Session } from '../credentials/session.ts'
 import { type ConnectorCertificate, readPendingKey, type Slot, savePendingKey, saveSlot } from './slots.ts'
@@ -37,9 +37,9 @@ export async function renewConnector(
 ): Promise<ConnectorCertificate> {
   const pending = readPendingKey(slot) ?? generateKey()
   savePendingKey(slot, pending)
-  using api = openApi(edge)
   const jws = signRenewal(old, { aud: edge.origin, now: edgeNow(edge), csr: pending.csr })
-  return keep(slot, pending.keyPem, await api.renewConnectorCertificate(jws))
+  const issued = await callEdge(edge, (api) => api.renewConnectorCertificate(jws))
+  return keep(slot, pending.keyPem, issued)
 }
 
 export function signRenewal(

@@ -4,8 +4,8 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { Backoff } from '@postern/shared/backoff'
 import { type ErrorCode, PosternError, toPosternError } from '@postern/shared/errors'
 import { FLOW_IDENTITY_FEATURE } from '@postern/shared/proxy-protocol/flow-identity'
-import { fingerprintOf } from '../ca-file.ts'
-import { edgeNow, edgePort, type KnownEdge } from '../credentials/known-edge.ts'
+import { fingerprintOf, newestCa } from '../credentials/follow-cas.ts'
+import { edgeNow, edgePort, type KnownEdge, reloadCas, withOrigin } from '../credentials/known-edge.ts'
 import { errorFields } from '../events.ts'
 import { renewalTime, renewConnector } from './certificate.ts'
 import type { Changing } from './changing.ts'
@@ -106,7 +106,7 @@ export async function runConnector(parts: ConnectorParts): Promise<void> {
       stay?.leave()
       stay = undefined
       if (gone.aborted) return
-      const error = toPosternError(caught, 'INTERNAL', String(caught))
+      const error = toPosternError(withOrigin(caught, parts.edge.origin), 'INTERNAL', String(caught))
       if (FINAL.has(error.code)) {
         failed.abort()
         throw error
@@ -117,7 +117,10 @@ export async function runConnector(parts: ConnectorParts): Promise<void> {
       if (performance.now() - startedAt > LASTING_MS) backoff.reset()
       if (standing === 'attached') standing = 'lost'
       const retryInMs = backoff.next()
-      report({ event: 'disconnected', ...errorFields(error), retryInMs })
+      const isUntrusted = error.code === 'EDGE_UNTRUSTED'
+      if (isUntrusted) reloadCas(parts.edge) // perhaps somebody has named the new one since
+      const { hint } = error
+      report({ event: 'disconnected', ...errorFields(error), ...(isUntrusted ? { hint } : {}), retryInMs })
       await wait(retryInMs, undefined, { signal: gone }).catch(() => undefined)
     }
   }
@@ -188,7 +191,7 @@ function announce({ attached }: Attachment, parts: ConnectorParts, standing: Sta
   if (standing === 'lost') report({ event: 'reconnected', host: service.host })
   if (standing !== 'new') return
   const { connectorId } = certificate
-  const caFingerprint = edge.caPem === undefined ? undefined : fingerprintOf(edge.caPem)
+  const caFingerprint = edge.caPem === undefined ? undefined : fingerprintOf(newestCa(edge.caPem))
   report({ event: 'ready', host: service.host, edge: edge.origin, caFingerprint, service, connectorId })
 }
 

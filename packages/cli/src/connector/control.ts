@@ -80,7 +80,9 @@ export function attach({ edge, certificate, requires, onWant, signal }: AttachOp
     readRefusal(response).then(end, () => end(new PosternError('EDGE_UNREACHABLE', `${where} closed`)))
   })
   ws.on('error', (cause) => {
-    reason ??= isUnanswered ? explainUnanswered(cause, where) : explainNetworkError(cause, where)
+    reason ??= isUnanswered
+      ? explainUnanswered(cause, where)
+      : explainNetworkError(cause, where, { isPinned: edge.caPem !== undefined })
   })
   ws.on('close', (code) => {
     clearTimeout(timer)

@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs'
 import path from 'node:path'
 import { generateKey } from '@postern/shared/certs/csr'
 import { PosternError } from '@postern/shared/errors'
-import { openApi } from '../credentials/fresh.ts'
+import { callEdge } from '../credentials/fresh.ts'
 import type { KnownEdge } from '../credentials/known-edge.ts'
 import { takeLock } from '../credentials/lock.ts'
 import { readStateFile, writeStateFile } from '../credentials/state-file.ts'
@@ -34,14 +34,15 @@ export async function enrollConnector(
   using _lock = await takeLock(path.join(folder, 'lock'), { timeoutMs: LOCK_TIMEOUT_MS })
   const pendingFile = path.join(folder, `${nameOf(token)}.json`)
   const pending = takePendingKey(pendingFile)
-  using api = openApi(edge)
   const { name, label } = wanted
   const request = { token, csr: pending.csr, machine: machineName(), name, ...(label ? { label } : {}) }
-  const { service, ...issued } = await api.enrollConnector(request).catch((error: unknown) => {
-    // this key will not get an answer any more
-    if (error instanceof PosternError && error.code === 'ENROLL_TOKEN_INVALID') forget(pendingFile)
-    throw error
-  })
+  const { service, ...issued } = await callEdge(edge, (api) => api.enrollConnector(request)).catch(
+    (error: unknown) => {
+      // this key will not get an answer any more
+      if (error instanceof PosternError && error.code === 'ENROLL_TOKEN_INVALID') forget(pendingFile)
+      throw error
+    },
+  )
   const slot = takeSlot(edge, service)
   try {
     const certificate = keep(slot, pending.keyPem, issued)

@@ -20,7 +20,8 @@ type Happening =
       clientAddress: string
       /** Where the service was looked for, and what was there instead. */ found?: string | undefined
     } & FlowTraffic)
-  | { event: 'disconnected'; code: string; message: string; retryInMs: number }
+  /** With a hint where somebody has to do something. */
+  | { event: 'disconnected'; code: string; message: string; hint?: string; retryInMs: number }
   | { event: 'reconnected'; host: string }
   | { event: 'renewed'; notAfter: number }
   | { event: 'renewal.failed'; code: string; message: string }
@@ -66,9 +67,10 @@ export const reportToPeople: Report = (event) => {
     case 'flow.closed':
       return say(`${describeFlow(event)} left after ${describeTraffic(event)}`)
     case 'disconnected':
-      return say(
+      say(
         `lost the edge: ${printable(event.message)} (${event.code}); next try in ${(event.retryInMs / 1_000).toFixed(1)} s`,
       )
+      return event.hint === undefined ? undefined : tellMore(printable(event.hint))
     case 'reconnected':
       return say(`back at the edge: ${printable(event.host)} is ready`)
     case 'renewed':

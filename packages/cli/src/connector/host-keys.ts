@@ -2,7 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { SSH_HOST_KEYS_JWS_TYPE } from '@postern/shared/api/ssh'
 import { formatSshPublicKey, parseSshPublicKey } from '@postern/shared/certs/ssh-key'
 import { PosternError, toPosternError } from '@postern/shared/errors'
-import { openApi } from '../credentials/fresh.ts'
+import { callEdge } from '../credentials/fresh.ts'
 import { edgeNow, type KnownEdge } from '../credentials/known-edge.ts'
 import { errorFields } from '../events.ts'
 import { findProgram, lastLines, runProgram } from '../sshd/run-program.ts'
@@ -54,9 +54,9 @@ async function reportHostKeys(
   certificate: ConnectorCertificate,
   hostKeys: readonly string[],
 ): Promise<void> {
-  using api = openApi(edge)
   const claims = { ...callClaims(certificate, edge.origin, edgeNow(edge)), hostKeys }
-  await api.reportSshHostKeys(signConnectorCall(certificate, SSH_HOST_KEYS_JWS_TYPE, claims))
+  const jws = signConnectorCall(certificate, SSH_HOST_KEYS_JWS_TYPE, claims)
+  await callEdge(edge, (api) => api.reportSshHostKeys(jws))
 }
 
 /** The keys that the target shows, in a fixed order.

@@ -4,6 +4,7 @@ import { EdgeApi } from '../api/edge-api.ts'
 import { printable, tell } from '../io.ts'
 import { forgetSshKeys } from '../ssh/key-files.ts'
 import { forgetCertificates } from './cache.ts'
+import { followCas } from './follow-cas.ts'
 import { type KnownEdge, loginLine, readRemembered, saveRemembered, withOrigin } from './known-edge.ts'
 import { takeLock } from './lock.ts'
 import { forgetSession, readSession, type Session, saveSession } from './session.ts'
@@ -34,8 +35,7 @@ type Call<T> = (api: EdgeApi, session: Session) => Promise<T>
 /** Runs `call`; when the edge no longer accepts the token, renews it and runs `call` once more.
  *  @throws SIGN_IN_REQUIRED · SESSION_ENDED with the line to paste · what `call` throws */
 export async function callSignedIn<T>(edge: KnownEdge, policy: LoginPolicy, call: Call<T>): Promise<T> {
-  using api = openApi(edge)
-  try {
+  return callEdge(edge, async (api) => {
     const session = await freshSession(edge, api, policy)
     try {
       return await call(api, session)
@@ -43,12 +43,22 @@ export async function callSignedIn<T>(edge: KnownEdge, policy: LoginPolicy, call
       if (!isAboutSession(error)) throw error
       return await call(api, await freshSession(edge, api, policy, session.accessToken))
     }
-  } catch (error) {
+  }).catch((error: unknown) => {
     throw withLoginLine(error, edge)
+  })
+}
+
+/** Without a session. What the answers teach is kept in the edge's folder. */
+export async function callEdge<T>(edge: KnownEdge, call: (api: EdgeApi) => Promise<T>): Promise<T> {
+  using api = openApi(edge)
+  try {
+    return await call(api)
+  } finally {
+    await followCas(edge, api)
   }
 }
 
-/** An API client that keeps what answers teach in the edge's folder. */
+/** The same, and what it says of its CAs is nobody's business: for who only looks. */
 export function openApi(edge: KnownEdge): EdgeApi {
   return new EdgeApi(edge, readRemembered(edge), (memory) => saveRemembered(edge, memory))
 }

@@ -14,7 +14,10 @@ const EDGE_SHAPE = {
   issuer: 'string',
   clientId: 'string',
   tokenEndpoint: 'string',
+  /** Those that are believed now, oldest first. */
   caPem: 'string?',
+  /** What a person or a command line named, where the edge has led from it to others since. */
+  namedCaPem: 'string?',
 } as const
 
 /** What is learned with every answer. No secret, no harm when two processes write it at once. */
@@ -46,9 +49,24 @@ export function listEdges(home: string): KnownEdge[] {
 }
 
 export function saveEdge(home: string, facts: EdgeFacts): KnownEdge {
-  const folder = edgeFolder(home, facts.origin)
+  const known = loadEdge(home, facts.origin)
+  const isAsBefore = facts.caPem !== undefined && facts.caPem === known?.caPem
+  const named = isAsBefore && known.namedCaPem !== undefined ? { namedCaPem: known.namedCaPem } : {}
+  return saveEdgeFolder({ ...facts, ...named, folder: edgeFolder(home, facts.origin) })
+}
+
+export function saveEdgeFolder(edge: KnownEdge): KnownEdge {
+  const { folder, ...facts } = edge
   writeStateFile(path.join(folder, 'edge.json'), facts)
-  return { ...facts, folder }
+  return edge
+}
+
+/** What another process has learned of the edge's CAs, or a person has named, since this one began. */
+export function reloadCas(edge: KnownEdge): void {
+  const stored = readEdgeFolder(edge.folder)
+  if (!stored) return
+  if (stored.caPem === undefined) delete edge.caPem
+  else edge.caPem = stored.caPem
 }
 
 export function readRemembered(edge: Pick<KnownEdge, 'folder'>): Remembered {
@@ -165,7 +183,7 @@ function unknownEdge(
   })
 }
 
-function readEdgeFolder(folder: string): KnownEdge | undefined {
+export function readEdgeFolder(folder: string): KnownEdge | undefined {
   const facts = readStateFile(path.join(folder, 'edge.json'), EDGE_SHAPE)
   return facts && { ...facts, folder }
 }

@@ -1,9 +1,9 @@
-import { X509Certificate } from 'node:crypto'
 import type { LookupAddress } from 'node:dns'
 import { formatDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
 import { lookupHost } from '@postern/shared/lookup-host'
 import { VERSION } from '@postern/shared/version'
+import { newestCa } from '../credentials/follow-cas.ts'
 import { openApi } from '../credentials/fresh.ts'
 import { edgePort, type KnownEdge, withOrigin } from '../credentials/known-edge.ts'
 import { chooseProxy } from '../network/choose-proxy.ts'
@@ -90,7 +90,7 @@ export async function checkEdge(edge: KnownEdge): Promise<Check[]> {
 
 function checkCa(edge: KnownEdge): Check {
   if (edge.caPem === undefined) return ok('ca', "the edge's certificate is trusted by this machine")
-  const { validToDate } = new X509Certificate(edge.caPem)
+  const { validToDate } = newestCa(edge.caPem)
   const leftMs = validToDate.getTime() - Date.now()
   const until = validToDate.toISOString().slice(0, 10)
   if (leftMs > CA_WARNING_MS)

@@ -190,7 +190,7 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
   EDGE_UNTRUSTED: {
     meaning:
       'The certificate of the edge is not from a CA this machine trusts, is not valid now or names another host; or what answers is not the edge it says it is. There is no way to skip this check.',
-    next: 'If the edge has its own CA, get its file from whoever runs the edge: postern login --edge https://HOST --ca-file ca.pem.',
+    next: 'If the edge has its own CA, get its file from whoever runs the edge: postern login --edge https://HOST --ca-file ca.pem. If this machine has known it before, its CA has been replaced while the machine was away: get the fingerprint of the new one on a way that you trust, and sign in with --ca-fingerprint sha256:HEX; or with --public-ca, if the edge has a public certificate now.',
   },
   ENROLL_TOKEN_INVALID: {
     meaning:

@@ -5,6 +5,7 @@ import { parseSshPublicKey, sshFingerprint } from '@postern/shared/certs/ssh-key
 import { parseKrl, type ReadKrl } from '@postern/shared/certs/ssh-krl'
 import { PosternError } from '@postern/shared/errors'
 import { EdgeApi } from '../api/edge-api.ts'
+import { findNextCas } from '../credentials/follow-cas.ts'
 import { edgeNow, type KnownEdge, readRemembered } from '../credentials/known-edge.ts'
 import { casOf, installCas, learnCas, type ServerCas, withoutEndedCas } from './authorities.ts'
 import { writePublicFile } from './change-file.ts'
@@ -14,7 +15,7 @@ import { findHostKeys, isRenewalDue, requestHostCertificates } from './host-cert
 import { linesOf, signingOf } from './known-authorities.ts'
 import { reloadSshd } from './reload.ts'
 import { lastLines, requireProgram, runProgram } from './run-program.ts'
-import { readState, requireState, type SetupState } from './state.ts'
+import { readState, requireState, type SetupState, writeState } from './state.ts'
 import { lockSetup, undoIfOverdue } from './undo.ts'
 
 /** What has to stay up to date on a server that was set up: the CAs that it believes and the list of revoked
@@ -49,11 +50,18 @@ export async function refreshSshd(
   const { cas, problem } = await learnCas(casOf(current), edge)
   const { krl, isNew } = await refreshKrl(layout, cas, edge, acceptOlderList)
   // a new CA is let in once it is known what of it is revoked
-  const after = installCas(layout, current, { cas, now: edgeNow(edge) })
+  const after = keepEdgeCa(layout, installCas(layout, current, { cas, now: edgeNow(edge) }), edge)
   const renewedHostCertificates = await renewHostCertificates(layout, after, edge)
   if (problem) throw problem
   const userCas = compareLines(linesOf(known.userCas), linesOf(cas.userCas))
   return { krl, isNewKrl: isNew, userCas, renewedHostCertificates }
+}
+
+function keepEdgeCa(layout: SshdLayout, state: SetupState, { caPem }: KnownEdge): SetupState {
+  if (caPem === undefined || caPem === state.edge.caPem) return state
+  const after = { ...state, edge: { ...state.edge, caPem } }
+  writeState(layout, after)
+  return after
 }
 
 function compareLines(before: readonly string[], after: readonly string[]) {
@@ -103,11 +111,15 @@ function blobOf(line: string): Buffer {
   return parseSshPublicKey(line).blob
 }
 
-/** @param lines of the CAs that may be named in it: the edge is told, and leaves others out */
+/** Gives `edge` the CAs that it may be known by, where these are others than before.
+ *  @param lines of the CAs that may be named in it: the edge is told, and leaves others out */
 export async function fetchKrl(edge: KnownEdge, lines: readonly string[]): Promise<Buffer> {
   // keeps nothing: this runs as root, and files of root in the connector's folder would be in its way
   using api = new EdgeApi(edge, readRemembered(edge))
-  return await api.getSshKrl(lines.map((line) => sshFingerprint(blobOf(line))))
+  const bytes = await api.getSshKrl(lines.map((line) => sshFingerprint(blobOf(line))))
+  const caPem = await findNextCas(edge, api)
+  if (caPem !== undefined) edge.caPem = caPem
+  return bytes
 }
 
 /** A list that sshd may read: parsed by us before, and by OpenSSH now. */

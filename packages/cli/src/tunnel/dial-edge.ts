@@ -56,7 +56,8 @@ export async function dialEdge(dial: Dial): Promise<TLSSocket> {
       () => undefined,
     )
     dial.signal?.throwIfAborted()
-    if (!timeout.aborted) throw explainNetworkError(cause, where, shown)
+    if (!timeout.aborted)
+      throw explainNetworkError(cause, where, { shown, isPinned: dial.trust.caPem !== undefined })
     throw new PosternError('EDGE_UNREACHABLE', `cannot reach ${where}: it does not answer`)
   }
 }

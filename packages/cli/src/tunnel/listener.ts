@@ -4,7 +4,7 @@ import { type PosternError, toPosternError } from '@postern/shared/errors'
 import { RawEnd } from '@postern/shared/stream/raw-end'
 import { resetSocket } from '@postern/shared/stream/reset-socket'
 import type { Traffic } from '@postern/shared/stream/splice'
-import { withOrigin } from '../credentials/known-edge.ts'
+import { reloadCas, withOrigin } from '../credentials/known-edge.ts'
 import type { LiveCertificate } from '../credentials/live-certificate.ts'
 import { reasonOf } from '../events.ts'
 import type { Trust } from './dial-edge.ts'
@@ -121,6 +121,7 @@ async function serveConnection(from: string, socket: Socket, parts: ListenerPart
     const error = toPosternError(withOrigin(caught, place.edge.origin), 'INTERNAL', String(caught))
     held.abort(error)
     if (spoilsCertificate(error)) certificate.forget()
+    if (error.code === 'EDGE_UNTRUSTED') reloadCas(place.edge)
     if (!left.signal.aborted && !parts.signal.aborted)
       report({ host: place.host, from, ...describeRefusal(error) })
   }

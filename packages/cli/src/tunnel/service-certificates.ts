@@ -1,5 +1,6 @@
 import { type ClientCertificate, forgetCertificate, readCertificate } from '../credentials/cache.ts'
 import type { LoginPolicy } from '../credentials/fresh.ts'
+import { reloadCas } from '../credentials/known-edge.ts'
 import { LiveCertificate } from '../credentials/live-certificate.ts'
 import { SignInDesk } from '../credentials/sign-in-desk.ts'
 import type { Trust } from './dial-edge.ts'
@@ -38,7 +39,9 @@ function createSource({ edge, label, host }: ServicePlace, policy: LoginPolicy, 
   let current: (ClientCertificate & Trust) | undefined
   // one object for each certificate: connections share what TLS makes of it
   const keep = (stored: ClientCertificate) => {
-    if (stored.certificatePem !== current?.certificatePem) current = { ...stored, caPem: edge.caPem }
+    const isNew = stored.certificatePem !== current?.certificatePem
+    if (isNew) reloadCas(edge) // who got it may have learned of another CA
+    if (isNew || current?.caPem !== edge.caPem) current = { ...stored, caPem: edge.caPem }
     return current!
   }
   return {

@@ -143,6 +143,11 @@ function readIfThere(folder: string, name: keyof typeof NAMES): string | undefin
   }
 }
 
+/** The edge may be known by other CAs than before. */
+export function replaceCa(folder: string, caPem: string): void {
+  replaceFile(path.join(folder, NAMES.ca), caPem, PUBLIC_MODE)
+}
+
 /** Puts a certificate, and its key where it is ours, in place of what was there. */
 export function writeCertificate(
   folder: string,

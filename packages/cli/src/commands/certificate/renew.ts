@@ -1,9 +1,16 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { keepNextKey, readFolder, writeCertificate } from '@postern/shared/certs/certificate-folder'
+import {
+  keepNextKey,
+  readFolder,
+  replaceCa,
+  writeCertificate,
+} from '@postern/shared/certs/certificate-folder'
 import { createCsr, generateKey } from '@postern/shared/certs/csr'
 import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { renewWorkloadCertificate } from '../../api/certificate-api.ts'
+import { EdgeApi } from '../../api/edge-api.ts'
+import { findNextCas } from '../../credentials/follow-cas.ts'
 import { stateFolder } from '../../credentials/home.ts'
 import { edgeNow, type KnownEdge, listEdges } from '../../credentials/known-edge.ts'
 import { printable, printJson, tell } from '../../io.ts'
@@ -27,10 +34,20 @@ async function runCertificateRenew(folder: string, options: RenewOptions): Promi
   const now = known ? edgeNow(known) : Date.now()
   const renewed = await renewWorkloadCertificate(edge, { key, cert, csr, now })
   writeCertificate(folder, renewed, keyPem)
+  await followCa(folder, { origin: edge.origin, caPem: ca })
   const { certificate: _certificate, chain: _chain, ...facts } = renewed
   if (options.json) return printJson({ ...facts, folder })
   const until = new Date(renewed.notAfter).toISOString()
   tell(`${printable(folder)} holds a new certificate of ${printable(renewed.name)}, until ${until}`)
+}
+
+/** The program believes the edge by the file beside its certificate. */
+async function followCa(folder: string, edge: { origin: string; caPem?: string | undefined }): Promise<void> {
+  if (edge.caPem === undefined) return
+  using api = new EdgeApi(edge)
+  await api.getEdge().catch(() => undefined) // it is asked again with the next renewal
+  const caPem = await findNextCas(edge, api)
+  if (caPem !== undefined) replaceCa(folder, caPem)
 }
 
 /** Nobody has to have signed in on the machine of a program: then the folder says whom to trust. */

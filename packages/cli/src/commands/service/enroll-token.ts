@@ -3,7 +3,7 @@ import type { MakeEnrollTokenResponse } from '@postern/shared/api/enroll'
 import { parseDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
 import { type Command, Option } from 'commander'
-import { fingerprintOf } from '../../ca-file.ts'
+import { fingerprintOf, newestCa } from '../../credentials/follow-cas.ts'
 import { callSignedIn } from '../../credentials/fresh.ts'
 import type { KnownEdge } from '../../credentials/known-edge.ts'
 import { print, printable, printJson, tell, tellMore } from '../../io.ts'
@@ -49,7 +49,7 @@ async function cancel(edge: KnownEdge, name: string, options: EnrollTokenOptions
 function tellHowToUse(edge: KnownEdge, made: MakeEnrollTokenResponse, out: string | undefined): void {
   const until = new Date(made.expiresAt).toISOString()
   tell(`one server may become a connector of ${printable(made.host)} with this token, until ${until}`)
-  const ca = edge.caPem === undefined ? '' : ` --ca-fingerprint ${fingerprintOf(edge.caPem)}`
+  const ca = edge.caPem === undefined ? '' : ` --ca-fingerprint ${fingerprintOf(newestCa(edge.caPem))}`
   const where = out === undefined ? 'it goes' : `${printable(out)} goes`
   tellMore(
     `${where} into a file of mode 600 on that server, on a way that nobody else reads; then there, once:`,
