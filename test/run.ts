@@ -43,6 +43,7 @@ const ONCE: readonly string[] = [
   'keeps-one-agent-key-per-host', // a person's ssh-agent
   'keeps-services-of-a-file', // a file of a server
   'knows-clients-behind-a-balancer', // the first bytes of connections
+  'leads-clients-to-its-new-ca', // files of the edge, and of who pins its CA
   'listens-for-local-programs', // a port of a person's machine
   'moves-bytes-in-few-calls', // calls of the kernel
   'moves-to-postgresql', // from one to the other
