@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
-import { acceptCas, fingerprintsOf } from '../packages/cli/src/credentials/follow-cas.ts'
+import { fingerprintsOf } from '../packages/cli/src/credentials/edge-cas.ts'
+import { acceptCas } from '../packages/cli/src/credentials/follow-cas.ts'
 import { createCa, crossSign } from '../packages/cli/test/certificates.ts'
 import { mutateBytes } from './mutate.ts'
 import type { Random } from './random.ts'

@@ -3,7 +3,7 @@ import { ERRORS, PosternError } from '@postern/shared/errors'
 import { EdgeApi } from '../api/edge-api.ts'
 import { OTHER_CA_HINT } from '../api/network-error.ts'
 import { readCaFile } from '../ca-file.ts'
-import { fingerprintsOf, followCas } from '../credentials/follow-cas.ts'
+import { fingerprintsOf, followCas } from '../credentials/edge-cas.ts'
 import { edgeFolder, stateFolder } from '../credentials/home.ts'
 import {
   type KnownEdge,

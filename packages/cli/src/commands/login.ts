@@ -2,7 +2,7 @@ import { formatDuration } from '@postern/shared/duration'
 import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { EdgeApi } from '../api/edge-api.ts'
-import { followCas } from '../credentials/follow-cas.ts'
+import { followCas } from '../credentials/edge-cas.ts'
 import { callSignedIn, sessionLock, signInRequired, storeLogin } from '../credentials/fresh.ts'
 import { edgeFolder, stateFolder } from '../credentials/home.ts'
 import {

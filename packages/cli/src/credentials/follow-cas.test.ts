@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { EdgeAuthority } from '@postern/shared/api/session'
 import { createCa, crossSign } from '../../test/certificates.ts'
-import { acceptCas, fingerprintOf, fingerprintsOf, newestCa } from './follow-cas.ts'
+import { fingerprintOf, fingerprintsOf, newestCa } from './edge-cas.ts'
+import { acceptCas } from './follow-cas.ts'
 
 const NAME = 'Postern edge CA 1'
 const HOUR_MS = 3_600_000

@@ -3,13 +3,14 @@ import type { EdgeAuthority } from '@postern/shared/api/session'
 import { PosternError } from '@postern/shared/errors'
 import type { EdgeApi } from '../api/edge-api.ts'
 import { tell } from '../io.ts'
+import { fingerprintOf, fingerprintsOf, namesOthers, readCertificates } from './edge-cas.ts'
 import { type KnownEdge, readEdgeFolder, reloadCas, saveEdgeFolder } from './known-edge.ts'
 
 /** How a machine that pins the CA of an edge comes to believe the next one: the edge says in every answer which CAs it may be
  *  known by, and has each new one signed by the one before. What the edge says is not enough, the signature is. */
 
-/** Call after an answer. Whatever is wrong leaves things as they are: what was asked for is not to fail by it. */
-export async function followCas(edge: KnownEdge, api: EdgeApi): Promise<void> {
+/** Whatever is wrong leaves things as they are: what was asked for is not to fail by it. */
+export async function followNamedCas(edge: KnownEdge, api: EdgeApi): Promise<void> {
   const caPem = await findNextCas(edge, api)
   if (caPem === undefined) return
   try {
@@ -22,12 +23,12 @@ export async function followCas(edge: KnownEdge, api: EdgeApi): Promise<void> {
 /** Those that may be believed instead, when the last answer named others than these. Never throws.
  *  @returns PEM, oldest first */
 export async function findNextCas(
-  { origin, caPem }: { origin: string; caPem?: string | undefined },
+  edge: { origin: string; caPem?: string | undefined },
   api: EdgeApi,
 ): Promise<string | undefined> {
-  if (caPem === undefined || api.toldCas === undefined) return undefined
+  const { origin, caPem } = edge
+  if (caPem === undefined || !namesOthers(edge, api)) return undefined
   try {
-    if (api.toldCas === fingerprintsOf(caPem)) return undefined
     const { authorities = [] } = await api.getEdge()
     const next = acceptCas(caPem, authorities, api.now())
     return fingerprintsOf(next) === fingerprintsOf(caPem) ? undefined : next
@@ -93,26 +94,6 @@ function readOffered(pem: string): X509Certificate {
 
 function notBelieved(what: string, cause?: unknown): PosternError {
   return new PosternError('EDGE_UNTRUSTED', what, { cause })
-}
-
-function readCertificates(caPem: string): X509Certificate[] {
-  const pems = caPem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
-  return pems.map((pem) => new X509Certificate(pem))
-}
-
-/** As `--ca-fingerprint` takes it. */
-export function fingerprintOf({ fingerprint256 }: X509Certificate): string {
-  return `sha256:${fingerprint256.replaceAll(':', '').toLowerCase()}`
-}
-
-/** As the edge names them, see EDGE_CAS_HEADER. */
-export function fingerprintsOf(caPem: string): string {
-  return readCertificates(caPem).map(fingerprintOf).join(' ')
-}
-
-/** The one that stays. */
-export function newestCa(caPem: string): X509Certificate {
-  return readCertificates(caPem).at(-1) ?? new X509Certificate(caPem)
 }
 
 /** Another process may have been faster, or somebody has signed in with another CA: theirs counts. */

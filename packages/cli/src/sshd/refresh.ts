@@ -5,7 +5,6 @@ import { parseSshPublicKey, sshFingerprint } from '@postern/shared/certs/ssh-key
 import { parseKrl, type ReadKrl } from '@postern/shared/certs/ssh-krl'
 import { PosternError } from '@postern/shared/errors'
 import { EdgeApi } from '../api/edge-api.ts'
-import { findNextCas } from '../credentials/follow-cas.ts'
 import { edgeNow, type KnownEdge, readRemembered } from '../credentials/known-edge.ts'
 import { casOf, installCas, learnCas, type ServerCas, withoutEndedCas } from './authorities.ts'
 import { writePublicFile } from './change-file.ts'
@@ -117,6 +116,7 @@ export async function fetchKrl(edge: KnownEdge, lines: readonly string[]): Promi
   // keeps nothing: this runs as root, and files of root in the connector's folder would be in its way
   using api = new EdgeApi(edge, readRemembered(edge))
   const bytes = await api.getSshKrl(lines.map((line) => sshFingerprint(blobOf(line))))
+  const { findNextCas } = await import('../credentials/follow-cas.ts')
   const caPem = await findNextCas(edge, api)
   if (caPem !== undefined) edge.caPem = caPem
   return bytes

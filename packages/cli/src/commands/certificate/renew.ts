@@ -10,7 +10,6 @@ import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { renewWorkloadCertificate } from '../../api/certificate-api.ts'
 import { EdgeApi } from '../../api/edge-api.ts'
-import { findNextCas } from '../../credentials/follow-cas.ts'
 import { stateFolder } from '../../credentials/home.ts'
 import { edgeNow, type KnownEdge, listEdges } from '../../credentials/known-edge.ts'
 import { printable, printJson, tell } from '../../io.ts'
@@ -44,6 +43,7 @@ async function runCertificateRenew(folder: string, options: RenewOptions): Promi
 /** The program believes the edge by the file beside its certificate. */
 async function followCa(folder: string, edge: { origin: string; caPem?: string | undefined }): Promise<void> {
   if (edge.caPem === undefined) return
+  const { findNextCas } = await import('../../credentials/follow-cas.ts')
   using api = new EdgeApi(edge)
   await api.getEdge().catch(() => undefined) // it is asked again with the next renewal
   const caPem = await findNextCas(edge, api)
