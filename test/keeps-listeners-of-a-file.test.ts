@@ -10,7 +10,7 @@ import { type ConnectedService, connectService } from './support/connect-service
 import { logIn, makeDevBrowser, makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { type EventLine, readEvents } from './support/event-lines.ts'
-import { connectTo, endOfRefused } from './support/listen.ts'
+import { connectTo, endOfRefused, readToEnd } from './support/listen.ts'
 import { runPostern, spawnPostern } from './support/postern.ts'
 import { endSessionUnnoticed } from './support/stored-session.ts'
 import { startGreeter, type TcpService } from './support/tcp-services.ts'
@@ -140,6 +140,33 @@ describe('while it runs', () => {
       'still one',
     )
     live.destroy()
+  })
+
+  test('a hundred connections live through eight changes, and each of their bytes comes back', async () => {
+    const [port, folder] = [await findFreePort(), makeTempFolder('sockets')]
+    await using run = startFile([entry(hostOf(0), port)])
+    await run.event('ready')
+    const live = await Promise.all(Array.from({ length: 100 }, () => connectTo(port)))
+    const ends = live.map((socket) => readToEnd(socket))
+    let said = ''
+    for (let change = 1; change <= 8; change++) {
+      const line = `change ${change}\n`
+      said += line
+      for (const socket of live) socket.write(line)
+      // the place itself leads elsewhere, and others come and go
+      const passing = `unix:${path.join(folder, `${change}.sock`)}`
+      run.write(entry(hostOf(change % 2), port), entry(hostOf(0), passing))
+      await run.event('reloaded', change)
+    }
+    for (const socket of live) socket.end()
+    const heard = await within('all is back', Promise.all(ends), 120_000)
+    // who was taken after a change was led to where the place led then
+    const greeting = /^end: (one|two)\n/
+    assert.deepEqual(
+      [...new Set(heard.map(({ ending, bytes }) => `${ending}: ${bytes}`.replace(greeting, 'end: ')))],
+      [`end: ${said}`],
+    )
+    assert.doesNotMatch(run.program.stderr, /Warning/)
   })
 
   test('a port that is taken, a file that is no list and a file that is gone are told and end nothing', async () => {

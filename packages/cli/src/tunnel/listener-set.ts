@@ -8,11 +8,15 @@ import { openListener } from './open-listener.ts'
 /** The listeners of a file. What stays in it is not touched by a change of the rest; what goes takes no new connection,
  *  and those that run may end by themselves. */
 
-type Serve = (server: Server, entry: ListenerEntry) => Promise<void>
+type Serve = (server: Server, entry: ListenerEntry, handedOver: AbortSignal) => Promise<void>
 
-interface Running {
+interface Opened {
   entry: ListenerEntry
   server: Server
+}
+
+interface Running extends Opened {
+  handOver: AbortController
 }
 
 export class ListenerSet {
@@ -42,12 +46,18 @@ export class ListenerSet {
    *  @returns what kept new ones from being opened; the others are there */
   async change(entries: readonly ListenerEntry[], isWhole: boolean): Promise<Problem[]> {
     const wanted = new Set(entries.map(identify))
-    const places = new Set(entries.map(({ local }) => formatLocal(local)))
-    for (const [id, { entry, server }] of this.#running) {
-      const isReplaced = !wanted.has(id) && places.has(formatLocal(entry.local))
-      if (isReplaced || (isWhole && !wanted.has(id))) {
+    const placed = new Map(entries.map((entry) => [formatLocal(entry.local), entry]))
+    for (const [id, { entry, server, handOver }] of [...this.#running]) {
+      if (wanted.has(id)) continue
+      const next = placed.get(formatLocal(entry.local))
+      if (!next && !isWhole) continue
+      this.#running.delete(id)
+      if (next) {
+        // closing it would reset those that wait to be taken
+        handOver.abort()
+        this.#start({ entry: next, server })
+      } else {
         server.close()
-        this.#running.delete(id)
       }
     }
     const { opened, problems } = await openAll(entries.filter((entry) => !this.#running.has(identify(entry))))
@@ -60,17 +70,18 @@ export class ListenerSet {
     await Promise.all(this.#serving)
   }
 
-  #start({ entry, server }: Running): void {
-    this.#running.set(identify(entry), { entry, server })
-    const serving = this.#serve(server, entry).finally(() => this.#serving.delete(serving))
+  #start({ entry, server }: Opened): void {
+    const handOver = new AbortController()
+    this.#running.set(identify(entry), { entry, server, handOver })
+    const serving = this.#serve(server, entry, handOver.signal).finally(() => this.#serving.delete(serving))
     this.#serving.add(serving)
   }
 }
 
 async function openAll(
   entries: readonly ListenerEntry[],
-): Promise<{ opened: Running[]; problems: Problem[] }> {
-  const opened: Running[] = []
+): Promise<{ opened: Opened[]; problems: Problem[] }> {
+  const opened: Opened[] = []
   const problems: Problem[] = []
   for (const entry of entries) {
     try {

@@ -28,56 +28,68 @@ export interface ListenerParts {
   report: Report
   /** Aborts when it is to end: connections that run are reset. */
   signal: AbortSignal
+  /** Aborts when the server is somebody else's from now on: new connections are theirs, those that run end by themselves. */
+  handedOver?: AbortSignal
 }
 
 /** How long a local program may take to see its reset before the process ends. */
 const LEAVE_MS = 2_000
 
-/** Serves until its signal aborts, or its server was closed and the last connection is over. Connections that come
- *  before there is a certificate wait for it.
+/** Serves until its signal aborts, or its server was closed or handed over and the last connection is over. Connections
+ *  that come before there is a certificate wait for it.
  *  @throws why there is none to begin with */
 export async function serveListener(server: Server, parts: ListenerParts): Promise<void> {
-  const { signal } = parts
+  const { signal, handedOver } = parts
   const over = Promise.withResolvers<void>()
   server.once('close', over.resolve)
   signal.addEventListener('abort', () => over.resolve())
-  const sockets = acceptConnections(server, parts)
+  const { sockets, stop } = acceptConnections(server, parts)
+  handedOver?.addEventListener('abort', () => {
+    stop()
+    void allClosed(sockets).then(over.resolve)
+  })
   try {
     await announce(server, parts)
     if (!signal.aborted) await over.promise
   } catch (error) {
     if (!signal.aborted) throw error
   } finally {
-    await closeListener(server, sockets)
+    server.off('close', over.resolve)
+    if (signal.aborted || !handedOver?.aborted) await closeListener(server, sockets)
   }
 }
 
 async function announce(server: Server, parts: ListenerParts): Promise<void> {
-  const { place, certificate, report, signal, staysWhenRefused } = parts
+  const { place, certificate, report, signal, staysWhenRefused, handedOver } = parts
   const where = { host: place.host, ...placeOf(server), edge: place.edge.origin }
+  const isOurs = () => server.listening && !handedOver?.aborted
   try {
     await certificate.takeFirst(signal)
-    if (server.listening) report({ event: 'ready', ...where })
+    if (isOurs()) report({ event: 'ready', ...where })
   } catch (caught) {
     if (!staysWhenRefused || signal.aborted) throw caught
     const error = toPosternError(withOrigin(caught, place.edge.origin), 'INTERNAL', String(caught))
-    if (server.listening) report({ event: 'listener.waiting', ...where, ...reasonOf(error) })
+    if (isOurs()) report({ event: 'listener.waiting', ...where, ...reasonOf(error) })
   }
 }
 
-/** @returns those that are open */
-function acceptConnections(server: Server, parts: ListenerParts): ReadonlySet<Socket> {
+/** @returns those that are open, and what ends the taking of new ones */
+function acceptConnections(
+  server: Server,
+  parts: ListenerParts,
+): { sockets: ReadonlySet<Socket>; stop: () => void } {
   const here = placeOf(server)
   const isFile = 'path' in here // its mode says who may come
   const refuseUser = isFile || parts.unsafeAnyLocalUser ? () => false : createUserGuard(parts.report)
   const sockets = new Set<Socket>()
-  server.on('connection', (socket: Socket) => {
+  const accept = (socket: Socket) => {
     if (refuseUser(socket)) return
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
     void serveConnection(isFile ? formatLocal(here) : describePeer(socket), socket, parts)
-  })
-  return sockets
+  }
+  server.on('connection', accept)
+  return { sockets, stop: () => void server.off('connection', accept) }
 }
 
 function describePeer(socket: Socket): string {
@@ -88,8 +100,11 @@ function describePeer(socket: Socket): string {
 /** A process that ends before its resets are sent leaves ends of file behind. */
 async function closeListener(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {
   server.close()
-  const closed = [...sockets].map((socket) => once(socket, 'close'))
-  await Promise.race([Promise.all(closed), new Promise((resolve) => setTimeout(resolve, LEAVE_MS).unref())])
+  await Promise.race([allClosed(sockets), new Promise((resolve) => setTimeout(resolve, LEAVE_MS).unref())])
+}
+
+async function allClosed(sockets: ReadonlySet<Socket>): Promise<void> {
+  await Promise.all([...sockets].map((socket) => once(socket, 'close')))
 }
 
 /** One local connection until it is over. Never rejects. */

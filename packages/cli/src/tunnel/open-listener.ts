@@ -20,6 +20,8 @@ export async function openListener(place: LocalPlace): Promise<Server> {
     keepAliveInitialDelay: KEEPALIVE_MS,
     highWaterMark: SOCKET_BUFFER_BYTES,
   })
+  // each that it was handed over to waits for its end
+  server.setMaxListeners(0)
   try {
     if ('path' in place) await listenAtFile(server, place)
     else await listenAtPort(server, place)

@@ -20,9 +20,17 @@ import { findService } from './tls.ts'
 /** All that the file lists is opened, or nothing is; from then on what goes wrong with one is no matter of the others. */
 export async function listenAtAll(file: string, run: Run): Promise<void> {
   const { certificates, report, signal } = run
-  const listeners = new ListenerSet((server, { place, unsafeAnyLocalUser }) => {
+  const listeners = new ListenerSet((server, { place, unsafeAnyLocalUser }, handedOver) => {
     const certificate = certificates.of(place)
-    const parts = { place, certificate, unsafeAnyLocalUser, report, signal, staysWhenRefused: true }
+    const parts = {
+      place,
+      certificate,
+      unsafeAnyLocalUser,
+      report,
+      signal,
+      handedOver,
+      staysWhenRefused: true,
+    }
     return serveListener(server, parts)
   })
   const watched = new WatchedFile(file)
