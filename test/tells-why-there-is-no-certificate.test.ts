@@ -126,6 +126,29 @@ test('what the CA refuses, cannot see, or a program cannot do, each with its cod
   assert.match(failure.message, /rejectedIdentifier/)
 })
 
+test('a CA that has had too many orders is asked again when it says, not sooner, also after a restart', async () => {
+  let orders = 0
+  await using pebble = await startPebble({
+    refuseOrder(response) {
+      orders += 1
+      response.writeHead(429, { 'content-type': 'application/problem+json', 'retry-after': '7200' })
+      const type = 'urn:ietf:params:acme:error:rateLimited'
+      response.end(JSON.stringify({ type, detail: 'too many certificates (5) already issued' }))
+    },
+  })
+  const config = { tls: { acme: { ...pebble.settings, retry: '1s' } } }
+  const first = await startEdge({ config })
+  const certificate = await failedCertificateOf(first)
+  const { failure, nextAttemptAt } = certificate as Certificate
+  assert.equal(failure?.code, 'ACME_RATE_LIMITED')
+  assert.match(failure.message, /refuses: rateLimited: too many certificates \(5\) already issued$/)
+  assert.ok(nextAttemptAt! > Date.now() + 110 * 60_000, `${nextAttemptAt}`)
+  await first.stop()
+  await using second = await startEdge({ config, dataDir: first.dataDir })
+  assert.equal((await certificateOf(second)).nextAttemptAt, nextAttemptAt)
+  assert.equal(orders, 1)
+})
+
 test('a port for HTTP-01 that is taken is told at the start', async () => {
   await using taken = await startSink()
   const acme = {

@@ -31,6 +31,8 @@ export interface PebbleOptions {
   externalAccounts?: Readonly<Record<string, string>>
   /** Debian's knows no renewal information (RFC 9773): a server in front says this about a certificate. */
   advise?: (id: string, response: ServerResponse) => void
+  /** It is so busy that a server in front answers orders. */
+  refuseOrder?: (response: ServerResponse) => void
 }
 
 export interface Pebble extends AsyncDisposable {
@@ -83,13 +85,10 @@ export async function startPebble(options: PebbleOptions): Promise<Pebble> {
   cleanup.defer(stop)
   await start()
   const ownDirectory = `https://${SERVER}:${port}/dir`
-  const { advise } = options
-  const directory = advise
-    ? await startAdviser(cleanup, {
-        authority,
-        advise,
-        readDirectory: () => get(ownDirectory, authority.certificatePem),
-      })
+  const readDirectory = () => get(ownDirectory, authority.certificatePem)
+  const isFronted = options.advise !== undefined || options.refuseOrder !== undefined
+  const directory = isFronted
+    ? await startFront(cleanup, { ...options, authority, readDirectory })
     : ownDirectory
   const kept = cleanup.move()
   return {
@@ -138,20 +137,24 @@ async function writeConfig(
   return at('pebble.json')
 }
 
-/** Serves the directory with one thing more, and that one. Everything else goes to the CA itself.
+/** Serves the directory and what the CA itself does not; for everything else the directory leads to the CA.
  *  @returns the URL of its directory */
-async function startAdviser(
+async function startFront(
   cleanup: AsyncDisposableStack,
-  parts: Required<Pick<PebbleOptions, 'advise'>> & {
+  parts: Pick<PebbleOptions, 'advise' | 'refuseOrder'> & {
     authority: Authority
     readDirectory: () => Promise<string>
   },
 ): Promise<string> {
-  const { certificate, key } = await issueEdgeCertificate(parts.authority, SERVER, Date.now())
+  const { advise, refuseOrder, authority, readDirectory } = parts
+  const { certificate, key } = await issueEdgeCertificate(authority, SERVER, Date.now())
   const server = https.createServer({ cert: certificate, key }, async ({ url = '' }, response) => {
-    if (url !== '/dir') return parts.advise(url.replace('/renewal-info/', ''), response)
-    const directory = await parts.readDirectory()
-    response.end(JSON.stringify({ ...JSON.parse(directory), renewalInfo: `${origin}/renewal-info` }))
+    if (url === '/order') return refuseOrder?.(response)
+    if (url !== '/dir') return advise?.(url.replace('/renewal-info/', ''), response)
+    const directory = JSON.parse(await readDirectory())
+    if (advise) directory.renewalInfo = `${origin}/renewal-info`
+    if (refuseOrder) directory.newOrder = `${origin}/order`
+    response.end(JSON.stringify(directory))
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { json } from 'node:stream/consumers'
 import { after, before, beforeEach, describe, it } from 'node:test'
-import type { PosternError } from '@postern/shared/errors'
+import { PosternError } from '@postern/shared/errors'
 import { type Authority, createAuthorities } from '../ca/authorities.ts'
 import { issueEdgeCertificate } from '../ca/issue-edge.ts'
 import type { AcmeConfig } from '../config/config.ts'
@@ -309,6 +309,22 @@ describe('an ACME server that', () => {
     assert.equal((await failed.promise).code, 'ACME_RATE_LIMITED')
     const identifiers = configOf().names.map((value) => ({ type: 'dns', value }))
     assert.deepEqual(orders, [{ identifiers, replaces: certificateId(cert) }, { identifiers }])
+  })
+
+  it('is still busy when another edge has its turn is left at once', async () => {
+    const over = new AbortController()
+    answer = () => over.abort(new PosternError('STORE_LOST', 'not its turn any more'))
+    const failed = Promise.withResolvers<PosternError>()
+    await using keeper = openKeeper(configOf(), {
+      takeTurn: async () => ({ signal: over.signal, async [Symbol.asyncDispose]() {} }),
+      onFailed: failed.resolve,
+    })
+    await keeper.open()
+    keeper.start()
+    const { code, message } = await failed.promise
+    assert.deepEqual([code, message], ['STORE_LOST', 'not its turn any more'])
+    assert.equal(keeper.nextAttemptAt, NOW + 60_000)
+    assert.equal(requests, 1)
   })
 
   it('sends elsewhere is not followed', async () => {
