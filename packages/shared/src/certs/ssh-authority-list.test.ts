@@ -84,6 +84,11 @@ describe('the list of ssh CAs', () => {
       const jws = signSshJws('postern-ssh-cas+jws', { ...LIST, authorities: all }, old!)
       assert.throws(() => verify(jws), message, what)
     }
+    // the same bytes in another spelling: of the last character two bits count
+    const signed = signSshAuthorityList(LIST, old!)
+    const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+    const respelt = signed.slice(0, -1) + digits[digits.indexOf(signed.at(-1)!) + 1]
+    assert.throws(() => verify(respelt), REFUSED)
     for (const jws of ['', '..', 'x', 'a.b.c.d', `${signSshAuthorityList(LIST, old!)}.x`]) {
       assert.throws(() => verify(jws), REFUSED, jws)
     }

@@ -38,6 +38,7 @@ export function verifySshJws(jws: string, typ: string, { by, what }: { by: strin
   const { alg, hash } = ALGORITHMS[type]
   const [header = '', payload = '', signature = '', ...rest] = jws.split('.')
   if (jws.length > MAX_JWS_CHARACTERS || rest.length > 0) throw refused('is malformed')
+  if (![header, payload, signature].every(isCanonical)) throw refused('is malformed')
   const isGood = verify(
     hash,
     Buffer.from(`${header}.${payload}`),
@@ -48,6 +49,11 @@ export function verifySshJws(jws: string, typ: string, { by, what }: { by: strin
   const said = decode(header) as { alg?: unknown; typ?: unknown } | undefined
   if (said?.alg !== alg || said.typ !== typ) throw refused('is something else')
   return decode(payload)
+}
+
+/** Only the one spelling that encoding again gives: Node ignores what it does not know. */
+function isCanonical(part: string): boolean {
+  return Buffer.from(part, 'base64url').toString('base64url') === part
 }
 
 function encode(value: unknown): string {
