@@ -114,27 +114,35 @@ const USUAL_FOLLOWED_START_MS = 86_400_000
 /** Servers ask once a minute. */
 const LEAST_FOLLOWED_START_MS = 5 * 60_000
 
+/** People learn of a CA of hosts with their next certificate. */
+function leastStart(kind: RotatedKind, { ssh }: EdgeConfig): number {
+  if (!isFollowed(kind)) return 0
+  return kind === 'ssh-host' ? Math.max(LEAST_FOLLOWED_START_MS, ssh.ttlMs) : LEAST_FOLLOWED_START_MS
+}
+
 /** Edges that share a database have files of their own; servers learn whom to believe before it signs.
  *  @throws USAGE_INVALID */
 function chooseStart(
   kind: RotatedKind,
   { signsIn, unsafeShortOverlap }: RotateOptions,
-  { store }: EdgeConfig,
+  config: EdgeConfig,
 ): number {
   if (signsIn === undefined && kind === 'server') {
     throw new PosternError('USAGE_INVALID', 'programs verify private services with the CA that signs now', {
       hint: 'say when the new one signs, and give them postern-edge ca export --kind server before: --signs-in 30d',
     })
   }
-  if (signsIn === undefined && !store.startsWith('sqlite:')) {
+  if (signsIn === undefined && !config.store.startsWith('sqlite:')) {
     throw new PosternError('USAGE_INVALID', 'other edges may share this store, and need the new keys first', {
       hint: 'say when the new CAs sign, and copy DATA_DIR/ca to every edge before: --signs-in 1h',
     })
   }
   if (signsIn === undefined) return isFollowed(kind) ? USUAL_FOLLOWED_START_MS : 0
-  if (!isFollowed(kind) || signsIn >= LEAST_FOLLOWED_START_MS || unsafeShortOverlap) return signsIn
-  throw new PosternError('USAGE_INVALID', `servers learn of a new ${nameOf(kind)} before it signs`, {
-    hint: `--signs-in ${formatExactDuration(LEAST_FOLLOWED_START_MS)} or more, or --unsafe-short-overlap`,
+  const least = leastStart(kind, config)
+  if (signsIn >= least || unsafeShortOverlap) return signsIn
+  const whose = kind === 'ssh-host' ? 'people' : 'servers'
+  throw new PosternError('USAGE_INVALID', `${whose} learn of a new ${nameOf(kind)} before it signs`, {
+    hint: `--signs-in ${formatExactDuration(least)} or more, or --unsafe-short-overlap`,
   })
 }
 
