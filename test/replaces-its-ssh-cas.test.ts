@@ -194,8 +194,13 @@ function keysOf(kind: 'ssh-user' | 'ssh-host'): CaKey[] {
   )
 }
 
+interface ToldLists {
+  user: readonly string[]
+  isKrlDamaged: boolean
+}
+
 /** Somebody in the edge's place who has the CA of its certificate: the server trusts them as far as TLS goes. */
-async function startImpostor(lists: { user: readonly string[] }): Promise<{ origin: string; caPem: string }> {
+async function startImpostor(lists: ToldLists): Promise<{ origin: string; caPem: string }> {
   const ca = createCa('stolen')
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const spki = publicKey.export({ type: 'spki', format: 'der' })
@@ -206,7 +211,9 @@ async function startImpostor(lists: { user: readonly string[] }): Promise<{ orig
   const { host } = JSON.parse(asked.stdout)
   const server = open.adopt(
     createServer({ key, cert: pem }, (request, response) => {
-      if (request.url?.startsWith('/v1/ssh/krl')) return response.end(readFileSync(ours('revoked.krl')))
+      if (request.url?.startsWith('/v1/ssh/krl')) {
+        return response.end(lists.isKrlDamaged ? 'damaged' : readFileSync(ours('revoked.krl')))
+      }
       response.end(JSON.stringify({ user: lists.user, host }))
     }),
     (opened) => void opened.close(),
@@ -229,7 +236,7 @@ test('who has stolen the CA of TLS makes nobody a CA of ssh', async () => {
     const said = { kind: 'user' as const, domain: edge.domain, authorities: named, ...change }
     return signSshAuthorityList(said, { type: 'ssh-ed25519', key: by.key })
   }
-  const lists: { user: readonly string[] } = { user: [] }
+  const lists: ToldLists = { user: [], isKrlDamaged: false }
   const impostor = await startImpostor(lists)
   const state = JSON.parse(readFileSync(ours('state.json'), 'utf8'))
   writeFileSync(ours('state.json'), JSON.stringify({ ...state, edge: { ...state.edge, ...impostor } }))
@@ -240,7 +247,7 @@ test('who has stolen the CA of TLS makes nobody a CA of ssh', async () => {
     'by the CA for hosts': [list(host!), list(host!, {}, current!)],
     'for hosts': [list(current!, { kind: 'host' })],
     'of another edge': [list(current!, { domain: 'edge.elsewhere.org' })],
-    'with a byte changed': [list(current!).replace(/.$/, (last) => (last === 'A' ? 'B' : 'A'))],
+    'with a byte changed': [list(current!).replace(/.$/, (last) => (last === 'A' ? 'Q' : 'A'))],
     malformed: ['x', '..', list(current!).split('.').slice(0, 2).join('.')],
   }
   for (const [what, user] of Object.entries(forged)) {
@@ -250,8 +257,22 @@ test('who has stolen the CA of TLS makes nobody a CA of ssh', async () => {
     assert.match(stderr, /\(SSH_CA_UNKNOWN\)/, what)
     assert.deepEqual(linesIn(ours('user-ca.pub')), [current!.line], what)
   }
-  // what was wrong with them is what is right here
+  // what was wrong with them is what is right here; but nobody is let in before it is known what is revoked
+  const damaged = async () => {
+    const { code, stderr } = await refresh()
+    assert.equal(code, 1, stderr)
+    assert.match(stderr, /\(KRL_INVALID\)/)
+  }
   lists.user = [list(current!)]
+  lists.isKrlDamaged = true
+  await damaged()
+  assert.deepEqual(linesIn(ours('user-ca.pub')), [current!.line])
+  lists.isKrlDamaged = false
   assert.equal((await refresh()).code, 0)
   assert.deepEqual(linesIn(ours('user-ca.pub')), [current!.line, thief.line])
+  // who is out is out, whatever is known of the revoked
+  lists.user = [list(thief)]
+  lists.isKrlDamaged = true
+  await damaged()
+  assert.deepEqual(linesIn(ours('user-ca.pub')), [thief.line])
 })

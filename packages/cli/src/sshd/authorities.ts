@@ -35,6 +35,13 @@ export function withoutEndedCas({ userCas, hostCas }: ServerCas, now: number): S
   }
 }
 
+/** Only those of users that were known before: what goes, without what comes. */
+export function withoutNewCas({ userCas, ...rest }: ServerCas, known: ServerCas): ServerCas {
+  const lines = linesOf(known.userCas)
+  const believed = userCas.believed.filter(({ ca }) => lines.includes(ca))
+  return { ...rest, userCas: { ...userCas, believed } }
+}
+
 /** Asks the edge which there are now. One of before CAs were replaced has one of each.
  *  @returns problem: of a kind nothing was learned, and the server goes on with what it knows */
 export async function learnCas(

@@ -6,7 +6,7 @@ import { parseKrl, type ReadKrl } from '@postern/shared/certs/ssh-krl'
 import { PosternError } from '@postern/shared/errors'
 import { EdgeApi } from '../api/edge-api.ts'
 import { edgeNow, type KnownEdge, readRemembered } from '../credentials/known-edge.ts'
-import { casOf, installCas, learnCas, type ServerCas, withoutEndedCas } from './authorities.ts'
+import { casOf, installCas, learnCas, type ServerCas, withoutEndedCas, withoutNewCas } from './authorities.ts'
 import { writePublicFile } from './change-file.ts'
 import type { SshdLayout } from './drop-in.ts'
 import { readEffectiveConfig } from './effective-config.ts'
@@ -45,8 +45,9 @@ export async function refreshSshd(
   const known = casOf(state)
   // what is over is over also while the edge is away
   const now = edgeNow(edge)
-  const current = installCas(layout, state, { cas: withoutEndedCas(known, now), now })
-  const { cas, problem } = await learnCas(casOf(current), edge)
+  const before = installCas(layout, state, { cas: withoutEndedCas(known, now), now })
+  const { cas, problem } = await learnCas(casOf(before), edge)
+  const current = installCas(layout, before, { cas: withoutNewCas(cas, casOf(before)), now })
   const { krl, isNew } = await refreshKrl(layout, cas, edge, acceptOlderList)
   // a new CA is let in once it is known what of it is revoked
   const after = keepEdgeCa(layout, installCas(layout, current, { cas, now: edgeNow(edge) }), edge)
