@@ -46,6 +46,17 @@ describe('loading', () => {
     assert.equal(identity.kind === 'upstream' && identity.clientSecret, 's3cret')
   })
 
+  it('refuses a configuration that everybody may write', () => {
+    write('secret', 's3cret')
+    write('edge.yaml', UPSTREAM, 0o646)
+    assert.throws(() => loadConfig(file), {
+      code: 'CONFIG_INVALID',
+      message: `${file} cannot be read: everybody on this machine may write to it, run: chmod o-w ${file}`,
+    })
+    write('edge.yaml', UPSTREAM, 0o664)
+    assert.ok(loadConfig(file))
+  })
+
   it('refuses a secret that others can read, in a sentence with the remedy', () => {
     write('edge.yaml', UPSTREAM)
     for (const mode of [0o640, 0o604, 0o644]) {

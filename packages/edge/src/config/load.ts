@@ -9,6 +9,7 @@ import { type ConfigFiles, parseConfig } from './parse.ts'
 
 const MAX_CONFIG_BYTES = 256 * 1024
 const MAX_SECRET_BYTES = 4_096
+const WRITABLE_BY_ALL = 0o002
 
 /** Reads the configuration file and the files it names. After this nobody looks at files or the environment.
  *  @throws CONFIG_INVALID */
@@ -23,7 +24,11 @@ function filesOf(file: string): ConfigFiles {
 
 function readConfigFile(file: string): string {
   try {
-    const { size } = statSync(file)
+    const { size, mode } = statSync(file)
+    // whoever may write it says who is an administrator
+    if (process.platform !== 'win32' && mode & WRITABLE_BY_ALL) {
+      throw new Error(`everybody on this machine may write to it, run: chmod o-w ${file}`)
+    }
     if (size > MAX_CONFIG_BYTES) throw new Error(`it has ${size} bytes, ${MAX_CONFIG_BYTES} are the most`)
     return new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(file))
   } catch (cause) {
