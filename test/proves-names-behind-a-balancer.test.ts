@@ -17,7 +17,9 @@ import { until } from './support/until.ts'
 
 /** Two edges on one PostgreSQL, and a CA that meets now the one and now the other. */
 
-const PROVEN = ['DNS:edge.localhost', 'DNS:mtls.edge.localhost']
+/** Of each edge: the second has one more, so that the CA counts its certificate for itself. */
+const NAMES = [[], ['edge-2.edge.localhost']]
+const PROVEN = ['edge.localhost', 'mtls.edge.localhost']
 
 /** Each connection to the next of these ports. */
 async function startBalancer(ports: readonly number[]): Promise<{ port: number; program: Program }> {
@@ -79,15 +81,17 @@ for (const challenge of ['tls-alpn-01', 'http-01'] as const) {
     await using pebble = await startPebble(isHttp ? { httpPort: balancer.port } : { tlsPort: balancer.port })
     const start = (index: number) => {
       const http = isHttp ? { challenge, http_listen: `127.0.0.1:${httpPorts[index]}` } : {}
-      const tls = { acme: { ...pebble.settings, ...http, retry: '1s' } }
+      const tls = { acme: { ...pebble.settings, ...http, names: NAMES[index], retry: '1s' } }
       return startEdge({ port: ports[index]!, dataDir: folders[index]!, config: { store, tls } })
     }
     await using first = await start(0)
     await using second = await start(1)
     const root = await pebble.fetchRoot()
     const [one, other] = [await shownOf(first, root), await shownOf(second, root)]
-    for (const { subjectaltname } of [one, other])
-      assert.deepEqual(subjectaltname?.split(', ').sort(), PROVEN)
+    for (const [index, { subjectaltname }] of [one, other].entries()) {
+      const names = [...NAMES[index]!, ...PROVEN].map((name) => `DNS:${name}`)
+      assert.deepEqual(subjectaltname?.split(', ').sort(), names)
+    }
     assert.notEqual(one.fingerprint256, other.fingerprint256)
     assert.notDeepEqual(one.pubkey, other.pubkey)
     for (const edge of [first, second]) {
