@@ -82,12 +82,18 @@ test('HTTP-01 on a port beside it; the programs need no CA that is named, and no
     pinned.stderr,
     /EDGE_UNTRUSTED[\s\S]*postern login --edge https:\/\/edge\.localhost:\d+ --public-ca\n/,
   )
+  const tls = ['client', 'tls', '--batch', '--host', 'crimson-thunder-8434.edge.localhost']
+  const tunnel = await runPostern(tls, { home, env })
+  assert.equal(tunnel.code, 6)
+  assert.match(tunnel.stderr, /EDGE_UNTRUSTED[\s\S]*postern login --edge \S+:\d+ --public-ca\n/)
   const stranger = await runPostern([...login, '--public-ca'], { home })
   assert.equal(stranger.code, 6, 'of a CA that this machine does not know')
   const person = await runPostern([...login, '--public-ca'], { home, env })
   assert.equal(person.code, 0, person.stderr)
   await using refused = spawnConnect({ ...server, env })
-  await refused.matches(/EDGE_UNTRUSTED/)
+  await refused.matches(
+    /"code":"EDGE_UNTRUSTED".*"hint":".*postern login --edge https:\/\/edge\.localhost:\d+ --public-ca/,
+  )
   await refused.stop()
   await using service = await connectService({ ...server, env, args: [...server.args, '--public-ca'] })
   const client = await runPostern(['client', 'tls', '--host', service.host], { home, env, stdin: 'x' })

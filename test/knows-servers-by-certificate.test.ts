@@ -7,7 +7,9 @@ import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { keygen, logInDirectly, makeKey, type OwnSshd, startOwnSshd } from './support/own-sshd.ts'
 import { runPostern } from './support/postern.ts'
+import { runPosternEdge } from './support/postern-edge.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
+import { until } from './support/until.ts'
 
 /** Who the server is, without a question: by a host certificate, or by the record of the keys that it shows. */
 
@@ -93,4 +95,21 @@ test('the connector puts the keys of its target on record, and a changed key wai
   const second = await show()
   assert.deepEqual(second.keys, first.keys)
   assert.equal(second.pending.length, 2)
+})
+
+test('a server follows the edge to the CA that the one it knows has signed', async () => {
+  const stateFile = path.join(sshd.folder, 'postern', 'state.json')
+  const believed = () => JSON.parse(readFileSync(stateFile, 'utf8')).edge.caPem.match(/BEGIN/g).length
+  const refresh = () => runPostern(['sshd', 'refresh', '--sshd-config', sshd.configFile], { home: operator })
+  assert.equal(believed(), 1)
+  for (const [index, args] of [[], ['--unsafe-end-overlap']].entries()) {
+    const { code, stderr } = await runPosternEdge(edge, ['ca', 'rotate', '--kind', 'edge', ...args])
+    assert.equal(code, 0, stderr)
+    await until('the edge knows', () => edge.logs().match(/"ca.changed"/g)?.length === index + 1)
+    const refreshed = await refresh()
+    assert.equal(refreshed.code, 0, refreshed.stderr)
+    assert.equal(believed(), index === 0 ? 2 : 1)
+  }
+  const after = await refresh()
+  assert.equal(after.code, 0, after.stderr)
 })

@@ -101,14 +101,21 @@ function othersBelieve(caPem: string): void {
   const at = ['--connect-to', `${edge.domain}::127.0.0.1:${edge.port}`, `${edge.origin}/v1/edge`]
   const connect = ['-connect', `127.0.0.1:${edge.port}`, '-servername', edge.domain]
   const verify = ['-verify_return_error', '-verify_hostname', edge.domain]
+  const stunnel = path.join(path.dirname(caFile), 'stunnel.conf')
+  const address = [`connect = 127.0.0.1:${edge.port}`, `sni = ${edge.domain}`, `checkHost = ${edge.domain}`]
+  writeFileSync(stunnel, ['client = yes', ...address, `CAfile = ${caFile}`, 'verifyChain = yes'].join('\n'))
+  const host = new URL(edge.origin).host
+  const input = `GET /v1/edge HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`
   const programs: [string, string[]][] = [
     ['curl', ['-sS', '--fail', '--cacert', caFile, ...at]],
     ['openssl', ['s_client', ...connect, '-CAfile', caFile, ...verify]],
     ['python3', ['-c', python, caFile, String(edge.port), edge.domain]],
+    ['stunnel', [stunnel]],
   ]
   for (const [program, args] of programs) {
-    const { status, stderr } = spawnSync(program, args, { input: '', encoding: 'utf8' })
+    const { status, stdout, stderr } = spawnSync(program, args, { input, encoding: 'utf8', timeout: 60_000 })
     assert.equal(status, 0, `${program}: ${stderr}`)
+    assert.match(stdout, /"authorities":|TLSv1\.[23]/, `${program}: ${stderr}`)
   }
 }
 

@@ -3,7 +3,7 @@ import { PosternError } from '@postern/shared/errors'
 import { unreadableFile } from '@postern/shared/unreadable-file'
 
 const ABOUT_CA =
-  'ask whoever runs the edge for its CA (ca/edge-ca.pem in its data_dir), or name it with --ca-fingerprint'
+  'ask whoever runs the edge for its CA (postern-edge ca export), or name it with --ca-fingerprint'
 
 /** Certificates in PEM, as `--ca-file` names them.
  *  @param hint where to get them, when these are none
