@@ -148,6 +148,7 @@ async function openStay(holder: Holder, parts: ConnectorParts, gone: AbortSignal
   const over = new AbortController()
   const refused = Promise.withResolvers<void>()
   let connections: WarmConnections | undefined
+  let firstRefusedAt: number | undefined
   const attachment = await attach({
     edge,
     certificate: holder.certificate,
@@ -158,8 +159,9 @@ async function openStay(holder: Holder, parts: ConnectorParts, gone: AbortSignal
   const { attachmentId, warm } = attachment.attached
   const dial = dialOptions(edge, holder.certificate)
   connections = new WarmConnections(
-    (on) =>
-      serveDataConnection({
+    (on) => {
+      const startedAt = performance.now()
+      return serveDataConnection({
         edge: dial,
         attachmentId,
         target,
@@ -168,12 +170,19 @@ async function openStay(holder: Holder, parts: ConnectorParts, gone: AbortSignal
         waitSignal: AbortSignal.any([over.signal, gone]),
         flowSignal: parts.signal,
         onOpen: on.open,
-        onUsed: on.used,
+        onUsed() {
+          firstRefusedAt = undefined
+          on.used()
+        },
       }).catch((error: unknown) => {
-        const isRefused = error instanceof PosternError && ABOUT_CERTIFICATE.has(error.code)
-        if (isRefused && doubt(holder)) refused.resolve()
+        if (error instanceof PosternError && ABOUT_CERTIFICATE.has(error.code)) {
+          // the first may have been cut on its way; one that was begun after it, and is closed too, was not
+          firstRefusedAt ??= performance.now()
+          if (startedAt > firstRefusedAt && doubt(holder)) refused.resolve()
+        }
         throw error
-      }),
+      })
+    },
     warm,
     over.signal,
   )
