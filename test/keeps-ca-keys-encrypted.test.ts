@@ -77,7 +77,7 @@ test('keys that are there are encrypted, changed and opened again, and everybody
   assert.match(await refusesToStart(first), /is not encrypted, .*\(CONFIG_INVALID\)\n.*ca encrypt-keys/)
   const encrypted = await runPosternEdge(first, ['ca', 'encrypt-keys'])
   assert.equal(encrypted.code, 0, encrypted.stderr)
-  assert.match(encrypted.stderr, /7 keys are encrypted, 7 were written/)
+  assert.match(encrypted.stderr, /8 keys are encrypted, 8 were written/)
   assert.ok(keysOf(first).every(isEncrypted))
   {
     await using second = await start(first)
@@ -102,7 +102,7 @@ test('keys that are there are encrypted, changed and opened again, and everybody
   // back to plain keys only by a word for it
   writePassphrase(first, 'ca-passphrase', `${PASSPHRASE} again`)
   const plain = await runPosternEdge(first, ['ca', 'encrypt-keys', '--unsafe-decrypt'])
-  assert.match(plain.stderr, /7 keys are NOT encrypted any more/)
+  assert.match(plain.stderr, /8 keys are NOT encrypted any more/)
   assert.ok(keysOf(first).every((pem) => !isEncrypted(pem)))
   configure(first, {})
   await using fourth = await start(first)
@@ -115,7 +115,7 @@ test('a new edge makes its keys encrypted; a wrong passphrase, none, or a bad fi
   await plain.stop()
   const file = writePassphrase(plain, 'ca-passphrase', PASSPHRASE)
   await using edge = await startEdge({ config: { ca: { key_passphrase_file: file } } })
-  assert.equal(keysOf(edge).length, 7)
+  assert.equal(keysOf(edge).length, 8)
   assert.ok(keysOf(edge).every(isEncrypted))
   const key = path.join(edge.dataDir, 'ca', 'client-ca.key')
   const read = spawnSync('openssl', ['pkey', '-in', key, '-passin', `file:${file}`, '-noout'])
