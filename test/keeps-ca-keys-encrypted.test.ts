@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
+import { startEdgeProgram } from '../demo/edge-program.ts'
 import { connectService } from './support/connect-service.ts'
 import { makePerson } from './support/dev-browser.ts'
 import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { runPostern } from './support/postern.ts'
 import { runPosternEdge } from './support/postern-edge.ts'
 import { startEcho, type TcpService } from './support/tcp-services.ts'
+import { makeTempFolder } from './support/temp-folder.ts'
 import { until } from './support/until.ts'
 
 /** The keys of the CAs under a passphrase: nothing else changes, and without it nothing starts. */
@@ -21,7 +23,7 @@ before(async () => {
 })
 after(() => echo?.[Symbol.asyncDispose]())
 
-const keysOf = ({ dataDir }: EdgeProcess) =>
+const keysOf = ({ dataDir }: Pick<EdgeProcess, 'dataDir'>) =>
   readdirSync(path.join(dataDir, 'ca'))
     .filter((name) => name.endsWith('.key'))
     .map((name) => readFileSync(path.join(dataDir, 'ca', name), 'utf8'))
@@ -108,6 +110,35 @@ test('keys that are there are encrypted, changed and opened again, and everybody
   await using fourth = await start(first)
   await reach(home, service.host)
   assert.ok(fourth.pid > 0)
+})
+
+test('init with a passphrase: no key ever lies there in plain, and the edge starts', async () => {
+  const folder = makeTempFolder('init')
+  const configFile = path.join(folder, 'edge.yaml')
+  const dataDir = path.join(folder, 'data')
+  const passphraseFile = path.join(folder, 'ca-passphrase')
+  const init = () =>
+    runPosternEdge({ configFile }, [
+      ...['init', '--domain', 'edge.localhost', '--dev-identity', '--listen', '127.0.0.1:0'],
+      ...['--ca-key-passphrase-file', passphraseFile],
+    ])
+  const missing = await init()
+  assert.equal(missing.code, 2)
+  assert.match(missing.stderr, /ca-passphrase" cannot be read: there is no such file .*\(USAGE_INVALID\)/)
+  writeFileSync(passphraseFile, `${PASSPHRASE}\n`, { mode: 0o644 })
+  const open = await init()
+  assert.equal(open.code, 2, open.stderr)
+  assert.deepEqual(readdirSync(folder), ['ca-passphrase'], 'nothing was written')
+
+  chmodSync(passphraseFile, 0o600)
+  const made = await init()
+  assert.equal(made.code, 0, made.stderr)
+  assert.doesNotMatch(made.stderr + readFileSync(configFile, 'utf8'), new RegExp(PASSPHRASE))
+  assert.equal(keysOf({ dataDir }).length, 7)
+  assert.ok(keysOf({ dataDir }).every(isEncrypted))
+  const { program } = await startEdgeProgram(configFile)
+  await program[Symbol.asyncDispose]()
+  assert.ok(keysOf({ dataDir }).every(isEncrypted))
 })
 
 test('a new edge makes its keys encrypted; a wrong passphrase, none, or a bad file stop it', async () => {

@@ -7,6 +7,7 @@ import { openChainKeys } from '../audit/chain.ts'
 import { createAuthorities, fingerprintOf } from '../ca/authorities.ts'
 import { openSshAuthorities } from '../ca/ssh-authorities.ts'
 import { type EdgeConfig, publicOrigin } from '../config/config.ts'
+import { readSecret } from '../config/load.ts'
 import { type ConfigProblem, parseConfig } from '../config/parse.ts'
 import { makePrivateFolder, writePrivateFile } from '../private-file.ts'
 import type { ProgramParts } from '../program.ts'
@@ -21,6 +22,7 @@ interface InitOptions {
   issuer?: string
   clientId?: string
   clientSecretFile?: string
+  caKeyPassphraseFile?: string
 }
 
 export function addInit(program: Command, parts: ProgramParts): void {
@@ -41,6 +43,10 @@ export function addInit(program: Command, parts: ProgramParts): void {
     .option('--issuer <url>', 'the company’s OpenID Connect provider')
     .option('--client-id <id>', 'what the provider calls this edge')
     .option('--client-secret-file <file>', 'file with the client secret')
+    .option(
+      '--ca-key-passphrase-file <file>',
+      'file with the passphrase under which the keys are encrypted from the start',
+    )
     .addHelpText(
       'after',
       `
@@ -50,6 +56,8 @@ Examples:
   $ postern-edge init --config /etc/postern-edge/edge.yaml --data-dir /var/lib/postern-edge \\
       --domain edge.mycorp.com --issuer https://accounts.google.com --client-id ID \\
       --client-secret-file /etc/postern-edge/client-secret
+  $ openssl rand -base64 32 | install -m 600 /dev/stdin /etc/postern-edge/ca-passphrase
+  $ postern-edge init --domain edge.mycorp.com --ca-key-passphrase-file /etc/postern-edge/ca-passphrase …
   $ postern-edge init --domain edge.localhost --dev-identity`,
     )
     .action((options: InitOptions) => runInit(options, parts))
@@ -58,15 +66,20 @@ Examples:
 async function runInit(options: InitOptions, parts: ProgramParts): Promise<void> {
   const file = path.resolve(parts.cwd, options.config)
   const text = composeConfig(options, parts.cwd)
-  const config = checkOptions(text, file)
+  const config = checkOptions(
+    text,
+    file,
+    options.clientSecretFile && path.resolve(parts.cwd, options.clientSecretFile),
+  )
+  const { keyLock: lock } = config.ca
   await writeNewFile(file, text)
   const made = [file] // ours, a moment old: with half of the keys all of it would only be in the way
   let caFingerprint: string
   try {
-    const { edge } = await createAuthorities(config.dataDir, Date.now(), { domain: config.domain }) // refuses where there are some
+    const { edge } = await createAuthorities(config.dataDir, Date.now(), { domain: config.domain, lock }) // refuses where there are some
     made.push(path.join(config.dataDir, 'ca'))
     caFingerprint = fingerprintOf(edge)
-    await openSshAuthorities(config.dataDir, config.ssh.caKeyType)
+    await openSshAuthorities(config.dataDir, config.ssh.caKeyType, lock)
     const audit = path.join(config.dataDir, 'audit')
     if (!existsSync(audit)) made.push(audit)
     await openChainKeys(config.dataDir, config.audit.checkpointKeyFile)
@@ -79,9 +92,15 @@ async function runInit(options: InitOptions, parts: ProgramParts): Promise<void>
 
 /** What the options mean, before anything is written.
  *  @throws USAGE_INVALID */
-function checkOptions(text: string, file: string): EdgeConfig {
+function checkOptions(text: string, file: string, clientSecretFile: string | undefined): EdgeConfig {
   // the secret may be put there later
-  const files = { readSecret: () => '', checkCertificate: () => {}, readCa: () => '', checkProgram: () => {} }
+  const readLater = (secretFile: string) => (secretFile === clientSecretFile ? '' : readSecret(secretFile))
+  const files = {
+    readSecret: readLater,
+    checkCertificate: () => {},
+    readCa: () => '',
+    checkProgram: () => {},
+  }
   try {
     return parseConfig(text, { name: file, folder: path.dirname(file), files })
   } catch (error) {
@@ -99,6 +118,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   'identity.client_id': '--client-id',
   'identity.client_secret_file': '--client-secret-file',
   'identity.dev': '--dev-identity',
+  'ca.key_passphrase_file': '--ca-key-passphrase-file',
 }
 
 function describeAsOption({ key, value, message, example }: ConfigProblem): string {
@@ -151,6 +171,7 @@ certificates:
   session: 12h
   ttl: 5m
 
+${composeCa(options, cwd)}
 # Certificates for ssh: how long they are valid, and whether they name postern_ssh_signed, which opens every server that
 # admits that name. New keys are ed25519, ecdsa or rsa.
 # ssh:
@@ -174,6 +195,19 @@ certificates:
 #     directory: https://acme-v02.api.letsencrypt.org/directory
 #     accept_terms: true
 #     email: admin@mycorp.com
+`
+}
+
+function composeCa({ caKeyPassphraseFile: file }: InitOptions, cwd: string): string {
+  if (file === undefined) {
+    return `# What the keys of the CAs are encrypted under: see postern-edge ca encrypt-keys --help.
+# ca:
+#   key_passphrase_file: /etc/postern-edge/ca-passphrase
+`
+  }
+  return `# What the keys of the CAs are encrypted under. Without it the edge does not start: keep it, elsewhere than the backups.
+ca:
+  key_passphrase_file: ${quote(path.resolve(cwd, file))}
 `
 }
 
