@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
@@ -128,4 +128,9 @@ test('a hint names the edge, and no proxy is taken for it', () => {
   }
   assert.equal(hintOf('postern login --edge https://HOST'), 'postern login --edge https://edge.example.com')
   assert.equal(hintOf('write it as https://HOST:PORT'), 'write it as https://HOST:PORT')
+})
+
+test('a state that cannot be read is no state of somebody who never signed in', () => {
+  writeFileSync(path.join(home, 'edges'), '')
+  assert.throws(() => pickEdge(home), { code: 'STATE_INVALID', message: /^cannot read .*edges: / })
 })

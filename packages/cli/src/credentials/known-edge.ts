@@ -35,12 +35,19 @@ export function loadEdge(home: string, origin: string): KnownEdge | undefined {
   return readEdgeFolder(edgeFolder(home, origin))
 }
 
+/** @throws STATE_INVALID the folder is there and cannot be read: nobody is to think that they never signed in */
 export function listEdges(home: string): KnownEdge[] {
   let names: string[]
   try {
     names = readdirSync(edgesFolder(home))
-  } catch {
-    return []
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException
+    if (code === 'ENOENT') return []
+    const reason = code === 'EACCES' ? 'this user may not read it' : message
+    throw new PosternError('STATE_INVALID', `cannot read ${edgesFolder(home)}: ${reason}`, {
+      cause,
+      hint: 'let this user read it, or name a folder of theirs in POSTERN_HOME',
+    })
   }
   return names
     .sort()
