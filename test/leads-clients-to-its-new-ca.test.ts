@@ -139,6 +139,10 @@ test('who pins the CA of the edge comes to believe the next one, and nobody noti
   }
   const enrolled = await connectService(server)
   await enrolled.stop()
+  const program = path.join(makeTempFolder('program'), 'certificate')
+  const issue = ['certificate', 'issue', '--name', 'sensor-7', '--host', service.label, '--out', program]
+  const issued = await runPostern(issue, { home: operator })
+  assert.equal(issued.code, 0, issued.stderr)
 
   await ca('rotate', '--kind', 'edge')
   await until('the edge knows', () => edge.logs().includes('"ca.changed"'))
@@ -169,6 +173,11 @@ test('who pins the CA of the edge comes to believe the next one, and nobody noti
     await waits.event('renewed', undefined, 120_000)
   }
   assert.deepEqual(believedBy(server.home), both)
+  // on a machine where nobody has signed in, the folder says whom to believe
+  const renew = ['certificate', 'renew', program, '--edge', edge.origin]
+  const renewed = await runPostern(renew, { home: makeTempFolder('home') })
+  assert.equal(renewed.code, 0, renewed.stderr)
+  assert.deepEqual(fingerprintsIn(readFileSync(path.join(program, 'ca.pem'), 'utf8')), both)
   // both fingerprints lead in
   assert.deepEqual(believedBy(await signIn('dora@mycorp.com', oldPrint)), both)
   const newcomer = await signIn('emil@mycorp.com', next)

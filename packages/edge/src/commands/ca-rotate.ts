@@ -90,6 +90,11 @@ Examples:
           `postern-edge: a new ${nameOf(kind)} signs from ${at(start)} on, the old one is believed until ${at(start + end)}\n`,
         )
       }
+      if (options.kind.includes('edge')) {
+        parts.stderr.write(
+          'postern-edge: who was not here by then signs in with its fingerprint: postern-edge ca show\n',
+        )
+      }
       if (
         ROTATED_KINDS.every((kind) => options.kind.includes(kind)) &&
         !options.kind.some(isSshGenerationKind)
