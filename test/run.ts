@@ -63,6 +63,7 @@ const ONCE: readonly string[] = [
   'runs-under-systemd',
   'sets-up-sshd-without-locking-anyone-out', // files of a server
   'signs-in-once-for-many', // counts tokens in the database's file
+  'stands-below-a-companys-root', // files of the edge
   'starts-with-little', // files that are loaded, and connections
   'stays-up-under-abuse', // sockets, long before anything is stored
   'stops-clearly-without-a-disk', // the database's file on a disk of its own

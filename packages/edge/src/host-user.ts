@@ -2,7 +2,7 @@ import { userInfo } from 'node:os'
 import type { EmailAddress } from '@postern/shared/email'
 import type { Identity } from '@postern/shared/identity'
 import type { Kysely } from 'kysely'
-import { upsertIdentity } from './store/identities.ts'
+import { hasIdentities, upsertIdentity } from './store/identities.ts'
 import type { Database } from './store/schema.ts'
 
 /** Whoever does something on the edge's host, without a login: a user of its system. `host:root` stands where people have
@@ -24,6 +24,11 @@ export function keepHostUser(db: Kysely<Database>, now: number): Promise<Identit
     { issuer: ISSUER, subject, email: `${PREFIX}${subject}` as EmailAddress, groups: [] },
     now,
   )
+}
+
+/** Whether anybody but users of the host was ever here. */
+export function hasSignedIn(db: Kysely<Database>): Promise<boolean> {
+  return hasIdentities(db, { except: ISSUER })
 }
 
 function readUserName(): string {

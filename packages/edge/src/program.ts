@@ -4,11 +4,13 @@ import { addAuditKey } from './commands/audit-key.ts'
 import { addCaCrl } from './commands/ca-crl.ts'
 import { addCaEncryptKeys } from './commands/ca-encrypt-keys.ts'
 import { addCaExport } from './commands/ca-export.ts'
+import { addCaImport } from './commands/ca-import.ts'
 import { addCaInit } from './commands/ca-init.ts'
 import { addCaIssueClient } from './commands/ca-issue-client.ts'
 import { addCaIssueIntermediate } from './commands/ca-issue-intermediate.ts'
 import { addCaIssueServer } from './commands/ca-issue-server.ts'
 import { addCaList } from './commands/ca-list.ts'
+import { addCaRequest } from './commands/ca-request.ts'
 import { addCaRevoke } from './commands/ca-revoke.ts'
 import { addCaRotate } from './commands/ca-rotate.ts'
 import { addCaShow } from './commands/ca-show.ts'
@@ -80,6 +82,8 @@ function createProgram(parts: ProgramParts, finish: Finish): Command {
   addCaRevoke(ca, parts)
   addCaRotate(ca, parts)
   addCaIssueIntermediate(ca, parts)
+  addCaRequest(ca, parts)
+  addCaImport(ca, parts)
   addCaCrl(ca, parts)
   addCaEncryptKeys(ca, parts)
   addCaSshShow(ca.command('ssh').description('the CAs of ssh').helpCommand(false), parts)

@@ -22,6 +22,8 @@ export const COMMANDS: readonly string[] = [
   'ca revoke',
   'ca rotate',
   'ca issue-intermediate',
+  'ca request',
+  'ca import',
   'ca crl',
   'ca encrypt-keys',
   'ca ssh show',

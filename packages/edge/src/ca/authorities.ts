@@ -203,7 +203,7 @@ interface MadeAuthority {
   certificatePem: string
 }
 
-function generateKey(): KeyObject {
+export function generateKey(): KeyObject {
   return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
 }
 
@@ -317,7 +317,7 @@ function keyFile(folder: string, name: string): string {
   return path.join(folder, `${name}.key`)
 }
 
-function certificateFile(folder: string, name: string): string {
+export function certificateFile(folder: string, name: string): string {
   return path.join(folder, `${name}.pem`)
 }
 

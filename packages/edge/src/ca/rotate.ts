@@ -91,7 +91,7 @@ async function findPredecessor(
   const { edge } = await loadAuthorities(dataDir, lock, now)
   if (!isBelowRoot(edge)) return edge
   throw new PosternError('CONFIG_INVALID', 'the edge CA stands below a root, which people trust', {
-    hint: 'have that root sign a new one, and nobody notices: postern-edge ca issue-intermediate',
+    hint: 'have that root sign a new one, and nobody notices: postern-edge ca issue-intermediate, or ca request',
   })
 }
 
@@ -132,14 +132,17 @@ export async function issueIntermediate(
       hint: 'name the root that this edge was made with; another one would lock everybody out',
     })
   }
-  const before = await readGenerations(dataDir)
   const name = await addAuthority(dataDir, 'edge', { now, lock, root })
-  const edges = stillOf(generationsOf(before, 'edge'), now).succeededBy(name, {
-    signsFrom: now,
-    overlapMs: 0,
-  })
-  await replaceGenerations(dataDir, before, new Map(before).set('edge', edges))
+  await useEdgeCa(dataDir, name, now)
   return name
+}
+
+/** From now on this one signs for the edge, and no other. */
+export async function useEdgeCa(dataDir: string, name: string, now: number): Promise<void> {
+  const before = await readGenerations(dataDir)
+  const times = { signsFrom: now, overlapMs: 0 }
+  const edges = stillOf(generationsOf(before, 'edge'), now).succeededBy(name, times)
+  await replaceGenerations(dataDir, before, new Map(before).set('edge', edges))
 }
 
 /** From now on nobody believes those that have signed before: for a key that was stolen.
@@ -165,7 +168,8 @@ export async function endOverlap(
   return ended
 }
 
-function requireSettled(kind: RotatedKind, generations: Generations, now: number): void {
+/** @throws CA_ROTATING */
+export function requireSettled(kind: RotatedKind, generations: Generations, now: number): void {
   const [oldest, another] = generations.trusted(now)
   if (!another) return
   const until = new Date(oldest!.trustedUntil ?? now).toISOString()

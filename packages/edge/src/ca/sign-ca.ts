@@ -59,8 +59,9 @@ function exclude(domain: string): InstanceType<typeof x509.Extension> {
 }
 
 /** Tells CAs of one kind apart, in their names and files. */
-export function keyIdOf(privateKey: KeyObject): string {
-  const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
+export function keyIdOf(key: KeyObject): string {
+  const publicKey = key.type === 'private' ? createPublicKey(key) : key
+  const spki = publicKey.export({ type: 'spki', format: 'der' })
   return createHash('sha256').update(spki).digest('hex').slice(0, 16)
 }
 

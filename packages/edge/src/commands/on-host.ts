@@ -35,7 +35,8 @@ export async function openOnHost({ dataDir, store, audit }: EdgeConfig): Promise
   }
 }
 
-async function requireOwner(dataDir: string): Promise<void> {
+/** @throws USAGE_INVALID · STATE_INVALID */
+export async function requireOwner(dataDir: string): Promise<void> {
   const { uid } = await stat(dataDir).catch((cause: NodeJS.ErrnoException) => {
     throw new PosternError('STATE_INVALID', `${dataDir} cannot be read (${cause.code})`, {
       hint: 'name the configuration of an edge that has run, and run this as its user',

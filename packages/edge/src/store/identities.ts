@@ -47,6 +47,17 @@ export async function findIdentity(db: Kysely<Database>, id: string): Promise<Id
   return row && toIdentity(row)
 }
 
+/** Of another issuer than this. */
+export async function hasIdentities(db: Kysely<Database>, { except }: { except: string }): Promise<boolean> {
+  const row = await db
+    .selectFrom('identities')
+    .select('id')
+    .where('issuer', '!=', except)
+    .limit(1)
+    .executeTakeFirst()
+  return row !== undefined
+}
+
 /** Whoever has this address now, at any provider. */
 export async function listIdentitiesByEmail(db: Kysely<Database>, email: EmailAddress): Promise<Identity[]> {
   const rows = await db.selectFrom('identities').selectAll().where('email', '=', email).execute()
