@@ -92,6 +92,23 @@ test('listeners become a service that is ready, reads its file again, comes back
   assert.deepEqual([nothing.code, nothing.stderr], [0, 'postern: there is no service postern-listen\n'])
 })
 
+test('a connector whose line would not start is not installed', async () => {
+  const cases: [string[], RegExp][] = [
+    [['--name', 'db'], /nothing says where the private service is \(USAGE_INVALID\)/],
+    [
+      ['--name', 'db', '--prot', '5432'],
+      /unknown option '--prot' \(USAGE_INVALID\)\n {2}did you mean --port\?/,
+    ],
+    [['--name', 'db', '--port', '5432', '--type', 'http'], /there is no service type "http"/],
+  ]
+  for (const [words, message] of cases) {
+    const args = ['connector', 'install-service', '--dry-run', '--', ...words]
+    const { code, stderr, stdout } = await runPostern(args, { home })
+    assert.deepEqual({ code, stdout }, { code: 2, stdout: '' })
+    assert.match(stderr, message)
+  }
+})
+
 test('a connector of a file is not installed with a bad entry, and is with a good one', async () => {
   const file = path.join(makeTempFolder('connector'), 'connector.yaml')
   const install = ['connector', 'install-service', '-f', file, '--dry-run']

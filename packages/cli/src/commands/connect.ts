@@ -1,6 +1,6 @@
 import { PosternError } from '@postern/shared/errors'
 import { parseServiceLabel } from '@postern/shared/service-label'
-import { type Command, Option } from 'commander'
+import { Command, Option } from 'commander'
 import type { Report } from '../connector/events.ts'
 import {
   findSshServer,
@@ -129,9 +129,24 @@ function readTarget({ target, host, port }: ConnectOptions): Target {
   })
 }
 
+/** Reads these words as the command would, and starts nothing.
+ *  @throws USAGE_INVALID, or what commander throws */
+export function checkConnectWords(words: readonly string[]): void {
+  const program = new Command().exitOverride().configureOutput({ writeErr: () => undefined })
+  describeConnect(program.command('connect')).action((options: ConnectOptions) => {
+    if (options.file === undefined) readSettings(options)
+  })
+  program.parse(['connect', ...words], { from: 'user' })
+}
+
 export function addConnect(program: Command, parts: ProgramParts): void {
-  const command = program
-    .command('connect')
+  const command = program.command('connect')
+  describeConnect(command).action((options: ConnectOptions) => runConnect(options, parts))
+  addConnectExamples(command)
+}
+
+function describeConnect(command: Command): Command {
+  command
     .description('expose a private port as a service, for as long as this command runs')
     .option('--name <text>', 'name of the service; with its owner it stands for one service for ever')
     .addOption(
@@ -185,7 +200,10 @@ export function addConnect(program: Command, parts: ProgramParts): void {
     .option('--no-ssh', 'do not look for host keys')
     .option('--json', 'print one JSON object per line for everything that happens')
     .addOption(command.createOption('--cloudauth').hideHelp())
-  addNetworkOptions(addAskOptions(command)).action((options: ConnectOptions) => runConnect(options, parts))
+  return addNetworkOptions(addAskOptions(command))
+}
+
+function addConnectExamples(command: Command): void {
   addExamples(command, [
     [
       "a machine's ssh, for a company and one contractor",

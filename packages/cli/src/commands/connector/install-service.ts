@@ -2,6 +2,7 @@ import path from 'node:path'
 import { PosternError } from '@postern/shared/errors'
 import type { Command } from 'commander'
 import { WatchedFile } from '../../watched-file.ts'
+import { checkConnectWords } from '../connect.ts'
 import { addExamples } from '../examples.ts'
 import {
   addServiceOptions,
@@ -34,10 +35,14 @@ async function runInstall(words: readonly string[], options: InstallOptions): Pr
 /** @throws USAGE_INVALID */
 async function readWhat(words: readonly string[], file: string | undefined): Promise<string[]> {
   if (file !== undefined) {
+    checkConnectWords(['-f', file, ...words])
     await checkFile(file)
     return ['-f', path.resolve(file), ...words]
   }
-  if (words.length > 0) return [...words]
+  if (words.length > 0) {
+    checkConnectWords(words)
+    return [...words]
+  }
   throw new PosternError('USAGE_INVALID', 'nothing says what the connector exposes', {
     hint: `name a file, or after -- what postern connect takes: ${LINE} -- --name db --port 5432`,
   })
