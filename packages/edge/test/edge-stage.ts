@@ -145,7 +145,7 @@ export class EdgeStage implements AsyncDisposable {
         ...this.#options.overrides,
         db: (db) => this.gates.watch(db),
         audit: (audit) => ({
-          record: (event) => this.gates.recording(event, () => audit.record(event)),
+          record: (event, row) => this.gates.recording(event, () => audit.record(event, row)),
           close: () => audit.close(),
           [Symbol.asyncDispose]: () => audit.close(),
         }),

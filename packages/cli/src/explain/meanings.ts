@@ -172,7 +172,7 @@ export const MEANINGS: Readonly<Record<ErrorCode, { meaning: string; next: strin
   EDGE_KEYS_DIFFER: {
     meaning:
       'Two edges that share a store have other keys. What one of them signs, the other refuses: people would be turned away at one edge with what another gave them. An edge that finds this at its start does not start. Edges that run say it in the log (fleet.keys_differ) and serve on.',
-    next: 'Copy ca and login-keys.json from the data_dir of the edge that is right to the other one, with their modes. CAs are read without a restart; the other keys at the next start. To replace a key that is not rotated, stop all edges, replace it at each, and start them. An edge that was killed counts for 30 seconds more.',
+    next: 'Copy ca and login-keys.json from the data_dir of the edge that is right to the other one, with their modes. What lies in ca is read without a restart, login-keys.json at the next start. To replace a key at one blow, stop all edges, replace it at each, and start them. An edge that was killed counts for 30 seconds more.',
   },
   EDGE_STOPPING: {
     meaning: 'The edge is about to stop, or stopped while the flow was running.',

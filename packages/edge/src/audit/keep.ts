@@ -81,10 +81,10 @@ export async function keepAudit(
 /** The same audit log, with everything it records in the metrics too. */
 function countingEvents(audit: AuditLog, metrics: Metrics): AuditLog {
   return {
-    async record(event) {
+    async record(event, row) {
       const since = performance.now()
       try {
-        await audit.record(event)
+        await audit.record(event, row)
       } catch (error) {
         metrics.countUnrecorded()
         throw error

@@ -1,7 +1,14 @@
 import { type Checkpoint, findCheckpoint } from '@postern/shared/audit/checkpoint'
 import { PosternError } from '@postern/shared/errors'
 import type { Kysely } from 'kysely'
-import { type AuditChain, type AuditRow, appendAuditEvents, type ChainHead } from '../store/audit-events.ts'
+import {
+  type AuditChain,
+  type AuditRow,
+  appendAuditEvents,
+  type ChainHead,
+  isConstraint,
+  type WrittenTogether,
+} from '../store/audit-events.ts'
 import type { Database } from '../store/schema.ts'
 import { isStrangersRefusal, StrangerCounts } from './count-strangers.ts'
 import type { AuditEvent } from './event.ts'
@@ -12,15 +19,17 @@ import { toRow } from './to-row.ts'
 export interface AuditLog extends AsyncDisposable {
   /** Resolves once the event is durable. A stranger's refusal (see `isStrangersRefusal`) is only
    *  counted and resolves at once.
+   *  @param row is on disk with the event, or neither is
    *  @throws RECORD_FAILED the store failed, too many events wait for it, or the log is closed */
-  record(event: AuditEvent): Promise<void>
+  record(event: AuditEvent, row?: WrittenTogether): Promise<void>
   /** Writes what waits, and the counts. Afterwards nothing is recorded any more.
    *  @throws RECORD_FAILED */
   close(): Promise<void>
 }
 
 interface Waiting {
-  row: AuditRow
+  event: AuditRow
+  row: WrittenTogether | undefined
   settle: { resolve: () => void; reject: (error: unknown) => void }
 }
 
@@ -82,10 +91,10 @@ class GroupedAuditLog implements AuditLog {
     return this.#waiting.length + this.#committing
   }
 
-  async record(event: AuditEvent): Promise<void> {
+  async record(event: AuditEvent, row?: WrittenTogether): Promise<void> {
     if (this.#isClosed) throw new PosternError('RECORD_FAILED', 'the audit log is closed')
     if (isStrangersRefusal(event)) return this.#strangers.add(event, this.#clock())
-    return this.#write(event)
+    return this.#write(event, row)
   }
 
   async close(): Promise<void> {
@@ -122,15 +131,15 @@ class GroupedAuditLog implements AuditLog {
     if (failed) throw failed.reason
   }
 
-  #write(event: AuditEvent): Promise<void> {
+  #write(event: AuditEvent, row?: WrittenTogether): Promise<void> {
     if (this.#waiting.length >= this.#maxWaiting) {
       return Promise.reject(
         new PosternError('RECORD_FAILED', `${this.#waiting.length} events wait to be recorded`),
       )
     }
-    const row = toRow(event, this.#clock())
+    const toWrite = { event: toRow(event, this.#clock()), row }
     const written = new Promise<void>((resolve, reject) => {
-      this.#waiting.push({ row, settle: { resolve, reject } })
+      this.#waiting.push({ ...toWrite, settle: { resolve, reject } })
     })
     this.#writing ??= this.#writeAll()
     return written
@@ -145,22 +154,40 @@ class GroupedAuditLog implements AuditLog {
       this.#waiting = []
       this.#mustSign = false
       this.#committing = group.length
-      try {
-        const rows = group.map(({ row }) => row)
-        const { head, checkpoint } = await appendAuditEvents(this.#db, this.#chain, rows, {
-          mustSign,
-          after: this.#head,
-        })
-        for (const { settle } of group) settle.resolve()
-        this.#head = head
-        this.#options.onAppended?.(head)
-        if (checkpoint) this.#options.onCheckpoint?.(findCheckpoint(JSON.parse(checkpoint.event))!)
-      } catch (cause) {
-        const error = new PosternError('RECORD_FAILED', 'the audit log cannot be written', { cause })
-        for (const { settle } of group) settle.reject(error)
-      }
+      await this.#writeGroup(group, mustSign)
     }
     this.#committing = 0
     this.#writing = undefined
+  }
+
+  async #writeGroup(group: readonly Waiting[], mustSign: boolean): Promise<void> {
+    try {
+      await this.#append(group, mustSign)
+      for (const { settle } of group) settle.resolve()
+    } catch (cause) {
+      const hasRows = group.some(({ row }) => row !== undefined)
+      if (group.length > 1 && hasRows && isConstraint(cause)) return this.#writeApart(group, mustSign)
+      const error = new PosternError('RECORD_FAILED', 'the audit log cannot be written', { cause })
+      for (const { settle } of group) settle.reject(error)
+    }
+  }
+
+  /** A row that the store turns away takes its own event along and no other. */
+  async #writeApart(group: readonly Waiting[], mustSign: boolean): Promise<void> {
+    const withoutRow = group.filter(({ row }) => !row)
+    if (withoutRow.length > 0) await this.#writeGroup(withoutRow, mustSign)
+    for (const one of group.filter(({ row }) => row)) await this.#writeGroup([one], mustSign)
+  }
+
+  async #append(group: readonly Waiting[], mustSign: boolean): Promise<void> {
+    const events = group.map(({ event }) => event)
+    const { head, checkpoint } = await appendAuditEvents(this.#db, this.#chain, events, {
+      mustSign,
+      after: this.#head,
+      together: group.flatMap(({ row }) => row ?? []),
+    })
+    this.#head = head
+    this.#options.onAppended?.(head)
+    if (checkpoint) this.#options.onCheckpoint?.(findCheckpoint(JSON.parse(checkpoint.event))!)
   }
 }

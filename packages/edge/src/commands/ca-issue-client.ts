@@ -80,6 +80,7 @@ async function runIssueClient(options: IssueClientOptions, parts: ProgramParts):
   const { workload: authority } = await openAuthorities(config.dataDir, Date.now(), settings)
   // before it is signed: a certificate that cannot be written down is lost
   using folder = prepareFolder(path.resolve(parts.cwd, options.out), own?.keyPem)
+  const subject = { kind: 'workload', ...by, serviceId, label, workload: name } as const
   const issued = await issueFirst(
     { name, serviceId, identityId: by.identityId, csr, ttlMs, lifetimeMs },
     {
@@ -88,9 +89,8 @@ async function runIssueClient(options: IssueClientOptions, parts: ProgramParts):
       maxTtlMs: config.certificates.workloadMaxTtlMs,
       maxLifetimeMs: config.certificates.workloadMaxLifetimeMs,
     },
+    (made, row) => audit.record({ type: 'certificate.issued', ...subject, ...issuedFacts(made) }, row),
   )
-  const subject = { kind: 'workload', ...by, serviceId, label, workload: name } as const
-  await audit.record({ type: 'certificate.issued', ...subject, ...issuedFacts(issued) })
   const { certificate } = issued
   folder.write({ certificate, chain: authority.certificatePem }, await readEdgeCa(config))
   await tell({ issued, label, config, options }, parts)

@@ -8,7 +8,8 @@ import type { IssuedLeaf } from '../ca/leaf.ts'
 import { readCsrPublicKey } from '../ca/public-key.ts'
 import {
   type CertificateRecord,
-  insertCertificate,
+  certificateRow,
+  type KeepIssued,
   type NewCertificate,
   renewAgainOrEnd,
   renewCertificate,
@@ -37,12 +38,14 @@ export interface ConnectorCertificate extends IssuedLeaf {
 export async function issueForNewProcess(
   request: { identityId: string; serviceId: string; csr: string; machine: string },
   issuer: ConnectorIssuer,
+  keep: KeepIssued<ConnectorCertificate>,
 ): Promise<ConnectorCertificate> {
   const publicKey = await readCsrPublicKey(request.csr)
   const connectorId = newId('con')
   const issued = await issue(connectorId, publicKey, issuer)
-  await insertCertificate(issuer.trust.db, toRecord(issued, { ...request, connectorId }, issuer))
-  return { ...issued, connectorId }
+  const made = { ...issued, connectorId }
+  await keep(made, certificateRow(toRecord(issued, { ...request, connectorId }, issuer)))
+  return made
 }
 
 export interface Renewal {

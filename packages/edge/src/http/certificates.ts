@@ -3,7 +3,7 @@ import { labelOfHost, normalizeHost } from '@postern/shared/service-label'
 import { denied } from '../flow/authorize.ts'
 import { contextOf } from '../policy/context.ts'
 import { decide } from '../policy/decide.ts'
-import { insertCertificate } from '../store/certificates.ts'
+import { certificateRow } from '../store/certificates.ts'
 import { findServiceByLabel } from '../store/services.ts'
 import { spendCertificate } from './certificate-rate.ts'
 import { clientAddress } from './client-address.ts'
@@ -54,17 +54,7 @@ export function issueClient(parts: ApiParts): ApiHandler {
       now,
     )
     const { certificate, serial, keyHash, notBefore, notAfter } = issued
-    const recorded = audit.record({
-      type: 'certificate.issued',
-      ...event,
-      serviceId: service.id,
-      certificateSerial: serial,
-      keyHash,
-      sessionId: session.id,
-      notBefore,
-      notAfter,
-    })
-    const inserted = insertCertificate(db, {
+    const row = certificateRow({
       serial,
       kind: 'client',
       keyHash,
@@ -77,7 +67,8 @@ export function issueClient(parts: ApiParts): ApiHandler {
       notAfter,
       issuedAt: now,
     })
-    await Promise.all([recorded, inserted]) // side by side they share a commit, and nobody gets it before both are on disk
+    const facts = { certificateSerial: serial, keyHash, sessionId: session.id, notBefore, notAfter }
+    await audit.record({ type: 'certificate.issued', ...event, serviceId: service.id, ...facts }, row)
     const answer: ClientCertificateResponse = {
       certificate,
       serial,

@@ -22,22 +22,23 @@ export function issueConnector(parts: ApiParts): ApiHandler {
     if (service?.ownerId !== identity.id) {
       throw new PosternError('SERVICE_UNKNOWN', 'you have no such service')
     }
-    const issued = await issueForNewProcess({ ...request, identityId: identity.id }, connectorIssuer)
-    await audit.record({
-      type: 'certificate.issued',
-      kind: 'connector',
+    const subject = {
+      kind: 'connector' as const,
       identityId: identity.id,
       email: identity.email,
       clientAddress: clientAddress(c),
       serviceId: service.id,
       label: service.label,
-      certificateSerial: issued.serial,
-      keyHash: issued.keyHash,
-      connectorId: issued.connectorId,
       machine: request.machine,
-      notBefore: issued.notBefore,
-      notAfter: issued.notAfter,
-    })
+    }
+    const issued = await issueForNewProcess(
+      { ...request, identityId: identity.id },
+      connectorIssuer,
+      ({ serial: certificateSerial, keyHash, connectorId, notBefore, notAfter }, row) => {
+        const facts = { certificateSerial, keyHash, connectorId, notBefore, notAfter }
+        return audit.record({ type: 'certificate.issued', ...subject, ...facts }, row)
+      },
+    )
     return c.json(toAnswer(issued), 201)
   }
 }

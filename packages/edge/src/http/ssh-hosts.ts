@@ -19,7 +19,7 @@ import { denied } from '../flow/authorize.ts'
 import { contextOf } from '../policy/context.ts'
 import { decide } from '../policy/decide.ts'
 import { findServiceByLabel, type ServiceRecord } from '../store/services.ts'
-import { insertSshCertificate } from '../store/ssh-certificates.ts'
+import { sshCertificateRow } from '../store/ssh-certificates.ts'
 import { acceptHostKeys, findHostKeys, type HostKeyRecord, reportHostKeys } from '../store/ssh-host-keys.ts'
 import { clientAddress } from './client-address.ts'
 import type { ApiHandler, ApiParts } from './parts.ts'
@@ -32,7 +32,7 @@ const KEYS_CALL = { name: 'host key report', type: SSH_HOST_KEYS_JWS_TYPE, schem
 /** `POST /v1/connectors/ssh-host-certificates`: each names the host of the connector's own service and nothing else,
  *  so that no operator can pose as another's server. */
 export function issueHostCertificates(parts: ApiParts): ApiHandler {
-  const { audit, clock, config, db, sshAuthorities } = parts
+  const { audit, clock, config, sshAuthorities } = parts
   return async (c) => {
     const { jws } = await readBody(c, ConnectorCallRequest)
     const { claims, connectorId, owner, service } = await readCall(jws, HOST_CALL, parts)
@@ -50,7 +50,7 @@ export function issueHostCertificates(parts: ApiParts): ApiHandler {
         notBefore: now - config.certificates.backdateMs,
         notAfter: now + config.ssh.hostTtlMs,
       })
-      await insertSshCertificate(db, {
+      const row = sshCertificateRow({
         ...issued,
         kind: 'host',
         keyId: host,
@@ -62,21 +62,24 @@ export function issueHostCertificates(parts: ApiParts): ApiHandler {
         connectorId,
         issuedAt: now,
       })
-      await audit.record({
-        type: 'certificate.issued',
-        kind: 'ssh-host',
-        identityId: owner.id,
-        email: owner.email,
-        clientAddress: clientAddress(c),
-        serviceId: service.id,
-        label: service.label,
-        connectorId,
-        certificateSerial: String(issued.serial),
-        fingerprint: issued.fingerprint,
-        principals: [host],
-        notBefore: issued.notBefore,
-        notAfter: issued.notAfter,
-      })
+      await audit.record(
+        {
+          type: 'certificate.issued',
+          kind: 'ssh-host',
+          identityId: owner.id,
+          email: owner.email,
+          clientAddress: clientAddress(c),
+          serviceId: service.id,
+          label: service.label,
+          connectorId,
+          certificateSerial: String(issued.serial),
+          fingerprint: issued.fingerprint,
+          principals: [host],
+          notBefore: issued.notBefore,
+          notAfter: issued.notAfter,
+        },
+        row,
+      )
       certificates.push(issued.certificate)
       notAfter = issued.notAfter
     }

@@ -45,8 +45,8 @@ export function issueWorkload(parts: ApiParts): ApiHandler {
     const issued = await issueFirst(
       { ...request, name, serviceId: service.id, identityId: identity.id },
       workloadIssuer,
+      (made, row) => audit.record({ type: 'certificate.issued', ...event, ...issuedFacts(made) }, row),
     )
-    await audit.record({ type: 'certificate.issued', ...event, ...issuedFacts(issued) })
     return c.json(toAnswer(issued, service.label, parts), 201)
   }
 }

@@ -38,7 +38,15 @@ export interface AuditChain {
 /** Rows per statement: SQLite takes 32,766 values in one, PostgreSQL 65,535. */
 const ROWS_PER_INSERT = 500
 
+/** A row that is on disk together with a record, or neither is. */
+export type WrittenTogether<T extends TogetherTable = TogetherTable> = {
+  [Table in T]: { table: Table; row: Insertable<Database[Table]> }
+}[T]
+const TOGETHER_TABLES = ['certificates', 'ssh_certificates'] as const
+type TogetherTable = (typeof TOGETHER_TABLES)[number]
+
 export interface AppendOptions {
+  together?: readonly WrittenTogether[]
   /** A checkpoint comes last, unless it already is. */
   mustSign?: boolean
   /** Where the chain stood after the last append. Saves reading it, and is not believed: where the chain stands
@@ -62,22 +70,25 @@ export async function appendAuditEvents(
   rows: readonly AuditRow[],
   options: AppendOptions = {},
 ): Promise<Appended> {
-  const { after, mustSign = false } = options
+  const { after, mustSign = false, together = [] } = options
   if (after && !isPostgres(db)) {
     const links = new Links(chain.id, after)
     const checkpoint = addAll(links, chain, { rows, mustSign })
-    const append = { rest: insertLinks(db, links), restChanges: links.rows.length }
+    const append = {
+      rest: [...insertLinks(db, links), ...insertTogether(db, together)],
+      restChanges: links.rows.length + together.length,
+    }
     if (await writeIf(db, moveHead(db, chain.id, after, links.head), append)) {
       return { head: links.head, checkpoint }
     }
   }
-  return inTransaction(db, (trx) => readAndAppend(trx, chain, { rows, mustSign }))
+  return inTransaction(db, (trx) => readAndAppend(trx, chain, { rows, mustSign, together }))
 }
 
 async function readAndAppend(
   trx: Transaction<Database>,
   chain: AuditChain,
-  { rows, mustSign }: ToAppend,
+  { rows, mustSign, together }: ToAppend & { together: readonly WrittenTogether[] },
 ): Promise<Appended> {
   await takeTurn(trx, 'audit') // PostgreSQL numbers a row when it is written, and shows it when that is committed
   const stored = await findHead(trx, chain.id)
@@ -89,6 +100,7 @@ async function readAndAppend(
     const { numInsertedOrUpdatedRows = 0n } = await insert.executeTakeFirst()
     written += numInsertedOrUpdatedRows
   }
+  for (const insert of insertTogether(trx, together)) await insert.execute()
   if (written !== BigInt(links.rows.length)) throw new Error(`the store has written ${written} records`)
   if (links.rows.length > 0) await saveHead(trx, chain.id, links.head)
   return { head: links.head, checkpoint }
@@ -108,11 +120,23 @@ function addAll(links: Links, chain: AuditChain, { rows, mustSign }: ToAppend): 
 }
 
 function insertLinks(db: Kysely<Database>, { rows }: Links) {
-  const inserts = []
+  return inParts(rows).map((part) => db.insertInto('audit_events').values(part))
+}
+
+function inParts<T>(rows: readonly T[]): T[][] {
+  const parts = []
   for (let start = 0; start < rows.length; start += ROWS_PER_INSERT) {
-    inserts.push(db.insertInto('audit_events').values(rows.slice(start, start + ROWS_PER_INSERT)))
+    parts.push(rows.slice(start, start + ROWS_PER_INSERT))
   }
-  return inserts
+  return parts
+}
+
+/** One statement for all rows of a table: on PostgreSQL others wait meanwhile. */
+function insertTogether(db: Kysely<Database>, rows: readonly WrittenTogether[]) {
+  return TOGETHER_TABLES.flatMap((table) => {
+    const values = rows.filter((one) => one.table === table).map(({ row }) => row)
+    return inParts(values).map((part) => db.insertInto(table).values(part as never))
+  })
 }
 
 /** What is written of one flow, in its order: a handful of events. */
@@ -163,6 +187,16 @@ class Links {
     this.#head = { ...this.#head, checkpointPosition: this.#head.position, checkpointAt: row.at }
   }
 }
+
+/** Whether the store turned a row away, and would take others. */
+export function isConstraint(error: unknown): boolean {
+  const { code, errcode } = error as { code?: unknown; errcode?: unknown }
+  if (typeof errcode === 'number') return errcode % 256 === SQLITE_CONSTRAINT
+  return typeof code === 'string' && code.startsWith('23') && code.length === 5
+}
+
+/** In the low byte; integrity constraints of PostgreSQL are class 23. */
+const SQLITE_CONSTRAINT = 19
 
 export async function findHead(db: Kysely<Database>, chain: string): Promise<ChainHead | undefined> {
   const row = await db.selectFrom('audit_chains').selectAll().where('id', '=', chain).executeTakeFirst()

@@ -1,5 +1,6 @@
 import type { WorkloadName } from '@postern/shared/workload-name'
 import type { Kysely, Selectable } from 'kysely'
+import type { WrittenTogether } from './audit-events.ts'
 import { type Change, tellEdges } from './changes.ts'
 import { inTransaction, inTransactionToTell } from './in-transaction.ts'
 import type { CertificatesTable, Database } from './schema.ts'
@@ -40,10 +41,14 @@ export interface WorkloadFacts {
 
 export type NewCertificate = Omit<CertificateRecord, 'renewedBy' | 'revokedAt' | 'revokedReason'>
 
-export async function insertCertificate(db: Kysely<Database>, certificate: NewCertificate): Promise<void> {
-  await db
-    .insertInto('certificates')
-    .values({
+/** Writes down what was signed, its row together with its record. Nobody gets it before. */
+export type KeepIssued<T> = (issued: T, row: WrittenTogether) => Promise<void>
+
+/** The row of one, to be written together with its record. */
+export function certificateRow(certificate: NewCertificate): WrittenTogether<'certificates'> {
+  return {
+    table: 'certificates',
+    row: {
       serial: certificate.serial,
       kind: certificate.kind,
       key_hash: certificate.keyHash,
@@ -61,8 +66,12 @@ export async function insertCertificate(db: Kysely<Database>, certificate: NewCe
       workload_id: certificate.workload?.id ?? null,
       workload: certificate.workload?.name ?? null,
       renewable_until: certificate.workload?.renewableUntil ?? null,
-    })
-    .execute()
+    },
+  }
+}
+
+export async function insertCertificate(db: Kysely<Database>, certificate: NewCertificate): Promise<void> {
+  await db.insertInto('certificates').values(certificateRow(certificate).row).execute()
 }
 
 /** @param serial lower-case hex; Node prints upper case: fold it first */

@@ -1,4 +1,5 @@
 import type { Kysely, Selectable } from 'kysely'
+import type { WrittenTogether } from './audit-events.ts'
 import { inTransaction } from './in-transaction.ts'
 import type { Database, SshCertificatesTable } from './schema.ts'
 
@@ -32,13 +33,11 @@ export interface Revocation {
   now: number
 }
 
-export async function insertSshCertificate(
-  db: Kysely<Database>,
-  certificate: NewSshCertificate,
-): Promise<void> {
-  await db
-    .insertInto('ssh_certificates')
-    .values({
+/** The row of one, to be written together with its record. */
+export function sshCertificateRow(certificate: NewSshCertificate): WrittenTogether<'ssh_certificates'> {
+  return {
+    table: 'ssh_certificates',
+    row: {
       serial: toHex(certificate.serial),
       kind: certificate.kind,
       fingerprint: certificate.fingerprint,
@@ -54,8 +53,15 @@ export async function insertSshCertificate(
       issued_at: certificate.issuedAt,
       revoked_at: null,
       revoked_reason: null,
-    })
-    .execute()
+    },
+  }
+}
+
+export async function insertSshCertificate(
+  db: Kysely<Database>,
+  certificate: NewSshCertificate,
+): Promise<void> {
+  await db.insertInto('ssh_certificates').values(sshCertificateRow(certificate).row).execute()
 }
 
 export async function findSshCertificate(

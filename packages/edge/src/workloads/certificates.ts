@@ -10,7 +10,8 @@ import { issueWorkloadCertificate } from '../ca/issue-workload.ts'
 import type { IssuedLeaf } from '../ca/leaf.ts'
 import { readCsrPublicKey, spkiHash } from '../ca/public-key.ts'
 import {
-  insertCertificate,
+  certificateRow,
+  type KeepIssued,
   type NewCertificate,
   renewAgainOrEnd,
   renewCertificate,
@@ -60,6 +61,7 @@ export async function issueFirst(
     lifetimeMs?: number | undefined
   },
   issuer: Omit<WorkloadIssuer, 'cas'>,
+  keep: KeepIssued<IssuedWorkload>,
 ): Promise<IssuedWorkload> {
   const now = issuer.clock()
   const lifetimeMs = readTime(
@@ -72,8 +74,9 @@ export async function issueFirst(
   const publicKey = await readCsrPublicKey(request.csr)
   const workload = { id: newId('wld'), name: request.name, renewableUntil: wholeSecond(now + lifetimeMs) }
   const issued = await issue({ ...request, workload, publicKey, notAfter: now + ttlMs }, issuer)
-  await insertCertificate(issuer.db, toRecord(issued, { ...request, workload }, now))
-  return { ...issued, workload }
+  const made = { ...issued, workload }
+  await keep(made, certificateRow(toRecord(issued, { ...request, workload }, now)))
+  return made
 }
 
 export interface WorkloadRenewal {
