@@ -43,6 +43,7 @@ before(async () => {
   edge = await startEdge({
     config: {
       metrics: METRICS_ON,
+      certificates: { ttl: '1h' }, // longer than all of this takes
       limits: {
         handshake_timeout: '8s',
         max_pending_handshakes: MAX_PENDING,
@@ -276,7 +277,7 @@ describe('in the rooms of HTTP', () => {
       await until(
         'the edge has given all of them up',
         async () => (await metric('postern_http_connections{room="https"}')) === 0,
-        150_000,
+        300_000,
       )
       for (const socket of readers) socket.destroy()
     })
