@@ -11,6 +11,7 @@ import type { AddressLimit } from './limits/strangers.ts'
 import type { CertificateStatus } from './status.ts'
 import type { ObservedQuery } from './store/observe.ts'
 import type { RefusedTransport } from './transport/transport.ts'
+import { isUntrusted } from './untrusted-certificate.ts'
 
 /** Asked when somebody reads the metrics. */
 export interface MetricSources {
@@ -340,26 +341,12 @@ function addGauges(registry: Registry, sources: MetricSources): void {
   })
 }
 
-const UNTRUSTED: ReadonlySet<string> = new Set([
-  'UNABLE_TO_GET_ISSUER_CERT',
-  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
-  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-  'DEPTH_ZERO_SELF_SIGNED_CERT',
-  'SELF_SIGNED_CERT_IN_CHAIN',
-  'CERT_SIGNATURE_FAILURE',
-  'CERT_UNTRUSTED',
-  'CERT_REJECTED',
-  'CERT_CHAIN_TOO_LONG',
-  'INVALID_CA',
-  'INVALID_PURPOSE',
-])
-
 /** OpenSSL and Node have hundreds of codes, and a stranger chooses among them. */
 function handshakeReason(code: string): string {
   if (code === 'CERT_HAS_EXPIRED' || code === 'CERT_NOT_YET_VALID') return 'not_valid_now'
   if (code === 'ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE') return 'no_certificate'
   if (code === 'ECONNRESET' || code === 'EPIPE') return 'left'
   if (code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return 'late'
-  if (UNTRUSTED.has(code)) return 'untrusted'
+  if (isUntrusted(code)) return 'untrusted'
   return code.startsWith('ERR_SSL_') ? 'protocol' : 'other'
 }

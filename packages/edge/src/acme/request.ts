@@ -1,6 +1,7 @@
 import https from 'node:https'
 import { PosternError } from '@postern/shared/errors'
 import { lookupHost } from '@postern/shared/lookup-host'
+import { isUntrusted } from '../untrusted-certificate.ts'
 import type { AcmeAnswer } from './messages.ts'
 
 /** HTTPS to the ACME server: with a CA of its own where one is named, with limits of time and size, without redirects. */
@@ -20,15 +21,15 @@ export async function requestAcme(
   } catch (cause) {
     if (cause instanceof PosternError) throw cause
     const { message, code } = cause as NodeJS.ErrnoException
-    const isUntrusted = UNTRUSTED.has(code ?? '')
+    const isOfUnknownCa = isUntrusted(code ?? '')
     const reason = signal.aborted
       ? 'it does not answer'
-      : isUntrusted
+      : isOfUnknownCa
         ? 'its certificate is of no CA that is known here'
         : (REASONS[code ?? ''] ?? message)
     throw new PosternError('ACME_UNREACHABLE', `cannot reach the ACME server ${host}: ${reason}`, {
       cause,
-      ...(isUntrusted ? { hint: hintForTrust(wanted.caPem) } : {}),
+      ...(isOfUnknownCa ? { hint: hintForTrust(wanted.caPem) } : {}),
     })
   }
 }
@@ -40,14 +41,6 @@ const REASONS: Readonly<Record<string, string>> = {
   EAI_AGAIN: 'its name cannot be looked up now',
   EPROTO: 'it speaks no TLS, or none that is understood here',
 }
-
-const UNTRUSTED: ReadonlySet<string> = new Set([
-  'UNABLE_TO_GET_ISSUER_CERT',
-  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
-  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-  'DEPTH_ZERO_SELF_SIGNED_CERT',
-  'SELF_SIGNED_CERT_IN_CHAIN',
-])
 
 function hintForTrust(caPem: string | undefined): string {
   return caPem === undefined
