@@ -3,6 +3,7 @@ import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
+import https from 'node:https'
 import type { AddressInfo } from 'node:net'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -15,6 +16,7 @@ import { type EdgeProcess, startEdge } from './support/edge-process.ts'
 import { runPostern, spawnPostern } from './support/postern.ts'
 import { startEcho, type TcpService } from './support/tcp-services.ts'
 import { makeTempFolder } from './support/temp-folder.ts'
+import { forgeCertificate } from './support/tls-peer.ts'
 import { until } from './support/until.ts'
 
 /** The log proves what the edge did: after kills at any moment, to somebody who has only an export, against changes of
@@ -169,4 +171,29 @@ test('a receiver that was away gets all of it, in order', async () => {
     lines.filter((line) => JSON.parse(line).position >= first),
   )
   assert.equal(first, 1)
+})
+
+test('is handed to nobody whose certificate is not to be trusted, whatever Node was told', async () => {
+  let requests = 0
+  const impostor = https.createServer(
+    forgeCertificate({ subjectAltName: 'DNS:localhost', usage: 'serverAuth' }),
+    (_, response) => {
+      requests++
+      response.writeHead(204).end()
+    },
+  )
+  await once(impostor.listen(0, '127.0.0.1'), 'listening')
+  try {
+    const { port } = impostor.address() as AddressInfo
+    const sinks = [{ webhook: `https://localhost:${port}/in`, secret_file: path.join(folder, 'secret') }]
+    const env = { NODE_TLS_REJECT_UNAUTHORIZED: '0' }
+    await using misled = await startEdge({ env, config: { audit: { sinks } } })
+    await makePerson(misled, 'operator@mycorp.com')
+    await until('a try', () => misled.logs().includes('audit.sink_failed'))
+    assert.match(misled.logs(), /UNABLE_TO_VERIFY_LEAF_SIGNATURE|unable to verify the first certificate/)
+    assert.match(misled.program.stderr, /NODE_TLS_REJECT_UNAUTHORIZED is set; certificates are verified/)
+    assert.equal(requests, 0)
+  } finally {
+    impostor.close()
+  }
 })

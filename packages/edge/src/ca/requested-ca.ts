@@ -144,7 +144,12 @@ async function verifyAsClient(given: {
   const { certificate, key } = await issueEdgeCertificate(authority, domain, now)
   const [near, far] = duplexPair()
   const server = new tls.TLSSocket(far, { isServer: true, key, cert: certificate + certificatePem })
-  const client = tls.connect({ socket: near, ca: rootOf(certificatePem), servername: `mtls.${domain}` })
+  const client = tls.connect({
+    socket: near,
+    ca: rootOf(certificatePem),
+    servername: `mtls.${domain}`,
+    rejectUnauthorized: true, // said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would otherwise switch it off
+  })
   server.on('error', (error) => client.destroy(error))
   try {
     await once(client, 'secureConnect', { signal: AbortSignal.timeout(HANDSHAKE_TIMEOUT_MS) })
