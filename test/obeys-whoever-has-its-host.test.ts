@@ -3,12 +3,13 @@ import { spawnSync } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
 import {
   chownSync,
-  cpSync,
   existsSync,
   globSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { userInfo } from 'node:os'
@@ -248,17 +249,44 @@ test('what nobody has signed, what is no serial, and whose files they are not', 
   assert.match(malformed.stderr, /is not the serial of a certificate \(USAGE_INVALID\)/)
   const reason = await ca('revoke', '01', '--reason', 'superseded')
   assert.equal(reason.code, 2, reason.stderr)
+})
 
+/** As under the packaged unit, whose user nobody can become. */
+test('root works in the folder of another user, and leaves nothing there that is closed to them', async () => {
   const foreign = path.join(makeTempFolder('foreign'), 'data')
-  cpSync(path.join(edge.dataDir, 'audit'), path.join(foreign, 'audit'), { recursive: true })
-  chownSync(foreign, 65_534, 65_534)
-  const config = { ...JSON.parse(readFileSync(edge.configFile, 'utf8')), data_dir: foreign }
+  const passphrase = path.join(path.dirname(foreign), 'passphrase')
+  writeFileSync(passphrase, 'the passphrase of another user', { mode: 0o600 })
+  mkdirSync(foreign, { mode: 0o700 })
+  chownSync(foreign, NOBODY, NOBODY)
+  const config = {
+    ...JSON.parse(readFileSync(edge.configFile, 'utf8')),
+    ...{ data_dir: foreign, store: `sqlite:${foreign}/postern.db`, ca: { key_passphrase_file: passphrase } },
+  }
   const configFile = path.join(path.dirname(foreign), 'edge.yaml')
   writeFileSync(configFile, JSON.stringify(config), { mode: 0o600 })
-  const notOurs = await runPosternEdge({ configFile }, ['ca', 'revoke', '01'])
-  assert.equal(notOurs.code, 2, notOurs.stderr)
-  assert.match(notOurs.stderr, /belongs to another user .*\(USAGE_INVALID\)\n.*sudo -u '#65534'/)
+  const onHost = async (...command: string[]) => {
+    const { code, stderr } = await runPosternEdge({ configFile }, ['ca', ...command])
+    assert.equal(code, 0, stderr)
+    for (const name of ['.', ...readdirSync(foreign, { recursive: true }).map(String)]) {
+      assert.equal(statSync(path.join(foreign, name)).uid, NOBODY, `${name} after ${command[0]}`)
+    }
+  }
+  await onHost('init')
+  const { code } = await runPosternEdge({ configFile }, ['ca', 'revoke', '01'])
+  assert.equal(code, 1, 'no such certificate: the store and the chain are there')
+  await onHost('list')
+  await onHost('rotate')
+  await onHost('encrypt-keys', '--unsafe-decrypt')
+  await onHost('encrypt-keys')
+  await onHost('request', '--out', path.join(path.dirname(foreign), 'edge-ca.csr'))
+  // a key of root's is not read for them
+  const link = path.join(foreign, 'ca/another-ca.key')
+  symlinkSync(edge.caFile.replace('.pem', '.key'), link)
+  const linked = await runPosternEdge({ configFile }, ['ca', 'encrypt-keys'])
+  assert.match(linked.stderr, /another-ca\.key is a link \(CONFIG_INVALID\)/)
 })
+
+const NOBODY = 65_534
 
 test('without a running edge it counts from its next start, and the log is one chain', async () => {
   const hers = await obtain('dora@mycorp.com')

@@ -1,9 +1,11 @@
 import { randomBytes } from 'node:crypto'
-import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
+import { statSync } from 'node:fs'
+import { type FileHandle, lchown, mkdir, open, rename, rm } from 'node:fs/promises'
+import path from 'node:path'
 import { describeDiskFailure } from '@postern/shared/disk-failure'
 import { PosternError } from '@postern/shared/errors'
 
-/** Writes a new file that only this user may read. It is on the disk when this resolves; no part of it is left when
+/** Writes a new file that only this user may read; root's are for the user whose folder it is, see `ownerFor`. It is on the disk when this resolves; no part of it is left when
  *  it rejects.
  *  @throws STATE_INVALID with what to do, when the disk fails · EEXIST as it is */
 export async function writePrivateFile(file: string, text: string): Promise<void> {
@@ -11,15 +13,16 @@ export async function writePrivateFile(file: string, text: string): Promise<void
     throw explainDisk(file, cause)
   })
   try {
-    await writeWhole(handle, text)
+    await writeWhole(handle, text, ownerFor(path.dirname(file)))
   } catch (cause) {
     await rm(file, { force: true })
     throw explainDisk(file, cause)
   }
 }
 
-async function writeWhole(handle: FileHandle, text: string): Promise<void> {
+async function writeWhole(handle: FileHandle, text: string, owner: Owner | undefined): Promise<void> {
   try {
+    if (owner) await handle.chown(owner.uid, owner.gid)
     await handle.writeFile(text)
     await handle.sync()
   } finally {
@@ -27,12 +30,34 @@ async function writeWhole(handle: FileHandle, text: string): Promise<void> {
   }
 }
 
-/** Makes the folder, for this user only, and those above it.
+interface Owner {
+  uid: number
+  gid: number
+}
+
+/** Whose a file in this folder is to be, where it is not to be of who makes it. The edge of the packaged unit has a user
+ *  that nobody can become, and root's commands work in its folder: what they write must not be closed to the edge. */
+export function ownerFor(folder: string): Owner | undefined {
+  if (process.geteuid?.() !== 0) return undefined
+  const { uid, gid } = statSync(folder)
+  return uid === 0 ? undefined : { uid, gid }
+}
+
+/** Makes the folder, for this user only, and those above it. Root's are for the user of the folder that they are in.
  *  @throws STATE_INVALID */
 export async function makePrivateFolder(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 }).catch((cause) => {
+  const whole = path.resolve(folder)
+  try {
+    const first = await mkdir(whole, { recursive: true, mode: 0o700 })
+    if (first === undefined) return
+    const owner = ownerFor(path.dirname(first))
+    if (!owner) return
+    for (let made = whole; made.startsWith(first); made = path.dirname(made)) {
+      await lchown(made, owner.uid, owner.gid)
+    }
+  } catch (cause) {
     throw explainDisk(folder, cause)
-  })
+  }
 }
 
 /** What the disk has done to a file of the edge, for whoever runs it. Another error comes back as it is. */

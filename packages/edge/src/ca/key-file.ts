@@ -1,8 +1,9 @@
 import { createCipheriv, createPrivateKey, type KeyObject, randomBytes, scryptSync } from 'node:crypto'
-import { readFile, rename, rm, stat } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { der, derInteger, toPem } from '@postern/shared/certs/der'
 import { PosternError } from '@postern/shared/errors'
-import { writePrivateFile } from '../private-file.ts'
+import { replacePrivateFile } from '../private-file.ts'
 
 /** The private keys of the CAs as they lie on the disk: PKCS#8, encrypted where a passphrase is named. The format is
  *  PBES2 with scrypt and AES-256 (RFC 8018, RFC 7914), which OpenSSL reads too: `openssl pkey -in FILE`. */
@@ -70,7 +71,7 @@ export async function relockKeys(
   let written = 0
   for (const [index, key] of keys.entries()) {
     if (key === 'as it should be') continue
-    await replaceFile(files[index]!, encodeKey(key, to))
+    await replacePrivateFile(files[index]!, encodeKey(key, to))
     written++
   }
   return written
@@ -80,7 +81,8 @@ async function openForRelock(
   file: string,
   { from, to }: { from: KeyLock | undefined; to: KeyLock | undefined },
 ): Promise<KeyObject | 'as it should be'> {
-  const pem = await readKeyPem(file)
+  // no link: root may be asked to do this in the folder of somebody else
+  const pem = await readKeyPem(file, constants.O_NOFOLLOW)
   if (!isEncrypted(pem)) return to ? createPrivateKey(pem) : 'as it should be'
   if (to && opens(pem, to)) return 'as it should be'
   return unlockKey(file, pem, from ?? to)
@@ -114,23 +116,19 @@ function isEncrypted(pem: string): boolean {
   return pem.includes(`-----BEGIN ${ENCRYPTED}-----`)
 }
 
-async function readKeyPem(file: string): Promise<string> {
-  const { mode } = await stat(file)
+async function readKeyPem(file: string, flags = 0): Promise<string> {
+  await using handle = await open(file, constants.O_RDONLY | flags).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== 'ELOOP') throw cause
+    throw new PosternError('CONFIG_INVALID', `the key ${file} is a link`, {
+      hint: 'put the key itself there',
+      cause,
+    })
+  })
+  const { mode } = await handle.stat()
   if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
     throw new PosternError('CONFIG_INVALID', `the key ${file} can be read by other users`, {
       hint: `run: chmod 600 ${file}`,
     })
   }
-  return readFile(file, 'utf8')
-}
-
-/** The old one is there until the new one is on the disk. */
-async function replaceFile(file: string, text: string): Promise<void> {
-  const draft = `${file}.new-${randomBytes(6).toString('hex')}`
-  try {
-    await writePrivateFile(draft, text)
-    await rename(draft, file)
-  } finally {
-    await rm(draft, { force: true })
-  }
+  return await handle.readFile('utf8')
 }

@@ -5,6 +5,7 @@ import { type Command, Option } from 'commander'
 import { relockKeys } from '../ca/key-file.ts'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
+import { requireOwner } from './on-host.ts'
 import { configOption, readLock } from './options.ts'
 
 interface EncryptOptions {
@@ -42,6 +43,7 @@ Examples:
           hint: 'name the file with it in the configuration: ca: { key_passphrase_file: … }',
         })
       }
+      await requireOwner(dataDir)
       const { oldPassphraseFile: old } = options
       const from = old === undefined ? ca.keyLock : readLock(path.resolve(parts.cwd, old))
       const files = await listKeyFiles(path.join(dataDir, 'ca'))

@@ -3,6 +3,7 @@ import { openRoot } from '../ca/offline-root.ts'
 import { issueIntermediate } from '../ca/rotate.ts'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
+import { requireOwner } from './on-host.ts'
 import { configOption, type RootOptions, readRootOptions, rootOptions } from './options.ts'
 
 export function addCaIssueIntermediate(group: Command, parts: ProgramParts): void {
@@ -26,6 +27,7 @@ Examples:
     )
     .action(async (options: { config: string } & Required<RootOptions>) => {
       const { dataDir, ca } = loadConfig(options.config)
+      await requireOwner(dataDir)
       const { folder, lock } = readRootOptions(options, parts.cwd)
       const root = await openRoot(folder, lock)
       const name = await issueIntermediate(dataDir, root, { now: Date.now(), lock: ca.keyLock })

@@ -10,6 +10,7 @@ import { isSshGenerationKind, SSH_GENERATION_KINDS } from '../ca/ssh-authorities
 import type { EdgeConfig } from '../config/config.ts'
 import { loadConfig } from '../config/load.ts'
 import type { ProgramParts } from '../program.ts'
+import { requireOwner } from './on-host.ts'
 import { configOption, readDuration } from './options.ts'
 
 interface RotateOptions {
@@ -74,6 +75,7 @@ Examples:
     .action(async (options: RotateOptions) => {
       const config = loadConfig(options.config)
       const { dataDir, ca } = config
+      await requireOwner(dataDir)
       const now = Date.now()
       if (options.unsafeEndOverlap) {
         const ended = await endOverlap(dataDir, options.kind, now)

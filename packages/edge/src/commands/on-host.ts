@@ -16,7 +16,7 @@ export interface HostParts extends AsyncDisposable {
   by: { identityId: string; email: string; clientAddress: string; sudoUser: string | undefined }
 }
 
-/** @throws USAGE_INVALID somebody else's: files of ours would keep the edge from its own · STATE_INVALID */
+/** @throws USAGE_INVALID · STATE_INVALID */
 export async function openOnHost({ dataDir, store, audit }: EdgeConfig): Promise<HostParts> {
   await requireOwner(dataDir)
   await using opened = new AsyncDisposableStack()
@@ -35,17 +35,18 @@ export async function openOnHost({ dataDir, store, audit }: EdgeConfig): Promise
   }
 }
 
-/** @throws USAGE_INVALID · STATE_INVALID */
-export async function requireOwner(dataDir: string): Promise<void> {
+/** Somebody else's files would be closed to the edge. Root's are not: they are given to the user of the folder.
+ *  @throws USAGE_INVALID · STATE_INVALID */
+export async function requireOwner(dataDir: string, user = process.geteuid?.()): Promise<void> {
   const { uid } = await stat(dataDir).catch((cause: NodeJS.ErrnoException) => {
     throw new PosternError('STATE_INVALID', `${dataDir} cannot be read (${cause.code})`, {
       hint: 'name the configuration of an edge that has run, and run this as its user',
       cause,
     })
   })
-  if (process.geteuid === undefined || process.geteuid() === uid) return
+  if (user === undefined || user === 0 || user === uid) return
   throw new PosternError('USAGE_INVALID', `${dataDir} belongs to another user than the one of this command`, {
-    hint: `run it as the user of the edge: sudo -u '#${uid}' postern-edge …`,
+    hint: `run it as root, or as the user of the edge: sudo -u '#${uid}' postern-edge …`,
   })
 }
 

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs'
+import { chmodSync, closeSync, existsSync, fchownSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import {
   DatabaseSync,
@@ -8,6 +8,7 @@ import {
   type SQLOutputValue,
   type StatementSync,
 } from 'node:sqlite'
+import { ownerFor } from '../private-file.ts'
 
 const MAX_CACHED_STATEMENTS = 200
 /** How long another process may have the file locked. */
@@ -95,9 +96,13 @@ export class SqliteDatabase {
   }
 }
 
-/** SQLite gives its -wal and -shm files the mode of the database, so this one mode decides for all three. */
+/** SQLite gives its -wal and -shm files the mode of the database, and root's its owner: these decide for all three. */
 function createPrivateFile(path: string): void {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-  closeSync(openSync(path, 'a', 0o600))
+  const folder = dirname(path)
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const owner = existsSync(path) ? undefined : ownerFor(folder)
+  const file = openSync(path, 'a', 0o600)
+  if (owner) fchownSync(file, owner.uid, owner.gid)
+  closeSync(file)
   chmodSync(path, 0o600)
 }
