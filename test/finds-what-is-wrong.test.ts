@@ -144,7 +144,7 @@ describe('postern doctor', () => {
     })
     const { failed, checks } = await examine(home)
     assert.deepEqual(failed, ['ca'])
-    assert.match(checks.get('ca')!.fix!, new RegExp(`postern login --edge ${edge.origin} --ca-file`))
+    assert.match(checks.get('ca')!.fix!, new RegExp(`postern login --edge ${edge.origin} --ca-fingerprint`))
   })
 
   test('the clock is off: a warning while it works, a failure when it does not', async () => {

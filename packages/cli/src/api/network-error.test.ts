@@ -35,7 +35,7 @@ test('several addresses were tried: each reason once', () => {
 test('who believes a CA that was named once hears what to do when the edge has another one', () => {
   const hintOf = (isPinned: boolean) =>
     explainNetworkError(failure('SELF_SIGNED_CERT_IN_CHAIN'), 'edge:443', { isPinned }).hint
-  assert.match(hintOf(true), /--ca-fingerprint sha256:HEX; .*--public-ca/)
+  assert.match(hintOf(true), /--ca-fingerprint sha256:HEX \(or --ca-file FILE\); .*--public-ca/)
   assert.doesNotMatch(hintOf(false), /--public-ca/)
 })
 

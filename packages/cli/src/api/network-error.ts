@@ -37,7 +37,7 @@ export function readShownCertificate(socket: TLSSocket): ShownCertificate | unde
 
 /** For who believes a CA that was named once, and no other. */
 export const OTHER_CA_HINT =
-  'it shows another CA than the one named before: ask its administrator for the fingerprint of the new one, and sign in with it: postern login --edge https://HOST --ca-fingerprint sha256:HEX; if its certificate is a public one now: postern login --edge https://HOST --public-ca'
+  'it shows another CA than the one that was named: somebody may be between you and it. Ask its administrator for the fingerprint of its CA, and sign in with that: postern login --edge https://HOST --ca-fingerprint sha256:HEX (or --ca-file FILE); if its certificate is a public one now: postern login --edge https://HOST --public-ca'
 
 /** @param host the edge's host and port, for the message */
 export function explainNetworkError(
