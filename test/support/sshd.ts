@@ -11,9 +11,13 @@ import { Program, type ProgramOptions } from '../../demo/program.ts'
 import { POSTERN, posternEnv } from './postern.ts'
 import { makeTempFolder } from './temp-folder.ts'
 
+/** Bash reads .bashrc for a command over ssh, unless it thinks that another shell has: what this machine's user has in
+ *  there is not to be heard in the tests. */
+const NO_BASHRC = 'SetEnv SHLVL=2'
+
 /** A real sshd on a loopback port, see demo/private-sshd.ts. */
 export function startSshd(): Promise<PrivateSshd> {
-  return startPrivateSshd(makeTempFolder('sshd'))
+  return startPrivateSshd(makeTempFolder('sshd'), [NO_BASHRC])
 }
 
 /** A real sshd that knows no key of anybody: it admits whoever has a certificate of this CA that names one of the

@@ -23,18 +23,31 @@ const REMEMBERS_SINCE = [6, 18] as const
 
 const LISTS = ['/proc/net/tcp', '/proc/net/tcp6']
 
+/** The kernel hands a list over in pieces, and goes on counting in between: on a busy machine it may leave a socket out, or
+ *  name it twice. */
+const LOOKS = 2
+
 /** @returns undefined when it cannot be known: the program has closed its socket already, and what is left of it
  *  belongs to root in the kernel's list, whoever it was */
 export function findLocalUser(
   peer: Endpoint,
   here: Endpoint,
-  lists: readonly string[] = LISTS.map(readList),
+  readLists: () => readonly string[] = () => LISTS.map(readList),
   kernel: string = release(),
 ): number | undefined {
-  const found = lists.flatMap((list) => findSocket(list, peer, here))
-  const [socket] = found
-  if (!socket || found.length > 1) return undefined
-  const { state, uid, inode } = socket
+  for (let look = 0; look < LOOKS; look++) {
+    const found = readLists().flatMap((list) => findSocket(list, peer, here))
+    const [socket] = found
+    if (socket && found.every((other) => isSame(socket, other))) return userOf(socket, kernel)
+  }
+  return undefined
+}
+
+function isSame(one: ListedSocket, other: ListedSocket): boolean {
+  return one === other || (one.inode !== 0 && one.inode === other.inode && one.uid === other.uid)
+}
+
+function userOf({ state, uid, inode }: ListedSocket, kernel: string): number | undefined {
   const isRemembered = inode !== 0 || uid !== 0 || (state === FIN_WAIT1 && remembersUsers(kernel))
   return isRemembered ? uid : undefined
 }
