@@ -77,7 +77,7 @@ test('what is not certain is nobody: gone sockets, which the kernel gives to roo
   )
 })
 
-test('a list of a busy machine: who was left out is looked for once more, who stands there twice is one', () => {
+test('who is not listed is looked for once more, and who stands there twice is one', () => {
   const addresses = '0100007F:D431 0100007F:1538'
   let looks = 0
   const reading = (...lists: string[]) => {

@@ -23,8 +23,8 @@ const REMEMBERS_SINCE = [6, 18] as const
 
 const LISTS = ['/proc/net/tcp', '/proc/net/tcp6']
 
-/** The kernel hands a list over in pieces, and goes on counting in between: on a busy machine it may leave a socket out, or
- *  name it twice. */
+/** The kernel hands a list over in pieces, while sockets come and go. Once, on a busy machine, a program that was there was
+ *  not found; why is not known. Looking again admits nobody who is not listed. */
 const LOOKS = 2
 
 /** @returns undefined when it cannot be known: the program has closed its socket already, and what is left of it
